@@ -1,0 +1,5 @@
+"""`python -m medclipad`: the command line."""
+
+from medclipad.cli import main
+
+main()

@@ -1,0 +1,20 @@
+"""How well anomaly maps find what a reader outlined, and the report that shows it.
+
+`report` and `drawing` load matplotlib and are imported where they are used.
+"""
+
+from __future__ import annotations
+
+from .cases import CaseFigures, evaluate_cases, measure
+from .metrics import CaseMetrics, MeanMetrics, baseline_map, evaluate_case, mean_metrics
+
+__all__ = [
+    "CaseFigures",
+    "CaseMetrics",
+    "MeanMetrics",
+    "baseline_map",
+    "evaluate_case",
+    "evaluate_cases",
+    "mean_metrics",
+    "measure",
+]

@@ -1,0 +1,143 @@
+"""MediCLIP's map: adapted patch tokens against the features of learned prompts (Zhang et al. 2024, section 2.3)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from medclipad.encoders import N_STAGES, ImageEncoder
+from medclipad.methods.base import AnomalyMethod, MethodOptions, Progress, Shots, as_rgb, silent
+from medclipad.methods.mediclip.memory import NormalMemory
+from medclipad.prompts.mediclip import LearnablePrompts
+from medclipad.prompts.vectors import LearnedVectors
+
+FIRST_STAGE = 1  # taps after 1/2, 3/4 and all of the encoder: blocks 12, 18 and 24 of ViT-L
+PAPER_TEMPERATURE = 0.07
+
+
+class MediCLIPOptions(MethodOptions):
+    """Options of MediCLIP."""
+
+    variant: Literal["reference", "paper"] = Field(
+        "reference", description="what the reference code computes, or what the paper says"
+    )
+    epochs: int = Field(
+        200, ge=1, le=10_000, description="passes over the normal slices, a new anomaly drawn each time"
+    )
+    batch: int = Field(8, ge=1, le=256, description="slices a step; fewer if there are fewer normal slices")
+    max_steps: int | None = Field(
+        None,
+        ge=1,
+        description="end of the training, whatever the epochs; default 400 (16 shots for 200 epochs), or 200 "
+        "on an encoder without text tower",
+    )
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
+    memory_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of a memory of normal tokens in the map; default 0, as published, or 0.9 on "
+        "an encoder without text tower",
+    )
+    memory_size: int = Field(4000, ge=1, le=100_000, description="normal tokens that the memory holds")
+
+
+class MediCLIP(AnomalyMethod):
+    """MediCLIP on any encoder with stages.
+
+    A 1×1 convolution (here: a linear map of tokens) adapts the patch tokens of each tapped stage to the text space. The
+    map is the softmax over {normal, abnormal} of the cosine between adapted tokens and text features: in the reference
+    variant the mean cosine of the stages, upsampled, without temperature (values in (.119, .881)); in the paper's a
+    softmax with temperature .07 per stage, then their mean.
+    """
+
+    name = "mediclip"
+    Options = MediCLIPOptions
+    default_encoder_size = 224
+
+    def __init__(self, encoder: ImageEncoder, options: MediCLIPOptions) -> None:
+        super().__init__(encoder, options)
+        self.adapters = nn.ModuleList(nn.Linear(width, encoder.embed_dim) for width in encoder.widths[FIRST_STAGE:])
+        self.prompts = LearnablePrompts(encoder) if encoder.text else LearnedVectors(encoder.embed_dim)
+        share = (0.0 if encoder.text else 0.9) if options.memory_share is None else options.memory_share
+        self.memory_share = share
+        self.memory = NormalMemory(encoder.widths[1:3], options.memory_size) if share else None
+        self.register_buffer("mean", torch.tensor(encoder.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(encoder.std)[:, None, None], persistent=False)
+        self.to(encoder.device)
+
+    def patch_tokens(self, images: Tensor) -> list[Tensor]:
+        """Patch tokens (B, grid², width) of the tapped stages, class token dropped, of grey slices (B, S, S) in [0, 1]."""
+        rgb = (as_rgb(images, self.encoder.device) - self.mean) / self.std
+        with torch.no_grad():
+            taps = self.encoder.taps(rgb, FIRST_STAGE)
+        return [tokens[:, self.encoder.n_prefix :] for tokens in taps]
+
+    def adapt(self, tokens: list[Tensor]) -> list[Tensor]:
+        """Adapted tokens (B, grid², embed_dim) of each stage, L2-normalised."""
+        return [F.normalize(adapter(x), dim=-1) for adapter, x in zip(self.adapters, tokens, strict=True)]
+
+    def similarity(self, adapted: list[Tensor], text: Tensor) -> list[Tensor]:
+        """Cosine maps (B, 2, grid, grid) of each stage with the text features (embed_dim, 2)."""
+        return [
+            self.encoder.patch_maps(x @ text, level)
+            for level, x in zip(range(FIRST_STAGE, N_STAGES), adapted, strict=True)
+        ]
+
+    def probabilities(self, tokens: list[Tensor]) -> Tensor:
+        """Maps (B, 2, S, S): probability of normal and abnormal at each pixel."""
+        levels = self.similarity(self.adapt(tokens), self.prompts())
+        grid, size = max(level.shape[-1] for level in levels), self.encoder.image_size
+        if self.options.variant == "paper":
+            maps = [self._upsample(level / PAPER_TEMPERATURE, size).softmax(dim=1) for level in levels]
+            return torch.stack(maps).mean(dim=0)
+        mean = torch.stack([self._upsample(level, grid) for level in levels]).mean(dim=0)
+        return self._upsample(mean, size).softmax(dim=1)
+
+    @staticmethod
+    def _upsample(maps: Tensor, size: int) -> Tensor:
+        if maps.shape[-1] == size:
+            return maps
+        return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=True)
+
+    def fit(self, shots: Shots, seed: int, progress: Progress = silent) -> dict:
+        from medclipad.methods.mediclip.training import train
+
+        return train(self, shots, seed, progress)
+
+    def _memory_maps(self, tokens: list[Tensor]) -> list[Tensor]:
+        """Feature maps (B, C, grid, grid) of the two stages that the memory joins."""
+        return [self.encoder.patch_maps(tokens[place], FIRST_STAGE + place) for place in (0, 1)]
+
+    @torch.inference_mode()
+    def remember(self, normal: np.ndarray, seed: int) -> None:
+        """Fill the memory, if there is one, from normal slices float32 (n, S, S)."""
+        if self.memory is None:
+            return
+        joined = [self.memory.join(self._memory_maps(self.patch_tokens(part))) for part in _parts(normal)]
+        self.memory.remember(torch.cat(joined).flatten(0, 2).cpu(), torch.Generator().manual_seed(seed))
+
+    @torch.inference_mode()
+    def calibrate(self, normal: np.ndarray) -> None:
+        """The text map is a probability: only the memory's distances need a scale."""
+        if self.memory is not None:
+            joined = [self.memory.join(self._memory_maps(self.patch_tokens(part))) for part in _parts(normal)]
+            self.memory.calibrate(self.memory.distance(torch.cat(joined)))
+
+    @torch.inference_mode()
+    def anomaly(self, images: Tensor) -> tuple[Tensor, None]:
+        tokens = self.patch_tokens(images)
+        maps = self.probabilities(tokens)[:, 1]
+        if self.memory is not None:
+            remembered = self.memory(self._memory_maps(tokens), self.encoder.image_size)
+            maps = (1 - self.memory_share) * maps + self.memory_share * remembered
+        return maps, None
+
+
+def _parts(images: np.ndarray, size: int = 16) -> list[Tensor]:
+    return list(torch.from_numpy(images).split(size))

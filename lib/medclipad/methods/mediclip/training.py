@@ -1,0 +1,84 @@
+"""MediCLIP's training: normal slices with synthetic anomalies, focal and dice loss (Zhang et al. 2024, section 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from medclipad.errors import TrainingError
+from medclipad.methods.base import Progress, Shots
+from medclipad.methods.losses import dice_loss, focal_loss
+from medclipad.synthesis import AnomalySynthesis
+
+if TYPE_CHECKING:
+    from medclipad.methods.mediclip.model import MediCLIP
+
+BETAS = (0.5, 0.999)  # of Adam
+REAL_SHARE = 0.5  # of the slices of a step, where real abnormal shots are given
+
+
+def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
+    """Train adapters and prompts in place; the last epoch is kept, since there is no test set to choose by.
+
+    Beyond the paper: abnormal shots with a mask, where given, take the place of half of the synthetic anomalies.
+    Raises TrainingError if there is no normal shot.
+    """
+    if not len(shots.normal):
+        raise TrainingError("MediCLIP learns from normal slices: give at least one.")
+    normal = np.round(shots.normal * 255).astype(np.uint8)
+    lesions = [
+        (np.round(image * 255).astype(np.uint8), mask.astype(np.float64))
+        for image, mask in zip(shots.abnormal, shots.masks, strict=True)
+        if mask is not None
+    ]
+    options, rng = model.options, np.random.default_rng(seed)
+    synthesis = AnomalySynthesis(normal, variant=options.variant)
+    optimiser = new_optimiser(model)
+    size = min(options.batch, len(normal))
+    per_epoch = -(-len(normal) // size)
+    limit = options.max_steps or (400 if model.encoder.text else 200)
+    total = min(options.epochs * per_epoch, limit)
+    losses = []
+    for chosen in islice(_epochs(len(normal), per_epoch, rng), total):
+        pairs = [
+            lesions[rng.integers(len(lesions))] if lesions and rng.random() < REAL_SHARE else synthesis(normal[i], rng)
+            for i in chosen
+        ]
+        images, masks = (np.stack(part) for part in zip(*pairs, strict=True))
+        losses.append(step(model, optimiser, torch.from_numpy(images), torch.from_numpy(masks)))
+        epoch = (len(losses) - 1) // per_epoch + 1
+        progress("train", len(losses), total, {"epoch": epoch, "loss": sum(losses[-1])})
+    progress("memory", 0, 1, {})
+    model.remember(shots.normal, seed)
+    progress("memory", 1, 1, {})
+    focal, dice = np.mean(losses[-per_epoch:], axis=0)
+    return {"focal_loss": float(focal), "dice_loss": float(dice), "steps": total}
+
+
+def _epochs(n: int, steps: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Batches of the numbers 0 to n - 1, `steps` an epoch, shuffled anew each epoch, without end."""
+    while True:
+        yield from np.array_split(rng.permutation(n), steps)
+
+
+def new_optimiser(model: MediCLIP) -> torch.optim.Adam:
+    """Adam over the trainable tensors, as in the reference code."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(trainable, lr=model.options.learning_rate, betas=BETAS)
+
+
+def step(
+    model: MediCLIP, optimiser: torch.optim.Optimizer, images: torch.Tensor, masks: torch.Tensor
+) -> tuple[float, float]:
+    """One optimisation step on images uint8 (B, S, S) and masks float64 (B, S, S); returns the focal and dice loss."""
+    probabilities = model.probabilities(model.patch_tokens(images / 255))
+    masks = masks.to(probabilities.device)
+    focal, dice = focal_loss(probabilities, masks), dice_loss(probabilities[:, 1], masks)
+    optimiser.zero_grad()
+    (focal + dice).backward()
+    optimiser.step()
+    return focal.item(), dice.item()

@@ -1,0 +1,315 @@
+"""MVFA's adapters and the two maps they give: against prompts and against a memory (Huang et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from medclipad.encoders import N_STAGES, ImageEncoder
+from medclipad.errors import DetectorError
+from medclipad.methods.base import AnomalyMethod, MethodOptions, Progress, Shots, as_rgb, silent
+from medclipad.methods.mvfa.memory import TokenMemory, draw
+from medclipad.prompts.mvfa import text_features
+from medclipad.prompts.vectors import LearnedVectors
+
+HEADS = ("seg", "det")
+SCALE = 100.0  # of cosines before the softmax: CLIP's temperature
+RESIDUAL = 0.1  # share of each of the two adapters in the next stage's input
+_CHUNK = 8  # slices looked at together
+_EPS = 1e-12
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+class MVFAOptions(MethodOptions):
+    """Options of MVFA."""
+
+    class_name: str = Field("Brain", min_length=1, max_length=100, description="what the prompts call the picture")
+    epochs: int = Field(50, ge=1, le=10_000, description="passes over the augmented shots")
+    batch: int = Field(8, ge=1, le=256, description="slices a step; the reference code has 1")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="of both Adams; the reference's zero-shot code has 1e-4")
+    max_samples: int | None = Field(
+        600, ge=1, description="training ends after so many slices even within the epochs; none: the reference's"
+    )
+    memory_tokens: int | None = Field(
+        3000, ge=1, description="normal tokens remembered per level, drawn at random; none: all, as the reference"
+    )
+    residual: float | None = Field(
+        None, ge=0, lt=0.5, description="share of each adapter in the next stage's input; none: 0.1 on CLIP, else 0"
+    )
+
+
+class Level(NamedTuple):
+    """What happens to the tokens after a stage."""
+
+    before: Tensor  # (B, n_prefix + grid², width): the stage's output
+    after: Tensor  # the same, blended with the adapters' output: the next stage's input
+    seg: Tensor  # (B, n_prefix + grid², embed_dim): bottlenecks, the features used
+    det: Tensor
+
+
+class Features(NamedTuple):
+    """Adapted tokens (B, n_prefix + grid², embed_dim) of each level, for pixel maps (seg) and image scores (det)."""
+
+    seg: list[Tensor]
+    det: list[Tensor]
+
+
+class Evidence(NamedTuple):
+    """What a slice has against it, before scaling: sums over the levels.
+
+    zero: from the prompts, a probability per level; few: from the memory, a distance 1 − cosine per level.
+    """
+
+    zero_map: Tensor  # (B, S, S) in [0, levels], of the head in use
+    few_map: Tensor  # (B, S, S) in [0, 2 levels], of the head in use
+    zero_score: Tensor  # (B,) mean over the patches of the det head
+    few_score: Tensor  # (B,) mean of few_map
+
+
+class Adapter(nn.Module):
+    """Bottleneck a = LeakyReLU(x W1ᵀ), the feature used, and output LeakyReLU(a W2ᵀ) for the next stage."""
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Sequential(nn.Linear(width, bottleneck, bias=False), nn.LeakyReLU())
+        self.fc2 = nn.Sequential(nn.Linear(bottleneck, width, bias=False), nn.LeakyReLU())
+
+
+class MVFA(AnomalyMethod):
+    """MVFA on any encoder with stages.
+
+    Two adapters after each stage, one of a head for pixel maps (seg) and one of a head for image scores (det), change
+    what the next stage sees: x ← 0.8 x + 0.1 o_seg + 0.1 o_det on CLIP. Their bottlenecks are compared with the
+    features of prompts (zero-shot evidence) and with those of normal images (few-shot evidence). Trained with lesion
+    masks it uses the seg head, and a slice's score is the maximum of its map; trained without any it uses the det head
+    for map and score.
+    """
+
+    name = "mvfa"
+    Options = MVFAOptions
+    default_encoder_size = 240
+
+    def __init__(self, encoder: ImageEncoder, options: MVFAOptions) -> None:
+        super().__init__(encoder, options)
+        self.residual = options.residual
+        if self.residual is None:  # a CNN's batch norms are made for its own activations: altering them costs accuracy
+            self.residual = RESIDUAL if encoder.text else 0.0
+        self.seg_adapters = nn.ModuleList(Adapter(width, encoder.embed_dim) for width in encoder.widths)
+        self.det_adapters = nn.ModuleList(Adapter(width, encoder.embed_dim) for width in encoder.widths)
+        if encoder.text:
+            self.register_buffer("text_features", torch.zeros(encoder.embed_dim, 2))
+        else:
+            self.learned_text = nn.ModuleDict({head: LearnedVectors(encoder.embed_dim) for head in HEADS})
+        self.memory = TokenMemory(N_STAGES, encoder.embed_dim)
+        self.register_buffer("has_masks", torch.tensor(True))
+        # Low and high of each field of Evidence: what a map value of 0 and of 1 stands for.
+        self.register_buffer("ranges", torch.tensor([[0.0, N_STAGES]] * len(Evidence._fields)))
+        self.to(encoder.device)
+
+    # -- features ------------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> str:
+        """The head in use: "seg" if trained with masks, else "det"."""
+        return "seg" if self.has_masks else "det"
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether normal images are remembered; without any, MVFA is zero-shot."""
+        return all(self.memory.sizes)
+
+    def text(self, head: str) -> Tensor:
+        """Features (embed_dim, 2) of normal and abnormal: of the prompts, or a head's learned vectors."""
+        return self.text_features if self.encoder.text else self.learned_text[head]()
+
+    def use_class(self, class_name: str) -> None:
+        """Take the prompts of a class; raises DetectorError if the encoder has no text tower."""
+        if not self.encoder.text:
+            raise DetectorError(
+                f'Encoder "{self.encoder.name}" has no text tower for prompts: use a CLIP encoder such as '
+                '"ViT-L-14-336/openai".'
+            )
+        self.text_features = text_features(self.encoder.text, class_name)
+
+    @torch.no_grad()
+    def frozen(self, images: np.ndarray | Tensor) -> list[Tensor]:
+        """What training does not change of images as in `forward`: the state after the first stage.
+
+        Without a residual the adapters change no input, so it is the states after all four stages.
+        """
+        device = self.encoder.device
+        rgb = as_rgb(images, device) if images.ndim == 3 else torch.as_tensor(images, device=device)
+        states = [self.encoder.stage(self.encoder.stem(rgb), 0)]
+        while len(states) < N_STAGES and not self.residual:
+            states.append(self.encoder.stage(states[-1], len(states)))
+        return states
+
+    def levels(self, frozen: list[Tensor]) -> Iterator[Level]:
+        """Adapt the tokens of each level in turn, from what `frozen` gave."""
+        state = frozen[0]
+        for level, (seg_adapter, det_adapter) in enumerate(zip(self.seg_adapters, self.det_adapters, strict=True)):
+            if level:
+                state = frozen[level] if level < len(frozen) else self.encoder.stage(state, level)
+            before = after = self.encoder.tokens(state)
+            seg, det = seg_adapter.fc1(before), det_adapter.fc1(before)
+            if self.residual:
+                after = (1 - 2 * self.residual) * before
+                after = after + self.residual * seg_adapter.fc2(seg) + self.residual * det_adapter.fc2(det)
+                state = self.encoder.with_tokens(state, after)
+            yield Level(before, after, seg, det)
+
+    def adapt(self, frozen: list[Tensor]) -> Features:
+        """Features of what `frozen` gave."""
+        levels = list(self.levels(frozen))
+        return Features([level.seg for level in levels], [level.det for level in levels])
+
+    def forward(self, images: np.ndarray | Tensor) -> Features:
+        """Features of grey (B, S, S) or RGB (B, 3, S, S) images in [0, 1]."""
+        return self.adapt(self.frozen(images))
+
+    # -- evidence ------------------------------------------------------------------------------------------------
+
+    def logits(self, tokens: list[Tensor], text: Tensor) -> list[Tensor]:
+        """100 × cosine of patch tokens with the text features (embed_dim, 2): per level (B, 2, grid, grid)."""
+        return [self.encoder.patch_maps(SCALE * F.normalize(x, dim=-1) @ text, level) for level, x in enumerate(tokens)]
+
+    def upsample(self, maps: Tensor) -> Tensor:
+        """Maps (B, C, grid, grid) as (B, C, S, S): bilinear, the corners aligned as in the reference."""
+        size = self.encoder.image_size
+        return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=True)
+
+    def probabilities(self, logits: list[Tensor]) -> list[Tensor]:
+        """Normal and abnormal per pixel, (B, 2, S, S) for each level: upsampled first, softmax second."""
+        return [self.upsample(level).softmax(dim=1) for level in logits]
+
+    def image_probability(self, logits: list[Tensor]) -> Tensor:
+        """Mean abnormal probability of the patches, (levels, B)."""
+        return torch.stack([level.softmax(dim=1)[:, 1].mean(dim=(1, 2)) for level in logits])
+
+    def distances(self, tokens: list[Tensor]) -> list[Tensor]:
+        """Distance of each patch to the memory, (B, 1, grid, grid) for each level, in [0, 2]."""
+        maps = []
+        for level, x in enumerate(tokens):
+            patches = x[:, self.encoder.n_prefix :]
+            maps.append(self.encoder.patch_maps(self.memory.distance(level, patches)[..., None], level))
+        return maps
+
+    @torch.inference_mode()
+    def evidence(self, images: np.ndarray | Tensor) -> Evidence:
+        """Unscaled evidence on images as in `forward`; the few-shot part is zero as long as the memory is empty.
+
+        Raises DetectorError if the prompts were never encoded (`fit` and `use_class` do).
+        """
+        if self.encoder.text and not self.text_features.any():
+            raise DetectorError("This MVFA model knows no class yet: fit it, or name the class of the pictures.")
+        parts = []
+        for chunk in torch.as_tensor(images).split(_CHUNK):
+            features = self(chunk)
+            tokens = getattr(features, self.head)
+            maps = self.probabilities(self.logits(tokens, self.text(self.head)))
+            zero = torch.stack([level[:, 1] for level in maps]).sum(dim=0)
+            score = self.image_probability(self.logits(features.det, self.text("det"))).sum(dim=0)
+            few = torch.zeros_like(zero)
+            if self.has_memory:
+                few = torch.cat([self.upsample(level) for level in self.distances(tokens)], dim=1).sum(dim=1)
+            parts.append(Evidence(zero, few, score, few.mean(dim=(1, 2))))
+        return Evidence(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    # -- use -----------------------------------------------------------------------------------------------------
+
+    def fit(self, shots: Shots, seed: int, progress: Progress = silent) -> dict:
+        from medclipad.methods.mvfa.training import fit
+
+        return fit(self, shots, seed, progress)
+
+    def remember(self, images: np.ndarray | Tensor, seed: int = 0, progress: Progress = silent) -> list[Tensor]:
+        """Fill the memory with tokens of normal images, prefix included: of each level all, or `memory_tokens`.
+
+        Returns what is remembered, per level (n, embed_dim), before normalisation.
+        """
+        limit, n = self.options.memory_tokens, len(images)
+        generator, kept = torch.Generator().manual_seed(seed), []
+        for start in range(0, n, _CHUNK):
+            stop = min(start + _CHUNK, n)
+            progress("memory", start, n, {})
+            with torch.inference_mode():
+                levels = [level.flatten(0, 1) for level in getattr(self(images[start:stop]), self.head)]
+            if limit is not None:  # each image has the same share, and never are more held than remembered
+                levels = [draw(level, limit * stop // n - limit * start // n, generator) for level in levels]
+            kept.append(levels)
+        banks = [torch.cat(level) for level in zip(*kept, strict=True)]
+        for level, bank in enumerate(banks):
+            self.memory.remember(level, bank)
+        progress("memory", n, n, {})
+        return banks
+
+    def calibrate(self, normal: np.ndarray) -> None:
+        """Set the low ends to the least that normal slices show, and raise the high ends to the most they show."""
+        low, high = extremes(self.evidence(normal))
+        self.ranges = torch.stack([low, torch.maximum(high, self.ranges[:, 1])], dim=1)
+
+    def anomaly(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Maps (B, S, S) in [0, 1] and, unless it is the map's maximum, the score (B,) of each slice.
+
+        Zero- and few-shot evidence scaled by `ranges` and averaged; without a memory the zero-shot evidence alone, with
+        the det head's score.
+        """
+        low, high = self.ranges.T
+        scaled = (
+            ((part - a) / (b - a).clamp(min=_EPS)).clamp(0, 1)
+            for part, a, b in zip(self.evidence(images), low, high, strict=True)
+        )
+        zero_map, few_map, zero_score, few_score = scaled
+        if not self.has_memory:
+            return zero_map, zero_score
+        return (zero_map + few_map) / 2, None if self.has_masks else (zero_score + few_score) / 2
+
+    # -- weights -------------------------------------------------------------------------------------------------
+
+    def load_head_state(self, state: dict[str, Tensor]) -> None:
+        for level in range(N_STAGES):
+            tokens = state.get(f"memory.level{level}")
+            if tokens is not None and tokens.ndim == 2 and tokens.shape[1] == self.encoder.embed_dim:
+                self.memory.remember(level, tokens.to(self.encoder.device))
+        super().load_head_state(state)
+
+    def reference_state(self) -> dict[str, dict[str, Tensor]]:
+        """The adapters as the reference code saves them: a state dict for "seg_adapters" and one for "det_adapters"."""
+        return {f"{head}_adapters": getattr(self, f"{head}_adapters").state_dict() for head in HEADS}
+
+    def load_reference_state(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Put in adapters as the reference code saves them; raises DetectorError if keys or shapes differ."""
+        own = self.reference_state()
+        if state.keys() != own.keys():
+            raise DetectorError(f"An MVFA checkpoint holds {' and '.join(own)}, not {', '.join(map(str, state))}.")
+        for part, weights in state.items():
+            try:
+                getattr(self, part).load_state_dict(weights)
+            except (RuntimeError, AttributeError, TypeError) as error:
+                reason = " ".join(str(error).split())
+                raise DetectorError(
+                    f"The checkpoint's {part} do not fit encoder {self.encoder.name} ({reason[:300]})."
+                ) from error
+
+
+def combine(zero: Array, few: Array) -> Array:
+    """Half of each, min-max normalised over the whole array: over a test set this is the reference's final score."""
+    return (unit_range(zero) + unit_range(few)) / 2
+
+
+def unit_range(values: Array) -> Array:
+    """Values min-max normalised over the whole array; all 0 if they are equal."""
+    span = values.max() - values.min()
+    return (values - values.min()) / span if span > 0 else values * 0
+
+
+def extremes(evidence: Evidence) -> tuple[Tensor, Tensor]:
+    """Least and greatest value, (4,) each, of the fields of evidence."""
+    return torch.stack([x.min() for x in evidence]), torch.stack([x.max() for x in evidence])

@@ -1,0 +1,180 @@
+"""MVFA's training: two Adams, image loss on the det head, pixel losses on the seg head (Huang et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medclipad.errors import TrainingError
+from medclipad.methods.base import Progress, Shots
+from medclipad.methods.losses import dice_loss, focal_loss
+from medclipad.methods.mvfa.augment import augment
+from medclipad.methods.mvfa.model import HEADS, MVFA, extremes
+
+BETAS = (0.5, 0.999)  # of Adam
+
+
+class Losses(NamedTuple):
+    """Losses of a step, per level (levels,); focal and dice are zero if no sample has a mask."""
+
+    bce: Tensor
+    focal: Tensor
+    dice: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return self.bce.sum() + self.focal.sum() + self.dice.sum()
+
+
+class Trainer:
+    """One training step after another on the adapters (and learned vectors) of a model."""
+
+    def __init__(self, model: MVFA, learning_rate: float) -> None:
+        self.model = model
+        self.optimisers = {}
+        for head in HEADS:
+            parameters = list(getattr(model, f"{head}_adapters").parameters())
+            if not model.encoder.text:
+                parameters += model.learned_text[head].parameters()
+            self.optimisers[head] = torch.optim.Adam(parameters, lr=learning_rate, betas=BETAS)
+
+    def losses(
+        self, frozen: list[Tensor], labels: Tensor, masks: Tensor, has_mask: Tensor, text: Tensor | None
+    ) -> Losses:
+        """Losses of samples, as `step` has them."""
+        model = self.model
+        features = model.adapt(frozen)
+        logits = model.logits(features.det, model.text("det") if text is None else text)
+        # As in the reference the probability goes where the loss expects a logit: a sigmoid of a softmax.
+        bce = [
+            F.binary_cross_entropy_with_logits(probability, labels) for probability in model.image_probability(logits)
+        ]
+        focal, dice = [], []
+        if has_mask.any():
+            share = has_mask.float().mean()  # so that each sample weighs the same, with a mask or without
+            seg = [tokens[has_mask] for tokens in features.seg]
+            for probability in model.probabilities(model.logits(seg, model.text("seg") if text is None else text)):
+                focal.append(share * focal_loss(probability, masks[has_mask]))
+                dice.append(share * dice_loss(probability[:, 1], masks[has_mask]))
+        zeros = [torch.zeros_like(bce[0])] * len(bce)
+        return Losses(torch.stack(bce), torch.stack(focal or zeros), torch.stack(dice or zeros))
+
+    def step(
+        self, frozen: list[Tensor], labels: Tensor, masks: Tensor, has_mask: Tensor, text: Tensor | None = None
+    ) -> Losses:
+        """Learn from samples: what `MVFA.frozen` gives, labels (B,) in {0, 1}, masks (B, S, S) in {0, 1}.
+
+        Samples without `has_mask` (B,) have no part in the pixel losses; if none has one, only the det head steps.
+        `text` (embed_dim, 2) replaces the model's own, for training on several classes.
+        """
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad()
+        losses = self.losses(frozen, labels, masks, has_mask, text)
+        losses.total.backward()
+        if has_mask.any():
+            self.optimisers["seg"].step()
+        self.optimisers["det"].step()
+        return Losses(*(loss.detach() for loss in losses))
+
+
+class FrozenStates:
+    """What training does not change of the images: computed when first asked for, kept while it fits."""
+
+    def __init__(self, model: MVFA, images: Tensor, limit: int = 1 << 30) -> None:
+        """`images` as `MVFA.frozen` takes them; `limit` in bytes."""
+        self._model, self._images, self._left = model, images, limit
+        self._kept: dict[int, tuple[Tensor, ...]] = {}
+
+    def __getitem__(self, chosen: Tensor) -> list[Tensor]:
+        """Batches of the states of the chosen images, int64 (B,)."""
+        states = {index: self._kept[index] for index in chosen.tolist() if index in self._kept}
+        new = [index for index in dict.fromkeys(chosen.tolist()) if index not in states]
+        if new:
+            levels = (level.split(1) for level in self._model.frozen(self._images[new]))
+            for index, state in zip(new, zip(*levels, strict=True), strict=True):
+                states[index] = state
+                self._left -= sum(level.nbytes for level in state)
+                if self._left >= 0:
+                    self._kept[index] = tuple(level.clone() for level in state)  # a slice would keep its whole batch
+        return [torch.cat(level) for level in zip(*(states[index] for index in chosen.tolist()), strict=True)]
+
+
+class Samples(NamedTuple):
+    """Augmented shots: the abnormal ones first."""
+
+    images: Tensor  # (n, S, S)
+    labels: Tensor  # (n,) 1 abnormal
+    masks: Tensor  # (n, S, S) in {0, 1}
+    has_mask: Tensor  # (n,) bool
+
+
+def samples(shots: Shots) -> Samples:
+    """The shots and their ten augmentations. A normal slice has an empty mask if any abnormal one has a mask at all."""
+    abnormal, normal = augment(torch.as_tensor(shots.abnormal)), augment(torch.as_tensor(shots.normal))
+    known = torch.tensor([mask is not None for mask in shots.masks])
+    shape = shots.normal.shape[-2:]
+    masks = np.stack([np.zeros(shape, bool) if mask is None else mask for mask in shots.masks])
+    masks = (augment(torch.as_tensor(masks, dtype=torch.float32)) > 0.5).float()
+    times = len(abnormal) // len(shots.abnormal)
+    return Samples(
+        torch.cat([abnormal, normal]),
+        torch.cat([torch.ones(len(abnormal)), torch.zeros(len(normal))]),
+        torch.cat([masks, torch.zeros(len(normal), *shape)]),
+        torch.cat([known.repeat(times), known.any().expand(len(normal))]),
+    )
+
+
+def fit(model: MVFA, shots: Shots, seed: int, progress: Progress) -> dict:
+    """Train `model` on shots, then fill its memory; see `MVFA.fit`."""
+    if not len(shots.abnormal):
+        raise TrainingError("MVFA learns from normal and abnormal slices: give at least one abnormal, or use MediCLIP.")
+    if not len(shots.normal):
+        raise TrainingError("MVFA learns from normal and abnormal slices: give at least one normal.")
+    options, device = model.options, model.encoder.device
+    generator = torch.Generator().manual_seed(seed)
+    initialise(model, seed)
+    if model.encoder.text:
+        progress("text", 0, 1, {})
+        model.use_class(options.class_name)
+        progress("text", 1, 1, {})
+    data = samples(shots)
+    model.has_masks = data.has_mask.any().to(device)
+
+    trainer = Trainer(model, options.learning_rate)
+    total = len(data.images) * options.epochs
+    if options.max_samples is not None:
+        total = min(total, options.max_samples)
+    steps = -(-total // options.batch)
+    order = torch.empty(0, dtype=torch.int64)
+    frozen, history = FrozenStates(model, data.images), []
+    for step in range(steps):
+        while len(order) < options.batch:
+            order = torch.cat([order, torch.randperm(len(data.images), generator=generator)])
+        chosen, order = order[: options.batch], order[options.batch :]
+        losses = trainer.step(frozen[chosen], *(part[chosen].to(device) for part in data[1:]))
+        history.append(losses.total.item())
+        progress("train", step + 1, steps, {"loss": history[-1]})
+
+    model.remember(data.images[data.labels == 0], seed, progress)
+    low, high = extremes(model.evidence(shots.abnormal))
+    model.ranges = torch.stack([low, high], dim=1)
+    last = history[-max(1, len(data.images) // options.batch) :]
+    return {"loss": float(np.mean(last)), "steps": steps}
+
+
+def initialise(model: MVFA, seed: int) -> None:
+    """Draw the adapters (torch's default) and learned vectors anew, leaving torch's global generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for head in HEADS:
+            for module in getattr(model, f"{head}_adapters").modules():
+                if isinstance(module, torch.nn.Linear):
+                    module.reset_parameters()
+            if not model.encoder.text:
+                vectors = model.learned_text[head].vectors
+                # Both start as one, so that training parts them: far apart, 100 × cosine would saturate the softmax.
+                vectors.data = F.normalize(torch.randn_like(vectors[:, :1]), dim=0).repeat(1, 2)

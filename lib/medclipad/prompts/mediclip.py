@@ -1,0 +1,73 @@
+"""MediCLIP's prompts: learnable tokens before words for health and disease (Zhang et al. 2024, section 2.2, table S1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medclipad.encoders import ImageEncoder
+
+NORMAL_WORDS = (
+    "normal",
+    "healthy",
+    "negative",
+    "unremarkable",
+    "clear",
+    "asymptomatic",
+    "normal findings",
+    "no findings",
+    "in good health",
+    "no evidence of disease",
+)
+ABNORMAL_WORDS = (
+    "abnormal",
+    "positive",
+    "symptomatic",
+    "disease",
+    "lesion",
+    "pathological",
+    "impaired",
+    "evidence of disease",
+    "abnormal finding",
+    "pathological condition",
+    "pathological abnormality",
+)
+N_CONTEXT = 8
+
+
+class LearnablePrompts(nn.Module):
+    """Prompts [start][8 learnable tokens][word.][end], one context of its own for each word.
+
+    The text tower runs without its causal mask, so that the padding takes part, as in the reference code.
+    """
+
+    def __init__(self, encoder: ImageEncoder) -> None:
+        """Contexts drawn from N(0, 0.02²); `encoder` must have a text tower."""
+        super().__init__()
+        text = encoder.text
+        self._encode = text.encode
+        self.normal_context = nn.Parameter(torch.randn(len(NORMAL_WORDS), N_CONTEXT, text.width) * 0.02)
+        self.abnormal_context = nn.Parameter(torch.randn(len(ABNORMAL_WORDS), N_CONTEXT, text.width) * 0.02)
+        for name, words in (("normal", NORMAL_WORDS), ("abnormal", ABNORMAL_WORDS)):
+            tokens = text.tokenize([" ".join(["X"] * N_CONTEXT) + f" {word}." for word in words])
+            with torch.no_grad():
+                embedding = text.token_embedding(tokens)
+            self.register_buffer(f"{name}_tokens", tokens, persistent=False)
+            self.register_buffer(f"{name}_embedding", embedding, persistent=False)
+
+    def embeddings(self, kind: str) -> Tensor:
+        """Token embeddings (n words, 77, width) of the "normal" or "abnormal" prompts with their learned contexts."""
+        fixed = getattr(self, f"{kind}_embedding")
+        context = getattr(self, f"{kind}_context").to(fixed.dtype)
+        return torch.cat([fixed[:, :1], context, fixed[:, 1 + N_CONTEXT :]], dim=1)
+
+    def per_prompt(self, kind: str) -> Tensor:
+        """Text features (n words, embed_dim) before mean and normalisation."""
+        end = getattr(self, f"{kind}_tokens").argmax(dim=1)
+        return self._encode(self.embeddings(kind), end, causal=False)
+
+    def forward(self) -> Tensor:
+        """Text features (embed_dim, 2), L2-normalised; column 0 normal, column 1 abnormal."""
+        means = [self.per_prompt(kind).mean(dim=0) for kind in ("normal", "abnormal")]
+        return F.normalize(torch.stack(means, dim=1), dim=0)

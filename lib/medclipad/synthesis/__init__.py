@@ -1,0 +1,26 @@
+"""Synthetic anomalies on normal images: the training data of MediCLIP (Zhang et al. 2024, section 2.4).
+
+Every random number comes from the `rng` that is passed in, through methods of `numpy.random.Generator` called one after
+another: equal seeds give equal anomalies, and an object that answers with recorded values replays recorded ones.
+"""
+
+from __future__ import annotations
+
+from medclipad.synthesis.cutpaste import CutPaste
+from medclipad.synthesis.identity import Identity
+from medclipad.synthesis.intensity_change import GaussIntensityChange
+from medclipad.synthesis.mixture import MIXTURES, AnomalySynthesis
+from medclipad.synthesis.source import Source
+from medclipad.synthesis.task import MINIMUM_SIZE, VARIANTS, Task
+
+__all__ = [
+    "MINIMUM_SIZE",
+    "MIXTURES",
+    "VARIANTS",
+    "AnomalySynthesis",
+    "CutPaste",
+    "GaussIntensityChange",
+    "Identity",
+    "Source",
+    "Task",
+]

@@ -1,0 +1,16 @@
+"""No anomaly: normal images stay among the training data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medclipad.synthesis.task import check_image
+
+
+class Identity:
+    """The image as it is, with a label of zeros; draws nothing."""
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A copy of image uint8 (S, S) and zeros float64 (S, S)."""
+        check_image(image)
+        return image.copy(), np.zeros(image.shape)

@@ -1,0 +1,34 @@
+"""Volumes: read, orient, slice, window, stack and write; nothing here knows of networks.
+
+A volume is never resampled. Its array keeps the file's own axes; `Slicing` shows it as radiological slices by pure
+index arithmetic and puts maps back onto exactly the same grid, `SquareFrame` carries slices to an encoder's square and
+back. Whatever could end in a plausible picture in the wrong place is a `VolumeError` that names file, fault and remedy.
+"""
+
+from __future__ import annotations
+
+from .foreground import MINIMUM_FOREGROUND, foreground_mask, slice_foreground
+from .frame import SquareFrame
+from .intensity import IntensityPreset, parse_preset, resolve_preset, to_unit
+from .read import case_name, read_volume
+from .slicing import PLANES, Slicing
+from .volume import Volume, require_same_grid
+from .write import write_volume
+
+__all__ = [
+    "MINIMUM_FOREGROUND",
+    "PLANES",
+    "IntensityPreset",
+    "Slicing",
+    "SquareFrame",
+    "Volume",
+    "case_name",
+    "foreground_mask",
+    "parse_preset",
+    "read_volume",
+    "require_same_grid",
+    "resolve_preset",
+    "slice_foreground",
+    "to_unit",
+    "write_volume",
+]

@@ -1,0 +1,38 @@
+"""Damaged files: whatever a library raises becomes one sentence, and no header makes us allocate what is not there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medclipad.errors import VolumeError
+
+_MAX_DEFLATE = 1032  # deflate cannot shrink data further than this
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn any exception of a reading library into a VolumeError about `path`."""
+    try:
+        yield
+    except VolumeError:
+        raise
+    except Exception as error:
+        raise VolumeError(
+            f"{path.name}: the file is damaged or not what its name says ({reason(error)}); export it again."
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """The telling line of a library's message: ITK's own after its prefix, of several the last and innermost."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    telling = [line for line in lines if line.startswith(("ITK ERROR", "[nrrd]"))] or lines
+    return re.sub(r"^ITK ERROR: |\(0x[0-9a-f]+\)", "", telling[-1]).rstrip(". ")[:200]
+
+
+def require_enough_bytes(path: Path, wanted: float, offset: int = 0, packed: bool = True) -> None:
+    """Raise ValueError if a file, compressed as far as can be if `packed`, cannot hold `wanted` bytes of voxels."""
+    if path.stat().st_size * (_MAX_DEFLATE if packed else 1) - offset < wanted:
+        raise ValueError(f"its header promises {wanted:.0f} bytes of voxels, which it cannot hold")

@@ -1,0 +1,147 @@
+"""DICOM: frames as one regular grid, or the sentence that says why they are not one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from medclipad.errors import VolumeError
+
+from .component import choose_component
+from .dicom_frames import VARYING_TAGS, Frame
+from .volume import LPS_TO_RAS
+
+SAME_PLACE = 1e-2
+"""Slices closer than this (mm) lie at the same place."""
+
+OFF_GRID = 0.1
+"""A slice may lie off its place on the even grid by this part of the slice spacing, and by at most this many mm."""
+
+
+def require_alike(frames: list[Frame], name: str) -> None:
+    """Raise VolumeError unless all frames share image size, orientation and pixel spacing."""
+    first = frames[0]
+    checks = {
+        "image sizes": lambda frame: frame.size == first.size,
+        "orientations": lambda frame: np.allclose(frame.orientation, first.orientation, rtol=0, atol=1e-3),
+        "pixel spacings": lambda frame: np.allclose(frame.spacing, first.spacing, rtol=1e-3),
+    }
+    for what, alike in checks.items():
+        others = [frame for frame in frames if not alike(frame)]
+        if others:
+            raise VolumeError(
+                f"{name}: it mixes {what} ({len(others)} of {len(frames)} images differ from {_names([first])}, "
+                f"{_names(others[:1])} for one); pass a list of the files of one stack only."
+            )
+
+
+def one_frame_per_place(frames: list[Frame], component: int | None, name: str) -> list[Frame]:
+    """Frames sorted along their normal, one a place: where there are several (time points, echoes, b-values), those
+    that `component` names.
+
+    Components are counted in the order of the tag that tells them apart. Raises VolumeError where the choice is
+    missing, and where only some places have several images.
+    """
+    frames = sorted(frames, key=lambda frame: frame.depth)
+    places: list[list[Frame]] = []
+    for frame in frames:
+        if places and frame.depth - places[-1][0].depth < SAME_PLACE:
+            places[-1].append(frame)
+        else:
+            places.append([frame])
+    most = max(places, key=len)
+    if len(most) == 1:
+        choose_component(1, component, name)
+        return frames
+    if any(len(place) != len(most) for place in places):
+        raise VolumeError(
+            f"{name}: {_names(most)} lie at the same place, and other places have fewer images; "
+            "pass a list without the duplicates."
+        )
+    tag = _telling_tag(places)
+    if tag is None:
+        raise VolumeError(
+            f"{name}: {_names(most)} lie at the same place and no tag tells them apart; pass one of them."
+        )
+    values = sorted({frame.labels[tag] for frame in most}, key=_by_number)
+    chosen = choose_component(len(values), component, name, f"images at each place, by {tag} {', '.join(values)}")
+    return [frame for place in places for frame in place if frame.labels[tag] == values[chosen]]
+
+
+def grid_of(frames: list[Frame], name: str) -> tuple[np.ndarray, list[str]]:
+    """The RAS+ affine of (column, row, slice) of alike frames, sorted and one a place, with notes for the user.
+
+    Raises VolumeError for gantry tilt and for missing or unevenly spaced slices.
+    """
+    first, last, notes = frames[0], frames[-1], []
+    if len(frames) > 1:
+        _require_upright(np.array([frame.position for frame in frames]), first.normal, name)
+        _require_even(frames, name)
+        step = (last.position - first.position) / (len(frames) - 1)
+    else:
+        step = first.normal * (first.thickness or 1.0)
+        if first.thickness is None:
+            notes.append("the single slice has no thickness; 1 mm is assumed")
+    along_row, along_column = first.orientation
+    affine = np.eye(4)
+    affine[:3, 0] = along_row * first.spacing[1]
+    affine[:3, 1] = along_column * first.spacing[0]
+    affine[:3, 2] = step
+    affine[:3, 3] = first.position
+    return LPS_TO_RAS @ affine + 0.0, notes
+
+
+def _require_upright(positions: np.ndarray, normal: np.ndarray, name: str) -> None:
+    """Slices must lie straight above each other; a gantry tilt shifts each one sideways."""
+    offsets = positions - positions[0]
+    height = offsets @ normal
+    sideways = np.linalg.norm(offsets - np.outer(height, normal), axis=1)
+    if sideways.max() > OFF_GRID + 1e-3 * height[-1]:
+        degrees = np.degrees(np.arctan2(sideways[-1], height[-1]))
+        raise VolumeError(
+            f"{name}: its slices are shifted sideways as by a gantry tilt of {degrees:.1f} degrees; "
+            "resample it to upright slices first, for example with dcm2niix or Slicer's DICOM module."
+        )
+
+
+def _require_even(frames: list[Frame], name: str) -> None:
+    depths = np.array([frame.depth for frame in frames])
+    even = np.linspace(depths[0], depths[-1], len(depths))
+    if abs(depths - even).max() <= min(OFF_GRID * (even[1] - even[0]), OFF_GRID):
+        return
+    gaps = np.diff(depths)
+    usual = gaps.min()
+    multiples = gaps / usual
+    if abs(multiples - multiples.round()).max() > OFF_GRID:
+        raise VolumeError(
+            f"{name}: its slices are unevenly spaced ({gaps.min():.3g} to {gaps.max():.3g} mm); "
+            "resample it to even spacing first, for example with dcm2niix, or pass a list of an evenly spaced part."
+        )
+    missing = int(multiples.round().sum()) - len(gaps)
+    widest = int(gaps.argmax())
+    raise VolumeError(
+        f"{name}: {missing} {'slice is' if missing == 1 else 'slices are'} missing ({gaps[widest]:.3g} instead of "
+        f"{usual:.3g} mm between {_names(frames[widest : widest + 2])}); export the whole series again."
+    )
+
+
+def _names(frames: Iterable[Frame]) -> str:
+    texts = [frame.path.name + (f" frame {frame.number + 1}" if frame.number else "") for frame in frames][:3]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else texts[0]
+
+
+def _telling_tag(places: list[list[Frame]]) -> str | None:
+    """The first tag with one value for each image of a place, the same values at every place."""
+    for tag in VARYING_TAGS:
+        values = [{frame.labels.get(tag) for frame in place} for place in places]
+        if None not in values[0] and len(values[0]) == len(places[0]) and all(v == values[0] for v in values):
+            return tag
+    return None
+
+
+def _by_number(text: str) -> tuple[float, str]:
+    try:
+        return float(text), ""
+    except ValueError:
+        return float("inf"), text

@@ -1,0 +1,88 @@
+"""Which voxels are body, so that empty slices can be skipped."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import binary_fill_holes
+from skimage.filters import threshold_multiotsu, threshold_otsu
+
+from .intensity import IntensityPreset, finite_values, sample
+from .slicing import Slicing
+from .volume import Volume
+
+MINIMUM_FOREGROUND = 0.01
+"""A slice with less foreground than this part of its area is skipped."""
+
+AIR_LIMIT = -500.0
+"""Hounsfield units between air and tissue."""
+
+_SPIKE = 0.05  # one value in more voxels than this may be a background that was set
+_SAMPLE = 100_000
+
+
+def foreground_mask(volume: Volume, preset: IntensityPreset) -> np.ndarray:
+    """bool (I, J, K), True inside the body or head; holes of the axial slices are filled.
+
+    CT presets: above -500 HU. Others: if one value was set as background (skull-stripped and z-scored data, where the
+    brain may lie on both sides of it) all other values are foreground, else what is above Otsu's threshold between air
+    and tissue (Otsu 1979). Voxels that are NaN or infinite count as background; a constant or empty volume has no
+    foreground at all.
+    """
+    array = volume.array
+    values = finite_values(array)
+    if values.size == 0 or values.min() == values.max():
+        return np.zeros(volume.shape, dtype=bool)
+    if preset.kind == "ct":
+        mask = array > AIR_LIMIT
+    elif (background := _background_value(values)) is not None:
+        mask = array != background
+    else:
+        mask = array > _air_threshold(sample(values, _SAMPLE))
+    mask &= np.isfinite(array)
+    for axial_slice in Slicing(volume, "axial").slices(mask):
+        axial_slice[:] = binary_fill_holes(axial_slice)
+    return mask
+
+
+def slice_foreground(mask: np.ndarray, slicing: Slicing) -> np.ndarray:
+    """float64 (n_slices,), the part of each slice's area that is foreground."""
+    return slicing.slices(mask).mean(axis=(1, 2), dtype=np.float64)
+
+
+def _background_value(values: np.ndarray) -> float | None:
+    """The value that was set as background, or None if the background is air with noise.
+
+    A set value stands out like a spike: it fills more than 5 % of the voxels and at least twice as many as the values
+    close to it together, which tells it from the most frequent grey of noisy air in 8-bit images.
+    """
+    some = sample(values, _SAMPLE)
+    candidates, counts = np.unique(some, return_counts=True)
+    spike = candidates[counts.argmax()]
+    filled = counts.max() / some.size
+    others = some[some != spike]
+    if filled <= _SPIKE or others.size == 0:
+        return None
+    near = 0.01 * np.ptp(np.percentile(others, (1, 99)))
+    close = np.count_nonzero(abs(others - spike) <= near) / some.size
+    return float(spike) if filled >= 2 * close else None
+
+
+def _air_threshold(values: np.ndarray) -> float:
+    """Between noisy air and tissue.
+
+    With bright fat or contrast agent Otsu's single threshold parts dark from bright tissue; the lower of two then parts
+    air from tissue, unless it only splits the air itself: then the two darkest classes are not two peaks.
+    """
+    # A few extreme voxels (metal, 1e30) would leave all tissue in one bin of the histogram.
+    low, high = np.percentile(values, (0.1, 99.9))
+    kept = values[(values >= low) & (values <= high)]
+    levels = len(np.unique(kept))
+    if levels < 2:
+        return float(values.min())
+    if levels > 3:
+        lower, upper = threshold_multiotsu(kept, classes=3)
+        air, tissue = kept[kept <= lower], kept[(kept > lower) & (kept <= upper)]
+        # The halves of one bell, or of a flat distribution, lie less than 2 standard deviations apart.
+        if tissue.size and tissue.mean() - air.mean() > 2 * (air.std() + tissue.std()):
+            return float(lower)
+    return float(threshold_otsu(kept))

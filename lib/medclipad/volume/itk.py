@@ -1,0 +1,79 @@
+"""NRRD and MetaImage by SimpleITK, whose LPS millimetres become RAS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+
+from medclipad.errors import VolumeError
+
+from .component import one_component
+from .damage import damage_named, require_enough_bytes
+from .itk_checks import check_compressed, check_header
+from .volume import LPS_TO_RAS, Volume, check_affine
+
+READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+
+
+def read_itk(path: Path, component: int | None, name: str) -> Volume:
+    """A .nrrd, .nhdr, .mha or .mhd file; see `read_volume`."""
+    suffix = path.suffix.lower()
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(READERS[suffix])
+    with damage_named(path):
+        notes = check_header(path)
+        reader.ReadImageInformation()
+        if suffix in (".nrrd", ".mha"):
+            require_enough_bytes(path, np.prod(reader.GetSize(), dtype=float) * reader.GetNumberOfComponents())
+        image = reader.Execute()
+        components = image.GetNumberOfComponentsPerPixel()
+        check_compressed(path, image.GetNumberOfPixels() * components * image.GetSizeOfPixelComponent())
+        keys = {
+            key: image.GetMetaData(key) for key in ("NRRD_space", "modality", "Modality") if image.HasMetaDataKey(key)
+        }
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise VolumeError(f"{path.name}: its voxels are complex numbers; save their magnitude as a real image.")
+    dimension = image.GetDimension()
+    # ITK's array is (K, J, I) with components last.
+    array = SimpleITK.GetArrayFromImage(image)
+    array = array.transpose(*reversed(range(dimension)), *range(dimension, array.ndim))
+    array = np.expand_dims(array, 2) if dimension == 2 else array
+    n = min(dimension, 3)
+    lps = np.eye(4)
+    lps[:n, :n] = (np.reshape(image.GetDirection(), (dimension, dimension)) * image.GetSpacing())[:n, :n]
+    lps[:n, 3] = image.GetOrigin()[:n]
+    check_affine(lps, path.name)
+    if dimension == 2:
+        notes.append("a 2D image has no slice thickness; 1 mm is assumed")
+    if (
+        READERS[suffix] == "NrrdImageIO" and keys.get("NRRD_space") != "left-posterior-superior"
+    ):  # as ITK names all it knows
+        notes.append(
+            "the file does not say how it lies in the patient; its axes are taken as left, posterior, superior"
+        )
+    return Volume(
+        one_component(array, component, path.name),
+        LPS_TO_RAS @ lps + 0.0,  # no negative zeros
+        name=name,
+        modality=_modality(keys.get("modality") or keys.get("Modality", "")),
+        metadata={"format": READERS[suffix].removesuffix("ImageIO"), "notes": notes},
+    )
+
+
+def itk_image(array: np.ndarray, affine: np.ndarray) -> SimpleITK.Image:
+    """(I, J, K) on a RAS affine as an ITK image."""
+    lps = LPS_TO_RAS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image = SimpleITK.GetImageFromArray(array.transpose(2, 1, 0))
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def _modality(text: str) -> str | None:
+    text = text.upper().removeprefix("MET_MOD_").replace("DWMRI", "MR")
+    return text if text in ("CT", "MR", "PT", "NM", "US") else None

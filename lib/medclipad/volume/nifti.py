@@ -1,0 +1,89 @@
+"""NIfTI by nibabel: the affine is exactly nibabel's, and a written map keeps the geometry of its source."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from medclipad.errors import VolumeError
+
+from .component import one_component
+from .damage import damage_named, require_enough_bytes
+from .volume import Volume, check_affine, furthest_apart
+
+_GEOMETRY = (
+    "pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
+
+
+def read_nifti(path: Path, component: int | None, name: str) -> Volume:
+    """A .nii or .nii.gz file (NIfTI-1 or -2); see `read_volume`."""
+    packed = path.suffix.lower() == ".gz"
+    with damage_named(path), (gzip.open if packed else open)(path, "rb") as stream:
+        sizeof_hdr = stream.read(4)
+        stream.seek(0)
+        version = 2 if 540 in (int.from_bytes(sizeof_hdr, order) for order in ("little", "big")) else 1
+        kind = nib.Nifti2Image if version == 2 else nib.Nifti1Image
+        image = kind.from_file_map(kind.make_file_map({"image": stream}), mmap=False)
+        header, data, affine = image.header, image.dataobj, image.affine
+        require_enough_bytes(path, np.prod(data.shape, dtype=float) * data.dtype.itemsize, data.offset, packed)
+        raw, slope, intercept = data.get_unscaled(), float(data.slope), float(data.inter)
+        while stream.read(1 << 20):  # only at the end does gzip compare its checksum
+            pass
+        unit, notes = header.get_xyzt_units()[0], _notes(header)
+        geometry = {field: np.asarray(header[field]).tolist() for field in _GEOMETRY}
+    if unit not in ("mm", "unknown"):
+        raise VolumeError(f"{path.name}: its spacing is in units of {unit}; convert it to millimetres.")
+    check_affine(affine, path.name)
+    raw = raw.reshape(raw.shape + (1,) * (3 - raw.ndim))
+    if raw.dtype.fields:  # RGB, RGBA
+        raw = np.stack([raw[field] for field in raw.dtype.fields], axis=-1)
+    array = one_component(raw, component, path.name)
+    native = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    array = np.asfortranarray(array, dtype=native)
+    if (slope, intercept) != (1, 0):
+        array = array.astype(np.result_type(array.dtype, np.float32), copy=False) * slope + intercept
+    metadata = {"format": "NIfTI", "nifti": {"version": version, **geometry}, "notes": notes}
+    return Volume(array, affine, name=name, metadata=metadata)
+
+
+def nifti_image(array: np.ndarray, volume: Volume) -> nib.Nifti1Image:
+    """`array` on the grid of `volume`, which keeps the very header fields of the NIfTI file that it came from.
+
+    So every program shows a map where it shows its source, whichever of sform and qform it heeds. Other affines go into
+    the sform and, unless they are sheared, the qform.
+    """
+    source = dict(volume.metadata.get("nifti", {}))
+    wide = source.pop("version", 1) == 2 or max(volume.shape) > np.iinfo(np.int16).max
+    kind = nib.Nifti2Image if wide else nib.Nifti1Image
+    if source:
+        image = kind(array, None, dtype=array.dtype)
+        for field, value in source.items():
+            image.header[field] = value
+        image.header["pixdim"][4:] = 1
+        image.header.set_xyzt_units("mm")
+        if np.array_equal(image.header.get_best_affine(), volume.affine):
+            return image
+    image = kind(array, volume.affine, dtype=array.dtype)
+    image.set_sform(volume.affine, code="scanner")
+    image.set_qform(volume.affine, code="scanner")
+    if furthest_apart(image.get_qform(), volume.affine, volume.shape) > 1e-2 * min(volume.spacing):
+        image.set_qform(None, code=0)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def _notes(header: nib.Nifti1Header) -> list[str]:
+    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    if sform is None and qform is None:
+        return ["the file does not say how it lies in the patient; its axes are taken as left, anterior, superior"]
+    shape = (*header.get_data_shape(), 1, 1)[:3]
+    if sform is not None and qform is not None and (apart := furthest_apart(sform, qform, shape)) > 0.1:
+        return [
+            f"its sform and qform lie up to {apart:.3g} mm apart; the sform is used, other programs may use the qform"
+        ]
+    return []

@@ -1,0 +1,104 @@
+"""A volume as radiological slices: pure index arithmetic, exactly invertible."""
+
+from __future__ import annotations
+
+import numpy as np
+from nibabel.orientations import io_orientation
+
+from medclipad.errors import VolumeError
+
+from .volume import Volume
+
+PLANES = ("axial", "coronal", "sagittal", "acquisition")
+
+_NORMAL = {"sagittal": 0, "coronal": 1, "axial": 2}  # world axis (R, A, S) perpendicular to the plane
+_PLANE = {world: plane for plane, world in _NORMAL.items()}
+_TIE = 1e-3  # spacings that differ by less than this part are equal
+
+
+class Slicing:
+    """Slices of a volume along one plane, each the same picture whatever the order of the axes in the file.
+
+    The array axes are matched to the closest anatomical axes (`nibabel.orientations.io_orientation`), so oblique
+    volumes are sliced along their own grid. Slice 0 is the most inferior (axial), posterior (coronal) or left
+    (sagittal) one. Axial and coronal slices have the patient's right at the image's left and anterior, or superior, at
+    the top; sagittal slices have anterior at the left and superior at the top.
+
+    `plane="acquisition"` cuts across the axis of largest spacing (ties: the axis closest to inferior-superior, then to
+    posterior-anterior), or, in a volume of a single slice, across the axis of length one; `.plane` then names the
+    anatomical plane that this is. Only the volume's grid is used: arrays to slice are passed in.
+
+    Raises VolumeError for an unknown plane.
+    """
+
+    def __init__(self, volume: Volume, plane: str) -> None:
+        if plane not in PLANES:
+            raise VolumeError(f"{plane!r} is not a plane; choose one of {', '.join(PLANES)}.")
+        self._shape, self._affine = volume.shape, volume.affine
+        spacing = volume.spacing
+        orientation = io_orientation(volume.affine)
+        world = orientation[:, 0].astype(int)  # world axis of each array axis
+        if plane == "acquisition":
+            plane = _PLANE[world[_acquisition_axis(self._shape, spacing, world)]]
+        self.plane: str = plane
+        normal = _NORMAL[plane]
+        # Display rows run along the higher remaining world axis (S before A before R), columns along the lower.
+        column, row = sorted({0, 1, 2} - {normal})
+        order = [int(np.flatnonzero(world == w)[0]) for w in (normal, row, column)]
+        self.axis: int = order[0]
+        self.pixel_spacing: tuple[float, float] = (spacing[order[1]], spacing[order[2]])
+        self._order = tuple(order)
+        self._forward = orientation[self.axis, 1] > 0
+        # Slices grow towards RAS+, rows and columns run from RAS+ to RAS- (the radiological display).
+        wanted = (1, -1, -1)
+        self._flips = tuple(slice(None, None, int(w * orientation[a, 1])) for w, a in zip(wanted, order, strict=True))
+
+    def __len__(self) -> int:
+        return self._shape[self.axis]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of each slice."""
+        return self._shape[self._order[1]], self._shape[self._order[2]]
+
+    def slices(self, array: np.ndarray) -> np.ndarray:
+        """All slices of an array on the volume's grid as one (N, H, W) view; writing to it writes to `array`."""
+        if np.shape(array) != self._shape:
+            raise VolumeError(f"an array of shape {np.shape(array)} is not on the volume's grid {self._shape}.")
+        return array.transpose(self._order)[self._flips]
+
+    def slice(self, array: np.ndarray, n: int) -> np.ndarray:
+        """(H, W) view of slice `n` of an array on the volume's grid."""
+        self.index(n)
+        return self.slices(array)[n]
+
+    def index(self, n: int) -> int:
+        """Index of slice `n` along `axis` in the file's array; raises VolumeError outside 0 ... len - 1."""
+        if not 0 <= n < len(self):
+            raise VolumeError(f"there is no {self.plane} slice {n}; the volume has slices 0 to {len(self) - 1}.")
+        return int(n) if self._forward else len(self) - 1 - int(n)
+
+    def position(self, n: int) -> np.ndarray:
+        """(3,) RAS+ mm of the centre of slice `n`."""
+        centre = (np.array(self._shape, dtype=float) - 1) / 2
+        centre[self.axis] = self.index(n)
+        return self._affine[:3, :3] @ centre + self._affine[:3, 3]
+
+    def stack(self, slices: np.ndarray) -> np.ndarray:
+        """(N, H, W) slices back to (I, J, K) on the volume's own axes: the exact inverse of `slices`."""
+        slices = np.asarray(slices)
+        expected = (len(self), *self.shape)
+        if slices.shape != expected:
+            raise VolumeError(f"slices of shape {slices.shape} do not fill the volume, which has {expected}.")
+        array = np.empty(self._shape, dtype=slices.dtype)
+        self.slices(array)[:] = slices
+        return array
+
+
+def _acquisition_axis(shape: tuple[int, ...], spacing: tuple[float, ...], world: np.ndarray) -> int:
+    single = [axis for axis in range(3) if shape[axis] == 1]
+    if len(single) == 1:
+        return single[0]
+    largest = max(spacing)
+    tied = [axis for axis in range(3) if spacing[axis] >= largest * (1 - _TIE)]
+    return max(tied, key=lambda axis: world[axis])

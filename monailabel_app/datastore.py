@@ -1,0 +1,192 @@
+"""MONAI Label's LocalDatastore without its traps, on the same files and the same datastore_v2.json.
+
+Listed are NIfTI, NRRD and MetaImage files and DICOM series as sub-folders of the studies folder. Names are checked
+before anything is written, files appear whole or not at all, and the folder is looked at again whenever it has changed,
+so no watcher thread is needed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+
+from .problems import RequestError
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+UPLOADABLE = (".nii.gz", ".nii", ".nrrd", ".mha")  # the others keep their voxels in a second file
+NOT_IMAGES = ("labels", "models")  # our own sub-folders of a studies folder
+
+# A file name without separators, colons, wildcards or control characters, that neither starts with a dot nor ends with
+# a dot or a space: the same on every file system. Letters of any script are allowed.
+_NAME = re.compile(r"(?![. ])[^\x00-\x1f\x7f/\\:*?\"<>|]{1,128}(?<![. ])")
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def is_plain(name: str) -> bool:
+    """Whether `name` is a plain file name, the same on every file system."""
+    return _NAME.fullmatch(name) is not None
+
+
+def check_image_name(name: str) -> str:
+    """`name`, if it can be an image id; RequestError 400 otherwise."""
+    if not is_plain(name):
+        raise RequestError(
+            'An image id must be a plain name of 1 to 128 characters, without / \\ : * ? " < > | and no leading dot.'
+        )
+    return name
+
+
+def check_tag(tag: str) -> str:
+    """`tag`, if it can be a label tag; RequestError 400 otherwise."""
+    if not _TAG.fullmatch(tag):
+        raise RequestError("A label tag must be 1 to 64 letters, digits, hyphens or underscores.")
+    return tag
+
+
+def suffix_of(filename: str) -> str:
+    """The suffix of a volume file that the datastore lists, e.g. ".nii.gz", or "" for any other name."""
+    return next((suffix for suffix in SUFFIXES if filename.endswith(suffix)), "")
+
+
+def is_dicom_folder(path: Path) -> bool:
+    """Whether one of the first files in `path` has DICOM's magic number."""
+    files = (entry for entry in sorted(path.iterdir())[:20] if entry.is_file())
+    return any(_has_magic(file) for file in files)
+
+
+def _has_magic(file: Path) -> bool:
+    with open(file, "rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _fresh(method: Callable) -> Callable:
+    """Run `method` alone, after the folders have been looked at if they changed."""
+
+    @functools.wraps(method)
+    def wrapper(self: StudyDatastore, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            if self._state() != self._seen:
+                self.refresh()
+            return method(self, *args, **kwargs)
+
+    return wrapper
+
+
+class StudyDatastore(LocalDatastore):
+    """A studies folder. Thread-safe; ids and tags that are not plain names raise RequestError."""
+
+    def __init__(self, studies: str | Path) -> None:
+        self._lock = threading.RLock()
+        self._seen: tuple = ()
+        super().__init__(str(studies), extensions=[f"*{suffix}" for suffix in SUFFIXES], auto_reload=False)
+
+    # --- reading: MONAI Label's methods, fresh and one at a time ---
+    datalist = _fresh(LocalDatastore.datalist)
+    get_image_uri = _fresh(LocalDatastore.get_image_uri)
+    get_image_info = _fresh(LocalDatastore.get_image_info)
+    get_label_uri = _fresh(LocalDatastore.get_label_uri)
+    get_label_info = _fresh(LocalDatastore.get_label_info)
+    get_labeled_images = _fresh(LocalDatastore.get_labeled_images)
+    get_labels_by_image_id = _fresh(LocalDatastore.get_labels_by_image_id)
+    get_unlabeled_images = _fresh(LocalDatastore.get_unlabeled_images)
+    list_images = _fresh(LocalDatastore.list_images)
+    status = _fresh(LocalDatastore.status)
+    json = _fresh(LocalDatastore.json)
+    remove_image = _fresh(LocalDatastore.remove_image)
+    remove_label = _fresh(LocalDatastore.remove_label)
+    update_image_info = _fresh(LocalDatastore.update_image_info)
+    update_label_info = _fresh(LocalDatastore.update_label_info)
+
+    # --- writing ---
+    @_fresh
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Copy a volume file into the studies; an id that is taken raises RequestError 409, nothing is overwritten."""
+        check_image_name(image_id)
+        if image_id in self._datastore.objects:
+            raise RequestError(f"There is already an image {image_id!r}: choose another id or remove it first.", 409)
+        suffix = suffix_of(image_filename)
+        _copy(image_filename, Path(self._datastore.image_path()) / f"{image_id}{suffix}")
+        info = {**image_info, "ts": int(time.time()), "name": f"{image_id}{suffix}"}
+        self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
+        self._update_datastore_file()
+        return image_id
+
+    @_fresh
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Copy a label file to labels/<tag>/; it replaces an older label of that tag, whatever its format was."""
+        tag = check_tag(getattr(label_tag, "value", label_tag))
+        case = self._datastore.objects.get(image_id)
+        if case is None:
+            raise RequestError(f"There is no image {image_id!r} in the studies.", 404)
+        suffix = suffix_of(label_filename)
+        folder = Path(self._datastore.label_path(tag))
+        _copy(label_filename, folder / f"{image_id}{suffix}")
+        for other in SUFFIXES:
+            if other != suffix:
+                (folder / f"{image_id}{other}").unlink(missing_ok=True)
+        info = {**label_info, "ts": int(time.time()), "name": f"{image_id}{suffix}"}
+        case.labels[tag] = DataModel(info=info, ext=suffix)
+        self._update_datastore_file()
+        return image_id
+
+    # --- what LocalDatastore asks its subclass ---
+    def _to_id(self, file: str) -> tuple[str, str]:
+        suffix = suffix_of(file)
+        return file.removesuffix(suffix), suffix
+
+    def _reconcile_datastore(self) -> None:
+        with self._lock:
+            seen = self._state()  # before the listing: a file that comes during it is found the next time
+            super()._reconcile_datastore()
+            self._seen = seen
+
+    def _add_non_existing_images(self) -> int:
+        added = super()._add_non_existing_images()
+        for folder in Path(self._datastore.image_path()).iterdir():
+            name = folder.name
+            known = name in self._datastore.objects or name in NOT_IMAGES or name.startswith(".")
+            if not known and folder.is_dir() and is_dicom_folder(folder):
+                self._datastore.objects[name] = ImageLabelModel(image=DataModel(info={"name": name}, ext=""))
+                added += 1
+        return added
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        path = Path(self._datastore_config_path)
+        text = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
+        with self._lock, FileLock(self._lock_file):
+            _replace(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+            self._config_ts = path.stat().st_mtime
+
+    def _state(self) -> tuple:
+        """Changes whenever a file is added to, removed from or replaced in the studies or its labels."""
+        labels = Path(self._datastore.label_path(None))
+        folders = [Path(self._datastore.image_path()), labels, *(entry for entry in labels.glob("*") if entry.is_dir())]
+        return tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders if folder.is_dir())
+
+
+def _copy(source: str | Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _replace(target, lambda aside: shutil.copyfile(source, aside))
+
+
+def _replace(target: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside `target`, flush to the disk, rename: a reader or a crash never meets half a file."""
+    aside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.part")
+    try:
+        write(aside)
+        with open(aside, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,26 @@
+"""What MONAI Label loads, by path, in the server and in every training process.
+
+Nothing but the app class is imported here, and the remedy comes first: without it monailabel does not import.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("monailabel_app") is None:  # the folder was copied, not installed
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from monailabel_app.orphans import end_with_server
+
+end_with_server()
+
+from medclipad.compat import ensure_pydicom_storage_uids, ensure_torchvision  # noqa: E402
+
+ensure_pydicom_storage_uids()
+ensure_torchvision()
+
+from monailabel_app.app import MedCLIPADApp  # noqa: E402
+
+__all__ = ["MedCLIPADApp"]

@@ -1,0 +1,90 @@
+"""POST /infer/{model}, and the progress and cancelling of what it started."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter, Form, UploadFile
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from monailabel.interfaces.utils.app import app_instance
+from requests_toolbelt import MultipartEncoder
+from starlette.background import BackgroundTask
+
+from ..infer import jobs
+from ..problems import RequestError
+from .uploads import json_object, received
+
+router = APIRouter(tags=["Infer"])
+_ROUTE_KEYS = ("image", "model", "label", "session", "session_id")  # said by the address, never by params
+
+
+@router.post("/infer/{model}", summary="Anomaly map or labelmap of one volume, with its scores")
+def infer(
+    model: str,
+    image: str = "",
+    params: str = Form("{}"),
+    file: UploadFile | None = None,
+    output: Literal["all", "image", "json"] = "all",
+) -> Response:
+    """`image` names an image of the studies, or `file` brings one. `params` is a JSON object, see GET /info/.
+
+    The answer is multipart/form-data: `params` (JSON), then the file `image`; output=json or =image asks for one.
+    """
+    app = app_instance()
+    task = app.infers().get(model)
+    if task is None:
+        raise RequestError(f"There is no model {model!r}; there are: {', '.join(app.infers())}.", 404)
+    asked = json_object(params, "params")
+    for key in _ROUTE_KEYS:
+        if key in asked:
+            raise RequestError(f"params must not contain {key!r}: the address of the request says it.")
+    with ExitStack() as stack:
+        if file is not None:
+            path = str(stack.enter_context(received(file)))
+        elif image:
+            path = app.datastore().get_image_uri(image)
+            if not path:
+                raise RequestError(f"There is no image {image!r} in the studies.", 404)
+        else:
+            raise RequestError("Name an image of the studies with ?image=, or send one as file.")
+        result, scores = task({**asked, "image": path})
+    return _answer(Path(result), scores, output, image or "image")
+
+
+def _answer(result: Path, scores: dict[str, Any], output: str, image: str) -> Response:
+    """The response with the file `result`, which is removed once it is sent."""
+    remove = BackgroundTask(os.unlink, result)
+    kind = "application/octet-stream"
+    name = f"{image}{''.join(result.suffixes)}"
+    if output == "json":
+        return JSONResponse(scores, background=remove)
+    if output == "image":
+        return FileResponse(result, media_type=kind, filename=name, background=remove)
+    body = MultipartEncoder(
+        {
+            "params": (None, JSONResponse(scores).body, "application/json"),
+            "image": (f"result{''.join(result.suffixes)}", io.BytesIO(result.read_bytes()), kind),
+        }
+    )
+    return StreamingResponse(
+        iter(lambda: body.read(1024 * 1024), b""),
+        media_type=body.content_type,
+        headers={"Content-Length": str(body.len)},
+        background=remove,
+    )
+
+
+@router.get("/progress/{request_id}", summary="How far the inference with this params.request_id is")
+def progress(request_id: str) -> dict[str, Any]:
+    return jobs.get(request_id).json()
+
+
+@router.delete("/progress/{request_id}", summary="Cancel an inference; its own request then answers 409")
+def cancel(request_id: str) -> dict[str, Any]:
+    job = jobs.get(request_id)
+    job.cancel()
+    return job.json()

@@ -1,0 +1,50 @@
+"""The HTTP server: MONAI Label's interface over its own app object, with our routes in the place of its endpoints.
+
+Its endpoints run inference on the event loop, so that the server freezes, write wherever an id points, and answer 500
+without a reason; those of them that make no sense here (/model, /proxy, /batch, /logs, ...) are not offered at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from medclipad.compat import ensure_pydicom_storage_uids, ensure_torchvision
+
+ensure_pydicom_storage_uids()
+ensure_torchvision()
+
+from fastapi import FastAPI  # noqa: E402
+from monailabel.interfaces.utils.app import app_instance  # noqa: E402
+from monailabel.utils.async_tasks.task import AsyncTask  # noqa: E402
+
+from . import problems  # noqa: E402
+from .guard import Guard  # noqa: E402
+from .infer import jobs  # noqa: E402
+from .routes import active, datastore, infer, info, train  # noqa: E402
+
+TOKEN = "MEDCLIPAD_TOKEN"  # environment variable, so that no process list shows it
+
+
+@asynccontextmanager
+async def _life(_: FastAPI) -> AsyncIterator[None]:
+    instance = app_instance()
+    instance.server_mode(True)
+    instance.store.clean()
+    yield
+    jobs.cancel_all()
+    AsyncTask.stop("train")
+
+
+def create_app(token: str | None) -> FastAPI:
+    """The ASGI application; with a token, every request must carry it."""
+    app = FastAPI(title="MedCLIPAD", lifespan=_life)
+    for module in (info, infer, train, active, datastore):
+        app.include_router(module.router)
+    problems.install(app)
+    app.add_middleware(Guard, token=token)
+    return app
+
+
+app = create_app(os.environ.pop(TOKEN, None))

@@ -1,0 +1,170 @@
+"""Make the sample study: `python -m sample_data.make_study OUT`.
+
+OUT/study.json says what each case is; OUT/images holds the volumes side by side (a MONAI Label server sees only the top
+level of its studies folder), OUT/truth the lesion masks. See README.md beside this file for what is simulated and how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from medclipad.errors import MedCLIPADError
+from medclipad.volume import write_volume
+
+from .cases import CASES, Case
+from .dicom import write_series
+from .simulate import simulate
+from .template import load_template
+
+Progress = Callable[[str, int, int, dict[str, Any]], None]
+WORKERS = 2
+MODULES = ("cases", "dicom", "fields", "lesions", "make_study", "person", "shapes", "simulate", "template")
+
+
+@dataclass(frozen=True)
+class StudyCase:
+    """A case as it lies on disk. kind: "normal" or the simulated abnormality; truth: None for normal cases."""
+
+    id: str
+    kind: str
+    description: str
+    image: Path
+    truth: Path | None
+
+
+def make_study(
+    out: str | Path,
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    cases: Iterable[str] | None = None,
+    resolution: float = 0.0,
+) -> list[StudyCase]:
+    """Make the study in folder `out`, or leave it alone if it is there, whole, from the same seed and the same code.
+
+    seed: another seed makes other people.  progress: called as progress("sample study", done, total, {"case": id}).
+    cases: ids of the cases to make (default all).  resolution: makes every spacing at least so many mm (quick tests).
+    The voxels of a case depend on its id, the seed and the resolution alone. Each file appears whole, and study.json
+    last: without it a study counts as unfinished. Files of others in `out` are left alone.
+    """
+    out = Path(out).expanduser()
+    wanted = [case for case in CASES if cases is None or case.id in set(cases)]
+    unknown = set(cases or ()) - {case.id for case in CASES}
+    if unknown or not wanted:
+        known = ", ".join(case.id for case in CASES)
+        raise MedCLIPADError(f"there is no sample case {', '.join(sorted(unknown)) or 'to make'}; choose from {known}")
+    wanted = [replace(case, grid=case.grid.coarser(resolution)) for case in wanted]
+    index = out / "study.json"
+    study = _describe(wanted, seed, resolution)
+    if index.exists() and json.loads(index.read_text("utf-8")) == study and all(map(_complete, _on_disk(study, out))):
+        return _on_disk(study, out)
+    index.unlink(missing_ok=True)
+    for folder in ("images", "truth"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    report = progress or (lambda *_: None)
+    report("sample study", 0, len(wanted), {"case": "template"})
+    load_template()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        jobs = {pool.submit(_make, case, seed, out): case for case in wanted}
+        try:
+            for done, job in enumerate(as_completed(jobs), start=1):
+                job.result()
+                report("sample study", done, len(wanted), {"case": jobs[job].id})
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    aside = out / ".study.json.part"
+    aside.write_text(json.dumps(study, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(aside, index)
+    return _on_disk(study, out)
+
+
+def read_study(out: str | Path) -> list[StudyCase]:
+    """The cases of a finished study; MedCLIPADError if there is none in the folder."""
+    index = Path(out) / "study.json"
+    if not index.exists():
+        raise MedCLIPADError(
+            f"{out} holds no finished sample study; make it with `python -m sample_data.make_study {out}`"
+        )
+    return _on_disk(json.loads(index.read_text("utf-8")), Path(out))
+
+
+def _make(case: Case, seed: int, out: Path) -> None:
+    volume, truth = simulate(case, seed)
+    path = out / "images" / (case.id + case.suffix)
+    if case.suffix:
+        write_volume(volume, path)
+    else:
+        write_series(volume, path, case.description, seed)
+    if truth is not None:
+        write_volume(truth, out / "truth" / f"{case.id}.nii.gz")
+
+
+def _describe(cases: list[Case], seed: int, resolution: float) -> dict[str, Any]:
+    """What study.json says: also the key by which a finished study is known to be the wanted one."""
+    code = hashlib.sha256()
+    for module in MODULES:
+        code.update((Path(__file__).parent / f"{module}.py").read_bytes())
+    return {
+        "name": "MedCLIPAD sample study",
+        "simulated": True,
+        "source": "ICBM 152 2009a nonlinear symmetric T1 template, as the nilearn package carries it",
+        "seed": seed,
+        "resolution": resolution,
+        "code": code.hexdigest()[:16],
+        "versions": {name: version(name) for name in ("medclipad", "nilearn", "numpy", "scipy")},
+        "cases": [
+            {
+                "id": case.id,
+                "kind": case.kind,
+                "description": case.description,
+                "file": f"images/{case.id}{case.suffix}",
+                "truth": None if case.kind == "normal" else f"truth/{case.id}.nii.gz",
+                "format": {".nii.gz": "NIfTI", ".nrrd": "NRRD", "": "DICOM series"}[case.suffix],
+                "grid": case.grid.describe(),
+                "dtype": case.dtype,
+            }
+            for case in cases
+        ],
+    }
+
+
+def _on_disk(study: dict[str, Any], out: Path) -> list[StudyCase]:
+    return [
+        StudyCase(c["id"], c["kind"], c["description"], out / c["file"], out / c["truth"] if c["truth"] else None)
+        for c in study["cases"]
+    ]
+
+
+def _complete(case: StudyCase) -> bool:
+    return case.image.exists() and (case.truth is None or case.truth.exists())
+
+
+def main() -> None:
+    from rich.progress import Progress as Bar
+
+    parser = argparse.ArgumentParser(prog="python -m sample_data.make_study", description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder for the study")
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes other people (default 0)")
+    arguments = parser.parse_args()
+    with Bar() as bar:
+        task = bar.add_task("sample study", total=None)
+        made = make_study(
+            arguments.out,
+            arguments.seed,
+            lambda phase, done, total, info: bar.update(task, completed=done, total=total),
+        )
+    print(f"{len(made)} simulated cases in {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

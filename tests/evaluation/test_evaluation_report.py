@@ -1,0 +1,209 @@
+"""The report: self-contained, complete, safe against odd names; the pictures show what they say."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from medclipad.errors import MedCLIPADError
+from medclipad.evaluation import measure
+from medclipad.evaluation.drawing import TRUTH_COLOUR, Picture, draw_scores, image_bytes, key_slices
+from medclipad.evaluation.report import CaseReport, save_png, write_report
+from medclipad.result import AnomalyResult
+from medclipad.volume import Slicing, Volume
+
+SHAPE, SPACING = (40, 50, 24), (1.0, 1.0, 3.0)
+
+
+def made(lesion: bool = True, shape=SHAPE, name: str = "case", threshold: float = 0.5):
+    """A ball of a head with a brighter ball of a lesion in it, found by a perfect detector."""
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape], indexing="ij"))
+    head = (grid**2).sum(axis=0) < 0.8
+    spot = ((grid - np.array([0.3, -0.2, 0.1]).reshape(3, 1, 1, 1)) ** 2).sum(axis=0) < (0.05 if lesion else -1)
+    rng = np.random.default_rng(0)
+    image = head * (100 + 10 * rng.random(shape)) + 40 * spot
+    volume = Volume(image.astype(np.int16), np.diag([*SPACING, 1.0]), name=name)
+    slicing = Slicing(volume, "axial")
+    heat = (spot * 0.9).astype(np.float32)
+    scores = slicing.slices(heat).max(axis=(1, 2)).astype(float) + 0.01 * rng.random(len(slicing))
+    scores[slicing.slices(head).mean(axis=(1, 2)) < 0.01] = np.nan
+    result = AnomalyResult(volume.with_array(heat), scores, head, threshold, slicing, "test")
+    return volume, result, volume.with_array(spot.astype(np.uint8))
+
+
+def report_of(volume, result, truth, description=""):
+    return CaseReport(volume, result, truth, measure(volume, truth, result, 1.0), description)
+
+
+class Page(HTMLParser):
+    """Collects what a page consists of and every address in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.images: list[bytes] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for key, value in attributes:
+            if key in ("src", "href", "data", "srcset", "action", "poster"):
+                self.addresses.append(value)
+            if tag == "img" and key == "src":
+                self.images.append(base64.b64decode(value.partition(",")[2], validate=True))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    evil = made(name='<script>alert("x")</script>')
+    cases = [
+        report_of(*made(name="first"), "A ball."),
+        report_of(*evil),
+        report_of(*made(lesion=False, name="healthy")),
+    ]
+    path = write_report(folder, cases, "Title & more", "One paragraph.\n\nAnother <one>.", machine="two cores")
+    return path, cases
+
+
+def test_page_is_self_contained(written):
+    text = written[0].read_text("utf-8")
+    page = Page(text)
+    assert page.addresses and all(a.startswith(("data:image/", "#case-")) for a in page.addresses)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+    for image in page.images:
+        if image.startswith(b"\x89PNG"):
+            assert imread(io.BytesIO(image)).ndim == 3
+        else:
+            assert b"<svg" in image and b'href="http' not in image and b"<script" not in image
+    assert sum(image.startswith(b"\x89PNG") for image in page.images) == 3 and len(page.images) == 6
+
+
+def test_page_holds_every_case_and_figure(written):
+    path, cases = written
+    page = Page(path.read_text("utf-8"))
+    assert (page.tags.count("section"), page.tags.count("table")) == (3, 4)
+    for text in (
+        "Title & more",
+        "One paragraph.",
+        "Another <one>.",
+        '<script>alert("x")</script>',
+        "two cores",
+        "A ball.",
+    ):
+        assert text in page.text
+    for case in cases[:2]:
+        assert f"{case.figures.baseline.voxel_auroc:.3f}" in page.text
+    assert "–" in page.text, "what is not defined is a dash, not a number"
+    assert "nan" not in page.text.lower() and "None" not in page.text
+
+
+def test_json_holds_every_figure(written):
+    path, cases = written
+    data = json.loads(path.with_name("report.json").read_text("utf-8"), parse_constant=lambda text: pytest.fail(text))
+    assert [one["name"] for one in data["cases"]] == [case.volume.name for case in cases]
+    for one, case in zip(data["cases"], cases, strict=True):
+        assert one["detector"] == case.figures.metrics.model_dump()
+        assert one["baseline"] == case.figures.baseline.model_dump()
+        scores = [np.nan if s is None else s for s in one["slice_scores"]]
+        np.testing.assert_array_equal(scores, case.result.slice_scores)
+        assert None in one["slice_scores"]
+        assert one["shape"] == list(SHAPE) and one["spacing_mm"] == list(SPACING)
+    lesion = np.flatnonzero(cases[0].truth.array.any(axis=(0, 1))).tolist()
+    assert data["cases"][0]["lesion_slices"] == lesion and data["cases"][2]["lesion_slices"] == []
+    assert data["mean"]["detector"]["voxel_auroc"] == 1
+    assert data["machine"] == "two cores"
+
+
+def test_report_is_replaced_whole_and_needs_a_case(tmp_path):
+    one = report_of(*made())
+    first = write_report(tmp_path / "new" / "folder", [one], "First")
+    second = write_report(tmp_path / "new" / "folder", [one], "Second")
+    assert first == second and "Second" in second.read_text("utf-8")
+    assert {p.name for p in second.parent.iterdir()} == {"report.html", "report.json"}
+    with pytest.raises(MedCLIPADError, match="at least one case"):
+        write_report(tmp_path, [], "Nothing")
+
+
+def test_same_report_same_bytes(tmp_path):
+    one = report_of(*made())
+    a, b = (write_report(tmp_path / name, [one], "Title").read_bytes() for name in "ab")
+    assert a == b
+
+
+def pixels(path: Path) -> np.ndarray:
+    return (imread(path)[..., :3] * 255).round().astype(int)
+
+
+def test_picture_shows_the_map_over_the_threshold_and_the_truth(tmp_path):
+    volume, result, truth = made()
+    save_png(tmp_path / "map.png", volume, result)
+    high = AnomalyResult(result.anomaly_map, result.slice_scores, result.foreground, 0.95, result.slicing, "test")
+    save_png(tmp_path / "below.png", volume, high)
+    save_png(tmp_path / "truth.png", volume, high, truth=truth)
+
+    def coloured(path):  # left of the legend
+        picture = pixels(path)
+        return np.ptp(picture[:, : int(0.92 * picture.shape[1])], axis=-1) > 40
+
+    assert coloured(tmp_path / "map.png").sum() > 500
+    assert coloured(tmp_path / "below.png").sum() == 0
+    outlined = pixels(tmp_path / "truth.png")
+    cyan = np.array([int(TRUTH_COLOUR[k : k + 2], 16) for k in (1, 3, 5)])
+    near = np.abs(outlined - cyan).sum(axis=-1) < 90
+    assert near[: near.shape[0] // 2].sum() < near[near.shape[0] // 2 :].sum() > 50
+
+
+def test_key_slices():
+    volume, result, truth = made()
+    picture = Picture(volume, result, truth)
+    slices = key_slices(picture)
+    area = np.count_nonzero(truth.array, axis=(0, 1))
+    assert slices == sorted(set(slices)) and 5 <= len(slices) <= 8
+    assert int(np.argmax(area)) in slices
+    assert sum(area[n] > 0 for n in slices) >= 3 and any(area[n] == 0 for n in slices)
+    assert not np.isnan(result.slice_scores[slices]).any()
+    assert len(key_slices(picture, 3)) == 3
+    healthy = key_slices(Picture(*made(lesion=False)[:2]))
+    assert 6 <= len(healthy) <= 8
+
+
+def test_odd_volumes_can_be_drawn(tmp_path):
+    single = made(shape=(30, 30, 1))
+    write_report(tmp_path / "single", [report_of(*single)], "One slice")
+    volume, result, _ = made()
+    blank = AnomalyResult(
+        volume.with_array(np.zeros(SHAPE, np.float32)), np.full(SHAPE[2], np.nan), np.zeros(SHAPE, bool), 0.5,
+        result.slicing, "test",
+    )  # fmt: skip
+    nothing = report_of(volume, blank, volume.with_array(np.zeros(SHAPE, np.uint8)))
+    path = write_report(tmp_path / "blank", [nothing], "Nothing analysed")
+    assert json.loads(path.with_name("report.json").read_text())["cases"][0]["volume_score"] is None
+    for plane in ("coronal", "sagittal"):
+        other = AnomalyResult(
+            result.anomaly_map, np.zeros(len(Slicing(volume, plane))), result.foreground, 0.5,
+            Slicing(volume, plane), "test",
+        )  # fmt: skip
+        save_png(tmp_path / f"{plane}.png", volume, other)
+        assert pixels(tmp_path / f"{plane}.png").std() > 10
+
+
+def test_curve_marks_lesion_and_skipped_slices():
+    svg = image_bytes(draw_scores(Picture(*made()), [10, 12]), "svg").decode()
+    labels = [text.get_text() for text in draw_scores(Picture(*made()), [10]).axes[0].get_legend().get_texts()]
+    assert labels == ["slices with lesion", "skipped (background)", "anomaly score", "shown above"]
+    assert svg.startswith("<?xml") and "<script" not in svg

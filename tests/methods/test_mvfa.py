@@ -1,0 +1,362 @@
+"""MVFA on the embedded encoder and on a tiny CLIP with random weights."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from medclipad.compat import ensure_torchvision
+from medclipad.encoders import load_encoder
+from medclipad.errors import Cancelled, DetectorError, TrainingError
+from medclipad.methods.base import Shots
+from medclipad.methods.mvfa import MVFA, MVFAOptions, combine, memory, unit_range
+from medclipad.methods.mvfa.augment import TRANSFORMS, augment, square
+from medclipad.methods.mvfa.memory import TokenMemory
+from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise, samples
+
+SIZE = 64
+QUICK = MVFAOptions(max_samples=64)
+
+
+def slices(n: int, seed: int, lesion: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Grey discs in noise (n, S, S), each with a bright lesion or without, and the lesions' masks."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    images = 0.4 * (np.hypot(x - SIZE / 2, y - SIZE / 2) < 0.4 * SIZE) + rng.uniform(0, 0.05, (n, SIZE, SIZE))
+    masks = np.zeros((n, SIZE, SIZE), bool)
+    if lesion:
+        for mask, (cy, cx) in zip(masks, rng.uniform(0.35, 0.65, (n, 2)) * SIZE, strict=True):
+            mask |= np.hypot(x - cx, y - cy) < 0.13 * SIZE
+    return (images + 0.5 * masks).clip(0, 1).astype(np.float32), masks
+
+
+def shots(k: int = 4, masked: str = "all") -> Shots:
+    images, masks = slices(k, 1, lesion=True)
+    keep = {"all": k, "half": k // 2, "none": 0}[masked]
+    return Shots(slices(k, 2)[0], images, tuple(mask if i < keep else None for i, mask in enumerate(masks)))
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_encoder("embedded", SIZE, "cpu")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A CLIP of 4 blocks with random weights."""
+    ensure_torchvision()
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("clip")
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 56, "layers": 4, "width": 32, "head_width": 16, "patch_size": 14},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    }
+    (folder / "tiny-mvfa-test.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(0)
+    torch.save(open_clip.CLIP(**config).state_dict(), folder / "tiny.pt")
+    return load_encoder(f"tiny-mvfa-test/{folder / 'tiny.pt'}", SIZE, "cpu")
+
+
+@pytest.fixture(scope="module")
+def fitted(embedded):
+    model = MVFA(embedded, QUICK)
+    model.fit(shots(), seed=0)
+    model.calibrate(slices(6, 3)[0])
+    return model
+
+
+def test_finds_lesions_of_unseen_slices(fitted):
+    images, masks = slices(6, 4, lesion=True)
+    maps, scores = fitted.anomaly(torch.from_numpy(images))
+    healthy, _ = fitted.anomaly(torch.from_numpy(slices(6, 5)[0]))
+    assert scores is None, "with masks a slice's score is its map's maximum"
+    assert maps.shape == (6, SIZE, SIZE) and maps.min() >= 0 and maps.max() <= 1
+    inside = torch.from_numpy(masks)
+    assert maps[inside].mean() > maps[~inside].mean() + 0.3
+    assert maps.amax((1, 2)).min() > healthy.amax((1, 2)).max()
+
+
+def test_a_slice_does_not_depend_on_its_neighbours(fitted):
+    images = torch.from_numpy(np.concatenate([slices(5, 6)[0], slices(5, 7, lesion=True)[0]]))
+    together, _ = fitted.anomaly(images)
+    alone = torch.cat([fitted.anomaly(image)[0] for image in images.split(1)])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+def test_rgb_and_grey_agree(fitted):
+    grey = torch.from_numpy(slices(2, 8)[0])
+    for ours, theirs in zip(fitted.evidence(grey), fitted.evidence(grey[:, None].repeat(1, 3, 1, 1)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_seed_decides_everything_and_leaves_the_global_generator(embedded):
+    before = torch.get_rng_state()
+    states = []
+    for seed in (0, 0, 1):
+        model = MVFA(embedded, MVFAOptions(max_samples=16, memory_tokens=50))
+        torch.set_rng_state(before)
+        model.fit(shots(), seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append(model.head_state())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not torch.equal(states[0]["memory.level0"], states[2]["memory.level0"])
+    assert not torch.equal(states[0]["seg_adapters.0.fc1.0.weight"], states[2]["seg_adapters.0.fc1.0.weight"])
+
+
+def test_saved_head_gives_the_same_maps(fitted, embedded):
+    images = torch.from_numpy(slices(2, 9, lesion=True)[0])
+    other = MVFA(embedded, QUICK)
+    other.load_head_state({key: value.clone() for key, value in fitted.head_state().items()})
+    assert torch.equal(other.anomaly(images)[0], fitted.anomaly(images)[0])
+
+
+@pytest.mark.parametrize("key", ["seg_adapters.0.fc1.0.weight", "memory.level1"])
+def test_foreign_head_is_refused(fitted, embedded, key):
+    state = fitted.head_state()
+    state[key] = state[key][:, :-1]
+    with pytest.raises(ValueError, match="shape"):
+        MVFA(embedded, QUICK).load_head_state(state)
+    del state[key]
+    with pytest.raises(KeyError, match="differ"):
+        MVFA(embedded, QUICK).load_head_state(state)
+
+
+@pytest.mark.parametrize("masked", ["none", "half"])
+def test_heads(embedded, masked):
+    model = MVFA(embedded, QUICK)
+    model.fit(shots(masked=masked), seed=0)
+    model.calibrate(slices(6, 3)[0])
+    maps, scores = model.anomaly(torch.from_numpy(np.concatenate([slices(6, 4, lesion=True)[0], slices(6, 5)[0]])))
+    assert maps.shape == (12, SIZE, SIZE)
+    assert model.head == ("det" if masked == "none" else "seg")
+    if masked == "none":
+        assert scores.shape == (12,) and scores.min() >= 0 and scores.max() <= 1
+        assert scores[:6].min() > scores[6:].max()
+    else:
+        assert scores is None
+
+
+def test_needs_normal_and_abnormal(embedded):
+    full, none = shots(), np.empty((0, SIZE, SIZE), np.float32)
+    with pytest.raises(TrainingError, match="abnormal, or use MediCLIP"):
+        MVFA(embedded, QUICK).fit(Shots(full.normal, none, ()), 0)
+    with pytest.raises(TrainingError, match="at least one normal"):
+        MVFA(embedded, QUICK).fit(Shots(none, full.abnormal, full.masks), 0)
+
+
+def test_progress_tells_each_step_and_can_stop(embedded):
+    seen = []
+    MVFA(embedded, MVFAOptions(max_samples=24, batch=8)).fit(shots(), 0, lambda *call: seen.append(call))
+    train = [call for call in seen if call[0] == "train"]
+    assert [(done, total) for _, done, total, _ in train] == [(1, 3), (2, 3), (3, 3)]
+    assert all(np.isfinite(info["loss"]) for *_, info in train)
+    assert seen[-1][:3] == ("memory", 44, 44)
+
+    def stop(phase, done, total, info):
+        if phase == "train" and done == 2:
+            raise Cancelled("Stopped.")
+
+    with pytest.raises(Cancelled):
+        MVFA(embedded, QUICK).fit(shots(), 0, stop)
+
+
+def test_training_lengths(embedded):
+    one_epoch = MVFAOptions(epochs=1, batch=1, max_samples=None)
+    assert MVFA(embedded, one_epoch).fit(shots(1), 0)["steps"] == 22
+    assert MVFA(embedded, one_epoch.model_copy(update={"max_samples": 5})).fit(shots(1), 0)["steps"] == 5
+    assert MVFA(embedded, one_epoch.model_copy(update={"batch": 256})).fit(shots(1), 0)["steps"] == 1
+
+
+def test_augmented_shots():
+    data = samples(shots(3, masked="half"))
+    times = len(TRANSFORMS)
+    assert times == 11 and len(data.images) == 6 * times
+    assert data.labels.tolist() == [1.0] * 3 * times + [0.0] * 3 * times
+    assert data.has_mask.tolist() == [True, False, False] * times + [True] * 3 * times
+    assert set(data.masks.unique().tolist()) == {0.0, 1.0}
+    assert data.masks[1::3][: times - 1].sum() == 0, "an unknown lesion has no mask"
+    assert not samples(shots(2, masked="none")).has_mask.any()
+
+
+def test_transforms_keep_images_and_masks_together():
+    images, masks = slices(2, 1, lesion=True)
+    both = augment(torch.stack([torch.from_numpy(images), torch.from_numpy(masks).float()], dim=1))
+    assert torch.equal(both[:, 0], augment(torch.from_numpy(images)))
+    torch.testing.assert_close(both[-4:-2], both[:2].flip(-1), atol=1e-4, rtol=0)  # left-right
+    torch.testing.assert_close(both[-2:], both[:2].flip(-2), atol=1e-4, rtol=0)  # up-down
+    assert (both[:, 0][both[:, 1] > 0.99] > 0.6).all(), "the lesion is bright wherever its mask goes"
+
+
+def test_square_reads_pictures_and_masks():
+    grey = (np.arange(48 * 40).reshape(48, 40) % 251).astype(np.uint8)
+    rgb = square(grey, 32)
+    assert rgb.shape == (3, 32, 32) and rgb.dtype == torch.float32 and torch.equal(rgb[0], rgb[2])
+    assert rgb.min() >= 0 and rgb.max() <= 1
+    mask = square(np.where(grey > 128, 255, 0).astype(np.uint8), 32, mask=True)
+    assert mask.shape == (32, 32) and set(mask.unique().tolist()) == {0.0, 1.0}
+
+
+def batch_of(model: MVFA) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
+    images, masks = slices(3, 1, lesion=True)
+    frozen = model.frozen(torch.from_numpy(images))
+    return frozen, torch.tensor([1.0, 0.0, 1.0]), torch.from_numpy(masks).float(), torch.tensor([True, True, False])
+
+
+def test_a_batch_is_the_mean_of_its_samples(clip):
+    model = MVFA(clip, MVFAOptions())
+    model.use_class("Brain")
+    trainer, (frozen, *rest) = Trainer(model, 1e-3), batch_of(model)
+    together = trainer.losses(frozen, *rest, text=None)
+    alone = []
+    for now in (slice(i, i + 1) for i in range(3)):
+        alone.append(trainer.losses([state[now] for state in frozen], *(part[now] for part in rest), text=None))
+    for ours, parts in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(ours, torch.stack(parts).mean(dim=0), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("residual", [0.1, 0.0])
+def test_without_masks_only_the_det_head_learns(embedded, residual):
+    model = MVFA(embedded, MVFAOptions(residual=residual))
+    initialise(model, 0)
+    trainer, (frozen, labels, masks, _) = Trainer(model, 1e-3), batch_of(model)
+    before = {key: value.clone() for key, value in model.head_state().items()}
+    losses = trainer.step(frozen, labels, masks, torch.zeros(3, dtype=torch.bool))
+    assert losses.focal.sum() == losses.dice.sum() == 0
+    changed = {key for key, value in model.head_state().items() if not torch.equal(value, before[key])}
+    ends = (
+        "fc1.0.weight",
+        "vectors",
+        *(f"{level}.fc2.0.weight" for level in range(3) if residual),
+    )  # none after level 3
+    assert changed == {key for key in before if key.startswith(("det_", "learned_text.det")) and key.endswith(ends)}
+
+
+def test_residual_is_the_reference_on_clip_and_none_on_a_cnn(clip, embedded):
+    assert MVFA(clip, MVFAOptions()).residual == 0.1 and MVFA(embedded, MVFAOptions()).residual == 0
+    images = slices(2, 1)[0]
+    for residual, changed in ((0.1, True), (0.0, False)):
+        model = MVFA(embedded, MVFAOptions(residual=residual))
+        with torch.no_grad():
+            levels = list(model.levels(model.frozen(images)))
+        plain = embedded.taps(torch.from_numpy(images)[:, None].repeat(1, 3, 1, 1))
+        assert torch.equal(levels[0].before, plain[0])
+        assert torch.allclose(levels[3].before, plain[3], atol=1e-5) is not changed
+        assert torch.equal(levels[3].before, levels[3].after) is not changed
+
+
+@pytest.mark.parametrize("limit", [0, 100_000, 1 << 30])
+def test_frozen_states_are_those_of_the_images(clip, limit):
+    model = MVFA(clip, MVFAOptions(residual=0.0))
+    images = torch.from_numpy(slices(4, 1)[0])
+    states = FrozenStates(model, images, limit)
+    for chosen in ([2, 0], [1, 2, 2], [0, 1, 2, 3]):
+        for ours, theirs in zip(states[torch.tensor(chosen)], model.frozen(images[chosen]), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_memory_is_the_smallest_cosine_distance(monkeypatch):
+    bank = TokenMemory(2, 8)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(57, 8, generator=generator)
+    tokens[3] = 0  # a norm of zero
+    queries = torch.randn(3, 5, 8, generator=generator)
+    bank.remember(1, tokens)
+    expected = (1 - F.cosine_similarity(queries[:, :, None], tokens, dim=-1)).amin(dim=-1)
+    assert bank.sizes == [0, 57]
+    torch.testing.assert_close(bank.distance(1, queries), expected)
+    monkeypatch.setattr(memory, "_BLOCK", 40)  # two remembered tokens at once
+    torch.testing.assert_close(bank.distance(1, queries), expected)
+
+
+def test_memory_is_bounded(embedded):
+    model = MVFA(embedded, MVFAOptions(memory_tokens=20))
+    model.remember(slices(2, 1)[0])
+    assert model.memory.sizes == [20, 20, 20, 8]  # the last level has 2 × 2 tokens an image
+    unbounded = MVFA(embedded, MVFAOptions(memory_tokens=None))
+    unbounded.remember(slices(2, 1)[0])
+    assert unbounded.memory.sizes == [2 * grid**2 for grid in embedded.grids]
+
+
+def test_remembered_images_are_nothing_new(embedded):
+    model = MVFA(embedded, MVFAOptions(memory_tokens=None))
+    initialise(model, 0)
+    images = slices(3, 1)[0]
+    model.remember(images)
+    assert model.evidence(images).few_map.abs().max() < 1e-5
+    assert model.evidence(slices(3, 1, lesion=True)[0]).few_map.max() > 1e-3
+
+
+def test_calibration_spans_normal_to_abnormal(fitted):
+    low, high = fitted.ranges.T
+    normal = fitted.evidence(slices(6, 3)[0])
+    assert torch.equal(low, torch.stack([part.min() for part in normal]))
+    assert (high >= torch.stack([part.max() for part in normal])).all() and (high > low).all()
+
+
+def test_zero_shot_with_prompts_only(clip):
+    model = MVFA(clip, MVFAOptions())
+    images = torch.from_numpy(slices(3, 1)[0])
+    with pytest.raises(DetectorError, match="no class"):
+        model.anomaly(images)
+    model.use_class("Chest X-ray film")
+    torch.testing.assert_close(model.text("seg").norm(dim=0), torch.ones(2))
+    maps, scores = model.anomaly(images)
+    evidence = model.evidence(images)
+    torch.testing.assert_close(maps, evidence.zero_map / 4)
+    torch.testing.assert_close(scores, evidence.zero_score / 4)
+    assert evidence.few_map.sum() == 0
+
+
+def test_few_shot_on_clip(clip):
+    model = MVFA(clip, MVFAOptions(max_samples=8, batch=4))
+    phases = []
+    model.fit(shots(2), 0, lambda phase, *_: phases.append(phase))
+    assert phases[0] == "text"
+    assert model.memory.sizes == [2 * 11 * (1 + grid**2) for grid in clip.grids], "the class token is remembered too"
+    assert model.anomaly(torch.from_numpy(slices(2, 1)[0]))[0].shape == (2, SIZE, SIZE)
+
+
+def test_prompts_need_a_text_tower(embedded):
+    with pytest.raises(DetectorError, match="text tower"):
+        MVFA(embedded, QUICK).use_class("Brain")
+
+
+def test_reference_checkpoint_round_trip(clip, tmp_path):
+    model, other = MVFA(clip, MVFAOptions()), MVFA(clip, MVFAOptions())
+    torch.save(model.reference_state(), tmp_path / "Brain.pth")
+    state = torch.load(tmp_path / "Brain.pth", weights_only=True)
+    assert set(state) == {"seg_adapters", "det_adapters"}
+    assert "3.fc2.0.weight" in state["seg_adapters"]
+    other.load_reference_state(state)
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_foreign_checkpoints_are_refused(clip, embedded):
+    state = MVFA(clip, MVFAOptions()).reference_state()
+    with pytest.raises(DetectorError, match="do not fit"):
+        MVFA(embedded, QUICK).load_reference_state(state)
+    with pytest.raises(DetectorError, match="holds"):
+        MVFA(clip, MVFAOptions()).load_reference_state({"seg_adapters": state["seg_adapters"]})
+    with pytest.raises(DetectorError, match="do not fit"):
+        MVFA(clip, MVFAOptions()).load_reference_state({**state, "det_adapters": {"0.fc1.0.weight": "x"}})
+
+
+@pytest.mark.parametrize("values", [np.array([1.0, 3.0, 2.0]), torch.tensor([1.0, 3.0, 2.0])])
+def test_combination_over_a_set(values):
+    assert unit_range(values).tolist() == [0.0, 1.0, 0.5]
+    assert combine(values, -values).tolist() == [0.5, 0.5, 0.5]
+    assert combine(values, values * 0 + 7).tolist() == [0.0, 0.5, 0.25], "a constant says nothing"
+
+
+@pytest.mark.parametrize("option", [{"epochs": 0}, {"batch": 0}, {"learning_rate": 0}, {"class_name": ""}, {"lr": 1}])
+def test_options_are_checked(option):
+    with pytest.raises(ValueError):
+        MVFAOptions(**option)

@@ -1,0 +1,100 @@
+"""A real server process, and small synthetic heads for it to analyse."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from medclipad.client import Client
+from medclipad.volume import Volume, write_volume
+
+SHAPE = (48, 40, 24)
+SMALL = {"shots": 8, "epochs": 2}  # as little training as shows that it works
+OBLIQUE = np.array([[2.9, 0.5, 0.0, -61.5], [-0.4, 3.1, 0.7, -60.25], [0.1, -0.6, 4.9, -48.125], [0, 0, 0, 1]])
+
+
+def head(seed: int, lesion: bool = False) -> tuple[Volume, Volume]:
+    """(head, mask): an ellipsoid with texture, on an oblique and anisotropic grid; the lesion is a bright ball."""
+    rng = np.random.default_rng(seed)
+    i, j, k = (np.linspace(-1, 1, n) for n in SHAPE)
+    x, y, z = np.meshgrid(i, j, k, indexing="ij")
+    inside = (x / 0.8) ** 2 + (y / 0.9) ** 2 + (z / 0.95) ** 2 < 1
+    texture = 100 + 12 * np.sin(7 * x + seed) + 12 * np.cos(6 * y - seed) + rng.normal(0, 2, SHAPE)
+    ball = ((x - 0.25) ** 2 + (y - 0.2) ** 2 + (z / 1.5) ** 2 < 0.06) & lesion
+    array = (inside * np.where(ball, 220, texture)).astype(np.float32)
+    return Volume(array, OBLIQUE), Volume(ball.astype(np.uint8), OBLIQUE)
+
+
+def fill(studies: Path) -> Path:
+    """Two normal heads, two with a lesion and its label, in three formats; one file that is no volume."""
+    (studies / "labels" / "final").mkdir(parents=True)
+    for name, seed, lesion in [
+        ("normal_1.nii.gz", 1, False),
+        ("normal_2.nrrd", 2, False),
+        ("lesion_1.mha", 3, True),
+        ("lesion_2.nii.gz", 4, True),
+    ]:
+        volume, mask = head(seed, lesion)
+        write_volume(volume, studies / name)
+        if lesion:
+            write_volume(mask, studies / "labels" / "final" / f"{name.partition('.')[0]}.nii.gz")
+    (studies / "damaged.nii.gz").write_bytes(b"this is not a volume")
+    (studies / "notes.txt").write_text("not an image")
+    return studies
+
+
+def free_port() -> int:
+    """A port of the loopback address that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """`medclipad serve` as its own process, on a free port."""
+
+    def __init__(self, studies: Path, *options: str, **environment: str) -> None:
+        self.studies = studies
+        command = [sys.executable, "-c", "from medclipad.cli import main; main()", "serve", "--studies", str(studies)]
+        self.process = subprocess.Popen(
+            [*command, "--port", str(free_port()), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        self.output: list[str] = []
+        self._ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._ready.wait(60)
+        found = re.search(r"http://\S+", self.log)
+        if not found:
+            self.process.kill()
+            raise AssertionError(f"The server did not start:\n{self.log}")
+        self.url = found.group()
+        self.client = Client(self.url, timeout=120)
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.output.append(line)
+            if "ready" in line:
+                self._ready.set()
+        self._ready.set()
+
+    @property
+    def log(self) -> str:
+        return "".join(self.output)
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        self.process.send_signal(how)
+        self.process.wait(15)
+        self._reader.join(5)

@@ -1,0 +1,103 @@
+"""MVFA's training steps, few- and zero-shot (train_few.py and train_zero.py of the reference)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from medclipad.encoders import load_encoder
+from medclipad.methods.mvfa import MVFA, MVFAOptions
+from medclipad.methods.mvfa.training import Trainer
+from medclipad.prompts.mvfa import CLASS_NAMES, text_features
+
+FEW_RATE, ZERO_RATE = 1e-3, 1e-4  # learning rates of train_few.py and train_zero.py
+
+
+def start(parity, toy_clip, file: str) -> MVFA:
+    """The model with the file's initial adapters."""
+    z = parity(file)
+    model = MVFA(load_encoder(toy_clip("gelu"), z["train_image"].shape[-1]), MVFAOptions())
+    parts = {part: {} for part in model.reference_state()}
+    for key, value in z.items():
+        if key.startswith("init."):
+            _, part, name = key.split(".", 2)
+            parts[part][name] = torch.tensor(value)
+    model.load_reference_state(parts)
+    model.use_class(CLASS_NAMES[file.rpartition("_")[2]])
+    return model
+
+
+def compare_weights(same, file: str, model: MVFA, z: dict, step: int) -> None:
+    expected = {key: value for key, value in z.items() if key.startswith(f"step{step}.")}
+    own = model.state_dict()
+    for key, value in expected.items():
+        same(file, key, own[key.partition(".")[2]], value, 2e-5)
+
+
+@pytest.mark.parity_files("mvfa_train_few_*")
+def test_few_shot_steps(parity, same, toy_clip, file):
+    z, model = parity(file), start(parity, toy_clip, file)
+    same(file, "text_features", model.text("det"), z["text_features"], 1e-6)
+    trainer = Trainer(model, FEW_RATE)
+    masked = "train_mask" in z
+    images, labels = torch.tensor(z["train_image"]), torch.tensor(z["train_label"])
+    masks = torch.tensor(z["train_mask"]).float() if masked else torch.zeros_like(images)
+    for step in range(len(images)):
+        now = slice(step, step + 1)
+        with torch.no_grad():
+            features = model(images[now])
+            bce_input = model.image_probability(model.logits(features.det, model.text("det")))[:, 0]
+            if masked and step == 0:
+                maps = torch.cat(model.probabilities(model.logits(features.seg, model.text("seg"))))
+                same(file, "prob_level_step1", maps, z["prob_level_step1"], 1e-5)
+        same(file, "seg_tokens", torch.cat(features.seg), z["seg_tokens"][step], 1e-5)
+        same(file, "det_tokens", torch.cat(features.det), z["det_tokens"][step], 1e-5)
+        same(file, "bce_input", bce_input, z["bce_input"][step], 1e-5)
+
+        losses = trainer.step(model.frozen(images[now]), labels[now], masks[now], torch.tensor([masked]))
+        same(file, "loss_bce", losses.bce, z["loss_bce"][step], 1e-5)
+        same(file, "loss_total", losses.total, z["loss_total"][step], 1e-5)
+        if masked:
+            same(file, "loss_focal", losses.focal, z["loss_focal"][step], 1e-5)
+            same(file, "loss_dice", losses.dice, z["loss_dice"][step], 1e-5)
+        if step == 0:
+            parameters = dict(model.named_parameters())
+            gradients = {key: value for key, value in z.items() if key.startswith("grad1.")}
+            assert gradients
+            for key, value in gradients.items():
+                gradient = parameters[key.removeprefix("grad1.")].grad
+                gradient = torch.zeros(value.shape) if gradient is None else gradient
+                same(file, key, gradient, value, 1e-5)
+            assert model.det_adapters[-1].fc2[0].weight.grad is None, "nothing follows the last level's residual"
+        compare_weights(same, file, model, z, step + 1)
+
+
+@pytest.mark.parity_files("mvfa_train_zero_*")
+def test_zero_shot_steps(parity, same, toy_clip, file):
+    z, model = parity(file), start(parity, toy_clip, file)
+    trainer = Trainer(model, ZERO_RATE)
+    texts = [text_features(model.encoder.text, name) for name in z["text_features_order"].tolist()]
+    same(file, "text_features_list", torch.stack(texts), z["text_features_list"], 1e-6)
+    images, masks, labels = (torch.tensor(z[key]) for key in ("train_image", "train_mask", "label"))
+    test = parity(f"{file.replace('train', 'test')}_gelu")
+    masked, aucs = 0, []
+    for step, index in enumerate(z["seg_idx"].tolist()):
+        # The reference looks at its test set before each step (and keeps the best: ours does not).
+        evidence = model.evidence(test["test_image"])
+        aucs.append(roc_auc_score(test["image_label"], evidence.zero_score))
+        if "gt_mask" in test:
+            aucs.append(roc_auc_score(test["gt_mask"].ravel(), evidence.zero_map.ravel()))
+
+        now, has_mask = slice(step, step + 1), index > 0  # classes with masks have positive numbers
+        text = texts[index - 1 if has_mask else index]
+        frozen = model.frozen(images[now])
+        losses = trainer.step(frozen, labels[now], masks[now], torch.tensor([has_mask]), text)
+        same(file, "bce", losses.bce, z["bce"][step], 1e-5)
+        if has_mask:
+            same(file, "focal", losses.focal, z["focal"][masked], 1e-5)
+            same(file, "dice", losses.dice, z["dice"][masked], 1e-5)
+            masked += 1
+        compare_weights(same, file, model, z, step + 1)
+    assert masked == len(z["focal"])
+    same(file, "auc_during_training", aucs, z["auc_during_training"], 1e-5)
