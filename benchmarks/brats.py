@@ -2,9 +2,9 @@
 
     python -m benchmarks.brats DIR [--method mediclip|mvfa|both] [--json FILE]
 
-DIR holds one folder a case with Flair_subtrMeanDivStd.nii.gz and OTMultiClass.nii.gz (labels above 0 are tumour). MediCLIP
-learns from the lesion-free slices of the three; MVFA from their slices with lesion as well. Beside each figure stands the
-trivial baseline: the raw intensity, taken as an anomaly map.
+DIR holds one folder a case with Flair_subtrMeanDivStd.nii.gz and OTMultiClass.nii.gz (labels above 0 are tumour).
+MediCLIP learns from the lesion-free slices of the three; MVFA from their slices with lesion as well. Beside each figure
+stands the trivial baseline: the raw intensity, taken as an anomaly map.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,15 +31,17 @@ from sample_data.make_study import StudyCase, make_study
 
 STUDY = Path(__file__).parent / "study"
 METHOD = "mediclip"
-TRAINING = {"encoder": "embedded", "seed": 0, "name": "demo"}
+MARK = ".demo"  # tells a folder of ours, finished or not, from one that must not be emptied
+TRAINING = {"encoder": "embedded", "shots": 240, "seed": 0, "name": "demo"}
 
 
 def demo(out: Path) -> list[CaseFigures]:
     """Do the main job into the folder `out`, whose earlier contents are replaced; returns the figures of each case."""
-    if out.exists() and any(out.iterdir()) and not (out / "report.json").exists():
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise MedCLIPADError(f"{out} holds other files: choose another folder for the demo.")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    (out / MARK).touch()
     with progress_bar() as progress:
         study = make_study(STUDY, progress=progress)
     normal = [case for case in study if case.truth is None]
@@ -70,8 +72,13 @@ def train(client: Client, normal: list[str]) -> float:
     start = time.perf_counter()
     with progress_bar() as progress:
         client.train(METHOD, {**TRAINING, "normal": normal})
-        client.wait_trained(lambda now: progress(now["phase"], now["done"], now["total"] or None, now["info"]))
+        client.wait_trained(lambda now: _show(now, progress))
     return time.perf_counter() - start
+
+
+def _show(now: dict, progress: Callable) -> None:
+    if now.get("phase"):  # the training process takes some seconds before it reports
+        progress(now["phase"], now["done"], now["total"] or None, now.get("info", {}))
 
 
 def detect(client: Client, case: StudyCase, out: Path) -> tuple[CaseReport, CaseFigures]:

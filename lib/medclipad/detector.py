@@ -24,6 +24,7 @@ from medclipad.volume import Volume
 
 BATCH = 16  # slices analysed together: more is not faster on a processor, and progress is told per batch
 CALIBRATION_VOLUMES = 3
+MAX_SMOOTHING = 100.0  # mm
 
 
 class AnomalyDetector:
@@ -110,16 +111,17 @@ def fit(
 
     Reproducible for a given seed on a given machine. Raises TrainingError, VolumeError or DetectorError.
     """
-    if not smoothing >= 0:
-        raise TrainingError(f"A smoothing of {smoothing} mm is not possible: give 0 or more.")
+    if not 0 <= smoothing <= MAX_SMOOTHING:
+        raise TrainingError(f"A smoothing of {smoothing} mm is not possible: give 0 to {MAX_SMOOTHING:g} mm.")
+    if not 0 <= seed < 2**63:
+        raise TrainingError(f"The seed {seed} is not possible: give a whole number from 0 to 2^63 - 1.")
     if shots is not None and shots < 1:
         raise TrainingError(f"{shots} shots are none to learn from: ask for at least one.")
     kind = method_class(method)
     try:
         checked = kind.Options(**options)
     except ValidationError as error:
-        fault = error.errors()[0]
-        raise TrainingError(f"Option {'.'.join(map(str, fault['loc']))} of {method}: {fault['msg']}.") from error
+        raise TrainingError(f"Option {_fault(error)} (method {method}).") from error
     if image_size is None and encoder != "embedded":
         image_size = kind.default_encoder_size
     tower = load_encoder(encoder, image_size)
@@ -157,7 +159,7 @@ def fit(
 
 
 def _calibration(detector: AnomalyDetector, slices: TrainingSlices, progress: Progress) -> Calibration:
-    """What the detector says of normal slices, of a few volumes with the most to spare, seen as it will see new ones."""
+    """What the detector says of normal slices, seen as new ones will be, of the volumes with the most to spare."""
     richest = sorted(slices.spare, key=lambda kept: -len(kept[1]))[:CALIBRATION_VOLUMES]
     scores, maxima = [], []
     for done, (volume, numbers) in enumerate(richest, start=1):
@@ -187,10 +189,18 @@ def load_detector(path: str | os.PathLike) -> AnomalyDetector:
         method = kind(encoder, kind.Options(**info.options))
         method.load_head_state(read_weights(path))
     except (KeyError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+        reason = _fault(error) if isinstance(error, ValidationError) else error.args[0]
         raise DetectorError(
-            f"The weights or options in {path} do not fit the method {info.method}: {error}."
+            f"The weights or options in {path} do not fit the method {info.method} ({reason}): save the detector "
+            "again, or restore a copy."
         ) from error
     return AnomalyDetector(method, info)
+
+
+def _fault(error: ValidationError) -> str:
+    """The first fault that pydantic found, in one line."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _resolved_intensity(intensity: str, cases: Sequence[Case]) -> str:

@@ -59,6 +59,7 @@ def save_folder(path: str | os.PathLike, info: DetectorInfo, weights: dict[str, 
         aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         aside.chmod(0o755)
         save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, aside / WEIGHTS)
+        (aside / WEIGHTS).chmod(0o644)
         (aside / INFO).write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
         for file in (aside / WEIGHTS, aside / INFO, aside):
             _fsync(file)

@@ -33,7 +33,10 @@ def write_result(
         from medclipad.evaluation.report import save_png
 
         files.append(folder / f"{name}_anomaly.png")
-        save_png(files[-1], volume, result)
+        try:
+            save_png(files[-1], volume, result)
+        except OSError as error:
+            raise _unwritable(files[-1], error) from error
     return files
 
 
@@ -47,15 +50,21 @@ def write_json(path: Path, content: object) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically. Raises MedCLIPADError if it cannot be written."""
     _make(path.parent)
+    aside = None
     try:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False, newline="") as file:
+            aside = Path(file.name)
             file.write(text)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        aside.chmod(0o644)
+        os.replace(aside, path)
     except OSError as error:
-        raise MedCLIPADError(
-            f"{path} cannot be written ({error.strerror}): free space, or choose another folder."
-        ) from error
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> MedCLIPADError:
+    return MedCLIPADError(f"{path} cannot be written ({error.strerror}): free space, or choose another folder.")
 
 
 def _make(folder: Path) -> None:

@@ -271,7 +271,7 @@ def test_memory_is_the_smallest_cosine_distance(monkeypatch):
     expected = (1 - F.cosine_similarity(queries[:, :, None], tokens, dim=-1)).amin(dim=-1)
     assert bank.sizes == [0, 57]
     torch.testing.assert_close(bank.distance(1, queries), expected)
-    monkeypatch.setattr(memory, "_BLOCK", 40)  # two remembered tokens at once
+    monkeypatch.setattr(memory, "_BLOCK", (4, 10))
     torch.testing.assert_close(bank.distance(1, queries), expected)
 
 

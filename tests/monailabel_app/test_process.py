@@ -115,9 +115,7 @@ def test_a_taken_port_is_named(tmp_path: Path, server: Server) -> None:
 
 
 @pytest.mark.parametrize("way", ["our routes", "its own endpoints"])
-def test_monai_labels_own_command_serves_the_app(
-    way: str, tmp_path: Path, trained: list[dict], server: Server
-) -> None:
+def test_monai_labels_own_command_serves_the_app(way: str, tmp_path: Path, trained: list[dict], server: Server) -> None:
     """`monailabel start_server --app monailabel_app`, with our routes and with MONAI Label's own endpoints.
 
     Those import pydicom_seg before any app is loaded, which fails on pydicom 3: there the remedy has to come first.

@@ -26,8 +26,8 @@ class ClipEncoder(ImageEncoder):
         """Load `name`, an open_clip architecture and a pretrained tag or the path of a checkpoint, joined by "/".
 
         `image_size` (pixels) other than the architecture's resizes the positional embedding (bicubic, antialiased).
-        "ViT-L-14-336/openai" computes with GELU and "ViT-L-14-336-quickgelu/openai" with QuickGELU, as open_clip has it:
-        MVFA's reference code used the former, MediCLIP's the latter.
+        "ViT-L-14-336/openai" computes with GELU and "ViT-L-14-336-quickgelu/openai" with QuickGELU, as open_clip has
+        it: MVFA's reference code used the former, MediCLIP's the latter.
 
         Raises DetectorError if the architecture is unknown, or the weights cannot be had, read or fitted.
         """
@@ -36,7 +36,8 @@ class ClipEncoder(ImageEncoder):
         import open_clip
 
         architecture, _, pretrained = name.partition("/")
-        config = open_clip.get_model_config(architecture)
+        # open_clip would look for an architecture such as "hf-hub:..." on the network.
+        config = None if ":" in architecture else open_clip.get_model_config(architecture)
         if config is None or "custom_text" in config or isinstance(config["vision_cfg"].get("layers"), list):
             raise DetectorError(
                 f'Encoder "{architecture}" is not known: use "embedded", or a CLIP ViT of open_clip and its weights, '
@@ -44,12 +45,17 @@ class ClipEncoder(ImageEncoder):
             )
         weights = _weights_file(architecture, pretrained)
         if image_size is not None:
+            patch = config["vision_cfg"].get("patch_size", 16)
+            if image_size < patch:
+                raise DetectorError(
+                    f"An image size of {image_size} pixels is less than a patch of {architecture}: give {patch} or more."
+                )
             config["vision_cfg"]["image_size"] = image_size
         model = open_clip.CLIP(**config)
         _load_weights(model, weights)
         if not model.visual.transformer.batch_first or model.visual.attn_pool is not None:
             raise DetectorError(
-                f'Encoder "{architecture}" has a vision tower other than OpenAI\'s ViT: choose a ViT-*.'
+                f'Encoder "{architecture}" has another vision tower than OpenAI\'s ViT: choose a ViT-*.'
             )
 
         self._visual = model.visual
@@ -125,9 +131,8 @@ def _weights_file(architecture: str, pretrained: str) -> Path:
         return Path(download_pretrained(config))
     except Exception as error:  # open_clip and its hubs raise a dozen kinds; each means the same to the user
         raise DetectorError(
-            f'The weights "{pretrained}" of {architecture} could not be downloaded ({type(error).__name__}: '
-            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}): connect to the network, or download "
-            f'the file elsewhere and name it as "{architecture}/FILE".'
+            f'The weights "{pretrained}" of {architecture} could not be downloaded ({_reason(error)}): connect to the '
+            f'network, or download the file elsewhere and name it as "{architecture}/FILE".'
         ) from error
 
 
@@ -147,9 +152,14 @@ def _load_weights(model: torch.nn.Module, path: Path) -> None:
         model.load_state_dict(state)
     except Exception as error:  # a damaged or hostile file can raise nearly anything from inside torch
         raise DetectorError(
-            f"The checkpoint {path.name} does not hold weights of this encoder "
-            f"({str(error).splitlines()[0][:200]}): choose the file that belongs to it, or fetch it again."
+            f"The checkpoint {path.name} does not hold weights of this encoder ({_reason(error)}): choose the file "
+            "that belongs to it, or fetch it again."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Kind and first line of an error from another library, which may have no words at all."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])[:200]
 
 
 def _sha256(path: Path) -> str:

@@ -66,7 +66,7 @@ class AnomalyMethod(nn.Module, ABC):
 
     @abstractmethod
     def calibrate(self, normal: np.ndarray) -> None:
-        """Learn from normal slices float32 (n, S, S), held out of `fit` where there are enough, what scales the maps."""
+        """Learn what scales the maps from normal slices float32 (n, S, S), kept out of `fit` if there are enough."""
 
     @abstractmethod
     def anomaly(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

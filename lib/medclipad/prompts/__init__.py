@@ -1,1 +1,1 @@
-"""Text prompts: MVFA's states in templates, MediCLIP's learnable tokens, and learned vectors for encoders without text."""
+"""Text prompts: MVFA's states in templates, MediCLIP's learnable tokens, vectors for encoders without text."""

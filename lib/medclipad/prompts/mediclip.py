@@ -1,4 +1,4 @@
-"""MediCLIP's prompts: learnable tokens before words for health and disease (Zhang et al. 2024, section 2.2, table S1)."""
+"""MediCLIP's prompts: learnable tokens before words for health and disease (Zhang et al. 2024, 2.2 and table S1)."""
 
 from __future__ import annotations
 

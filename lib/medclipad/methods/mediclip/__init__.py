@@ -1,4 +1,4 @@
-"""MediCLIP (Zhang et al., MICCAI 2024): learnable prompts and adapters, trained on synthetic anomalies of normal slices."""
+"""MediCLIP (Zhang et al., MICCAI 2024): learnable prompts and adapters, trained on synthetic anomalies."""
 
 from medclipad.methods.mediclip.model import MediCLIP, MediCLIPOptions
 

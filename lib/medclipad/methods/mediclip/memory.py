@@ -1,8 +1,8 @@
 """A memory of normal tokens beside the text map, for encoders whose tokens no text tower gave a meaning.
 
-Not part of MediCLIP's paper. The head that MediCLIP learns from synthetic anomalies stands on CLIP's alignment of images
-and words; on the embedded encoder it recognises pasted patches, but lesions poorly (see benchmarks). The distance to the
-nearest normal token, as in PatchCore (Roth et al., CVPR 2022) and in MVFA's few-shot branch, needs no such alignment.
+Not part of MediCLIP's paper. The head that MediCLIP learns from synthetic anomalies stands on CLIP's alignment of
+images and words; on the embedded encoder it recognises pasted patches, but lesions poorly (see benchmarks). The distance
+to the nearest normal token, as in PatchCore (Roth et al., CVPR 2022) and MVFA's few-shot branch, needs no such alignment.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CANDIDATES = 250_000  # tokens drawn at random before the coreset is chosen
+CHUNK = 10_000  # tokens among which survivors are chosen first: they fit the processor's cache
+SURVIVORS = 3  # per token that the memory holds
 PROJECTED = 24  # dimensions in which the coreset is chosen (random projection, Johnson and Lindenstrauss)
 BLOCK = 4096  # tokens compared at a time
 NORMAL_QUANTILE = 0.999
@@ -39,10 +40,8 @@ class NormalMemory(nn.Module):
 
     def remember(self, tokens: Tensor, generator: torch.Generator) -> None:
         """Keep a coreset of tokens (n, width), repeated if there are fewer than the memory holds."""
-        tokens = tokens[torch.randperm(len(tokens), generator=generator)[:CANDIDATES]]
         projection = torch.randn(tokens.shape[1], PROJECTED, generator=generator)
-        chosen = farthest_points(tokens @ projection, min(len(tokens), len(self.tokens)))
-        kept = tokens[chosen]
+        kept = tokens[coreset(tokens @ projection, min(len(tokens), len(self.tokens)), generator)]
         self.tokens.copy_(kept.repeat(-(-len(self.tokens) // len(kept)), 1)[: len(self.tokens)])
 
     def distance(self, tokens: Tensor) -> Tensor:
@@ -67,13 +66,21 @@ class NormalMemory(nn.Module):
         return F.interpolate((distance / self.scale)[:, None], (size, size), mode="bilinear")[:, 0].clamp(0, 1)
 
 
+def coreset(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Indices (n,) of points (m, d) that cover them, n ≤ m: the farthest of the farthest points of random chunks."""
+    chunks = torch.randperm(len(points), generator=generator).split(CHUNK)
+    share = -(-SURVIVORS * n // len(chunks))
+    survivors = torch.cat([chunk[farthest_points(points[chunk], min(share, len(chunk)))] for chunk in chunks])
+    return survivors[farthest_points(points[survivors], n)]
+
+
 def farthest_points(points: Tensor, n: int) -> Tensor:
-    """Indices (n,) of a greedy k-centre coreset of points (m, d), n ≤ m: each next one is the farthest from those before."""
+    """Indices (n,) of a greedy k-centre coreset of points (m, d), n ≤ m: each is the farthest from those before it."""
     squares = (points * points).sum(dim=1)
     chosen = torch.zeros(n, dtype=torch.long)
     gap = torch.full((len(points),), torch.inf)
     for place in range(1, n):
-        last = chosen[place - 1]
-        torch.minimum(gap, squares + squares[last] - 2 * points @ points[last], out=gap)
+        last = int(chosen[place - 1])
+        torch.minimum(gap, squares + squares[last] - 2 * (points @ points[last]), out=gap)
         chosen[place] = gap.argmax()
     return chosen

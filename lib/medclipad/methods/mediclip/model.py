@@ -33,7 +33,7 @@ class MediCLIPOptions(MethodOptions):
     max_steps: int | None = Field(
         None,
         ge=1,
-        description="end of the training, whatever the epochs; default 400 (16 shots for 200 epochs), or 200 "
+        description="end of the training, whatever the epochs; default 400 (16 shots for 200 epochs), or 60 "
         "on an encoder without text tower",
     )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
@@ -72,7 +72,7 @@ class MediCLIP(AnomalyMethod):
         self.to(encoder.device)
 
     def patch_tokens(self, images: Tensor) -> list[Tensor]:
-        """Patch tokens (B, grid², width) of the tapped stages, class token dropped, of grey slices (B, S, S) in [0, 1]."""
+        """Patch tokens (B, grid², width) of the tapped stages, without class token, of grey slices (B, S, S) in [0, 1]."""
         rgb = (as_rgb(images, self.encoder.device) - self.mean) / self.std
         with torch.no_grad():
             taps = self.encoder.taps(rgb, FIRST_STAGE)

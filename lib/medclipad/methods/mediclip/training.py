@@ -40,7 +40,7 @@ def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
     optimiser = new_optimiser(model)
     size = min(options.batch, len(normal))
     per_epoch = -(-len(normal) // size)
-    limit = options.max_steps or (400 if model.encoder.text else 200)
+    limit = options.max_steps or (400 if model.encoder.text else 60)
     total = min(options.epochs * per_epoch, limit)
     losses = []
     for chosen in islice(_epochs(len(normal), per_epoch, rng), total):

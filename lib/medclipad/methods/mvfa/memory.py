@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _EPS = 1e-8  # smallest norm, as in torch's cosine similarity
-_BLOCK = 1 << 24  # similarities computed at once: 64 MB of float32
+_BLOCK = (2048, 512)  # tokens × remembered tokens compared at once: 4 MB, which a processor's cache holds
 
 
 class TokenMemory(nn.Module):
@@ -34,11 +34,12 @@ class TokenMemory(nn.Module):
 
     def distance(self, level: int, tokens: Tensor) -> Tensor:
         """Smallest 1 − cosine, (...), of tokens (..., width) to the bank of a level."""
-        queries = F.normalize(tokens, dim=-1, eps=_EPS).flatten(0, -2)
-        nearest = queries.new_full((len(queries),), -1.0)
-        for block in self[level].split(max(1, _BLOCK // len(queries))):
-            nearest = torch.maximum(nearest, (queries @ block.T).amax(dim=1))
-        return (1 - nearest).reshape(tokens.shape[:-1])
+        queries, bank = F.normalize(tokens, dim=-1, eps=_EPS).flatten(0, -2), self[level].split(_BLOCK[1])
+        nearest = [
+            torch.stack([(part @ block.T).amax(dim=1) for block in bank]).amax(dim=0)
+            for part in queries.split(_BLOCK[0])
+        ]
+        return (1 - torch.cat(nearest)).reshape(tokens.shape[:-1])
 
 
 def draw(tokens: Tensor, count: int, generator: torch.Generator) -> Tensor:

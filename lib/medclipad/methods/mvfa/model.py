@@ -38,7 +38,7 @@ class MVFAOptions(MethodOptions):
         600, ge=1, description="training ends after so many slices even within the epochs; none: the reference's"
     )
     memory_tokens: int | None = Field(
-        3000, ge=1, description="normal tokens remembered per level, drawn at random; none: all, as the reference"
+        2000, ge=1, description="normal tokens remembered per level, drawn at random; none: all, as the reference"
     )
     residual: float | None = Field(
         None, ge=0, lt=0.5, description="share of each adapter in the next stage's input; none: 0.1 on CLIP, else 0"

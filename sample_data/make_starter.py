@@ -1,0 +1,53 @@
+"""Make the starter detector that the server ships: `python -m sample_data.make_starter OUT`.
+
+Trained on the simulated normal volumes of the sample study, so that Detect works on a fresh install before anyone has
+trained; its detector.json says what it is good for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from medclipad.detector import fit
+from medclipad.errors import MedCLIPADError
+from medclipad.terminal import progress_bar
+from medclipad.volume import read_volume
+from sample_data.make_study import make_study
+
+STUDY = Path(__file__).parent / "study"
+DESCRIPTION = (
+    "Starter for trying things out: learned from six simulated normal T1 brains made of the ICBM 152 template (skull "
+    "removed), never from a patient. It shows where a skull-stripped T1 brain differs from those; it is not for "
+    "diagnosis, and other images need a detector of their own."
+)
+
+
+def make_starter(out: Path) -> None:
+    """Train the starter and put it in the place of the one in `out`."""
+    with progress_bar() as progress:
+        study = make_study(STUDY, progress=progress)
+        normal = [read_volume(case.image) for case in study if case.truth is None]
+        detector = fit(
+            "mediclip", "embedded", normal, shots=240, name="starter", description=DESCRIPTION, progress=progress
+        )
+    aside = out.with_name(f".{out.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    detector.save(aside)
+    shutil.rmtree(out, ignore_errors=True)
+    aside.rename(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m sample_data.make_starter", description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder for the detector")
+    try:
+        make_starter(parser.parse_args().out)
+    except MedCLIPADError as error:
+        sys.exit(f"make_starter: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""MediCLIP on the embedded encoder and on a tiny CLIP with random weights: training, memory, variants."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from medclipad.compat import ensure_torchvision
+from medclipad.encoders import load_encoder
+from medclipad.errors import Cancelled, TrainingError
+from medclipad.methods.base import Shots
+from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.memory import NormalMemory, coreset, farthest_points
+from medclipad.methods.mediclip.training import new_optimiser, step
+
+SIZE = 64
+QUICK = MediCLIPOptions(max_steps=3, memory_size=300)
+
+
+def slices(n: int, seed: int, lesion: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Grey discs in noise (n, S, S), each with a bright lesion or without, and the lesions' masks."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    images = 0.4 * (np.hypot(x - SIZE / 2, y - SIZE / 2) < 0.4 * SIZE) + rng.uniform(0, 0.05, (n, SIZE, SIZE))
+    masks = np.zeros((n, SIZE, SIZE), bool)
+    if lesion:
+        for mask, (cy, cx) in zip(masks, rng.uniform(0.35, 0.65, (n, 2)) * SIZE, strict=True):
+            mask |= np.hypot(x - cx, y - cy) < 0.13 * SIZE
+    return (images + 0.5 * masks).clip(0, 1).astype(np.float32), masks
+
+
+def shots(n: int = 6, m: int = 0) -> Shots:
+    images, masks = slices(m, 1, lesion=True)
+    return Shots(slices(n, 2)[0], images, tuple(masks))
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_encoder("embedded", SIZE, "cpu")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A CLIP of 4 blocks with random weights."""
+    ensure_torchvision()
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("clip")
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 56, "layers": 4, "width": 32, "head_width": 16, "patch_size": 14},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    }
+    (folder / "tiny-mediclip-test.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(0)
+    torch.save(open_clip.CLIP(**config).state_dict(), folder / "tiny.pt")
+    return load_encoder(f"tiny-mediclip-test/{folder / 'tiny.pt'}", SIZE, "cpu")
+
+
+def fitted(encoder, options=QUICK, given=None, seed=0) -> MediCLIP:
+    torch.manual_seed(seed)
+    model = MediCLIP(encoder, options)
+    model.fit(given or shots(), seed)
+    model.calibrate(slices(6, 3)[0])
+    return model
+
+
+@pytest.fixture(scope="module")
+def quick(embedded) -> MediCLIP:
+    return fitted(embedded)
+
+
+def test_finds_lesions_of_unseen_slices(quick):
+    images, masks = slices(6, 4, lesion=True)
+    maps, scores = quick.anomaly(torch.from_numpy(images))
+    healthy, _ = quick.anomaly(torch.from_numpy(slices(6, 5)[0]))
+    assert scores is None, "a slice's score is its map's maximum"
+    assert maps.shape == (6, SIZE, SIZE) and maps.min() >= 0 and maps.max() <= 1
+    inside = torch.from_numpy(masks)
+    assert maps[inside].mean() > maps[~inside].mean() + 0.2
+    assert maps.amax((1, 2)).min() > healthy.amax((1, 2)).max()
+
+
+def test_training_finds_synthetic_anomalies(embedded):
+    """Without the memory, what finds lesions is the head that learned from synthetic ones."""
+    options = MediCLIPOptions(max_steps=60, memory_share=0)
+    losses = []
+    torch.manual_seed(0)
+    model = MediCLIP(embedded, options)
+    given = shots(8, 8)
+    model.fit(given, 0, lambda phase, done, total, info: losses.append(info.get("loss")))
+    losses = [loss for loss in losses if loss is not None]
+    assert len(losses) == 60 and np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    images, masks = slices(6, 4, lesion=True)
+    maps, _ = model.anomaly(torch.from_numpy(images))
+    inside = torch.from_numpy(masks)
+    assert maps[inside].mean() > maps[~inside].mean() + 0.3
+
+
+@pytest.mark.parametrize("which", ["embedded", "clip"])
+@pytest.mark.parametrize("variant", ["reference", "paper"])
+def test_maps_are_sound_in_both_variants(request, which, variant):
+    encoder = request.getfixturevalue(which)
+    model = fitted(encoder, MediCLIPOptions(max_steps=2, memory_size=50, variant=variant))
+    maps, _ = model.anomaly(torch.from_numpy(slices(3, 4, lesion=True)[0]))
+    assert maps.shape == (3, SIZE, SIZE) and maps.isfinite().all() and maps.min() >= 0 and maps.max() <= 1
+    both = model.probabilities(model.patch_tokens(torch.from_numpy(slices(1, 4)[0])))
+    torch.testing.assert_close(both.sum(dim=1), torch.ones(1, SIZE, SIZE))
+
+
+def test_variants_differ_in_temperature(clip):
+    """A cosine is at most 1: without temperature a softmax of two stays in (.119, .881), with τ = .07 it does not."""
+    models = [MediCLIP(clip, MediCLIPOptions(variant=variant)) for variant in ("reference", "paper")]
+    models[1].load_head_state(models[0].head_state())
+    tokens = models[0].patch_tokens(torch.from_numpy(slices(2, 4)[0]))
+    text = models[0].prompts()[:, 1]
+    with torch.no_grad():
+        for model in models:  # adapted tokens all point to the abnormal text, whatever they were
+            for adapter in model.adapters:
+                adapter.weight.zero_()
+                adapter.bias.copy_(text)
+            model.prompts.abnormal_context.add_(torch.randn(model.prompts.abnormal_context.shape))
+        plain, sharp = (model.probabilities(tokens)[:, 1] for model in models)
+    assert 0.119 < plain.min() <= plain.max() < 0.881
+    assert (sharp - 0.5).abs().max() > 3 * (plain - 0.5).abs().max() > 0
+
+
+def test_a_slice_does_not_depend_on_its_neighbours(quick):
+    images = torch.from_numpy(np.concatenate([slices(5, 6)[0], slices(5, 7, lesion=True)[0]]))
+    alone = torch.cat([quick.anomaly(image)[0] for image in images.split(1)])
+    torch.testing.assert_close(quick.anomaly(images)[0], alone, atol=1e-4, rtol=0)
+
+
+def test_seed_decides(embedded):
+    states = [fitted(embedded, seed=seed).head_state() for seed in (0, 0, 1)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    for key in ("adapters.0.weight", "prompts.vectors", "memory.tokens"):
+        assert not torch.equal(states[0][key], states[2][key])
+
+
+def test_shots_are_left_as_they_are(embedded):
+    given = shots(4, 2)
+    before = [given.normal.copy(), given.abnormal.copy(), np.stack(given.masks)]
+    fitted(embedded, given=given)
+    for now, then in zip((given.normal, given.abnormal, np.stack(given.masks)), before, strict=True):
+        assert np.array_equal(now, then)
+
+
+@pytest.mark.parametrize(("n", "options", "steps"), [
+    (6, {"epochs": 4}, 4), (9, {"epochs": 4}, 8), (9, {"epochs": 4, "batch": 3}, 12),
+    (9, {"epochs": 4, "batch": 256}, 4),
+    (9, {"epochs": 4, "max_steps": 3}, 3), (1, {"epochs": 2}, 2),
+])  # fmt: skip
+def test_training_lengths(embedded, n, options, steps):
+    calls = []
+    model = MediCLIP(embedded, MediCLIPOptions(memory_size=10, **options))
+    figures = model.fit(shots(n), 0, lambda *call: calls.append(call))
+    train = [call for call in calls if call[0] == "train"]
+    assert figures["steps"] == steps and [call[1:3] for call in train] == [(i + 1, steps) for i in range(steps)]
+    assert all(np.isfinite(call[3]["loss"]) for call in train)
+    per_epoch = -(-n // min(options.get("batch", 8), n))
+    assert [call[3]["epoch"] for call in train] == [i // per_epoch + 1 for i in range(steps)]
+    assert calls[-1][:3] == ("memory", 1, 1)
+
+
+def test_default_lengths(clip, embedded, monkeypatch):
+    seen = []
+    monkeypatch.setattr("medclipad.methods.mediclip.training.step", lambda *args: seen.append(1) or (0.0, 0.0))
+    blank = np.zeros((SIZE, SIZE), np.uint8), np.zeros((SIZE, SIZE))
+    monkeypatch.setattr("medclipad.methods.mediclip.training.AnomalySynthesis", lambda *a, **k: lambda *args: blank)
+    description = MediCLIPOptions.model_fields["max_steps"].description
+    for encoder, words in ((clip, "default {} (16 shots"), (embedded, "or {} on an encoder without text tower")):
+        seen.clear()
+        model = MediCLIP(encoder, MediCLIPOptions(memory_size=10))
+        assert model.fit(shots(16), 0)["steps"] == len(seen)
+        assert words.format(len(seen)) in description
+
+
+def test_needs_normal_slices(embedded):
+    none = Shots(np.empty((0, SIZE, SIZE), np.float32), *[getattr(shots(1, 1), part) for part in ("abnormal", "masks")])
+    with pytest.raises(TrainingError, match="at least one"):
+        MediCLIP(embedded, QUICK).fit(none, 0)
+
+
+def test_training_can_be_stopped(embedded):
+    def stop(phase, done, total, info):
+        if done == 2:
+            raise Cancelled("Stopped.")
+
+    with pytest.raises(Cancelled):
+        MediCLIP(embedded, QUICK).fit(shots(), 0, stop)
+
+
+def test_only_the_head_learns(clip):
+    torch.manual_seed(0)
+    model = MediCLIP(clip, MediCLIPOptions())
+    encoder = {key: value.clone() for key, value in clip.state_dict().items()}
+    head = {key: value.clone() for key, value in model.head_state().items()}
+    images, masks = slices(2, 1, lesion=True)
+    step(model, new_optimiser(model), torch.from_numpy(images * 255).byte(), torch.from_numpy(masks).double())
+    assert all(torch.equal(value, encoder[key]) for key, value in clip.state_dict().items())
+    assert {key for key, value in model.head_state().items() if not torch.equal(value, head[key])} == set(head)
+    assert set(head) == {
+        *(f"adapters.{level}.{part}" for level in range(3) for part in ("weight", "bias")),
+        "prompts.normal_context",
+        "prompts.abnormal_context",
+    }
+
+
+def test_real_lesions_join_the_synthetic_ones(embedded, monkeypatch):
+    """About half of the slices of all steps are real ones with their masks; those without a mask are left out."""
+    seen = []
+
+    def record(model, optimiser, images, masks):
+        seen.extend(zip(images.numpy(), masks.numpy(), strict=True))
+        return 0.0, 0.0
+
+    monkeypatch.setattr("medclipad.methods.mediclip.training.step", record)
+    images, masks = slices(3, 1, lesion=True)
+    given = Shots(slices(8, 2)[0], images, (masks[0], None, masks[2]))
+    MediCLIP(embedded, MediCLIPOptions(max_steps=40, memory_size=10)).fit(given, 0)
+    real = np.round(images * 255).astype(np.uint8)
+    counts = [sum(np.array_equal(image, one) for image, _ in seen) for one in real]
+    assert len(seen) == 320 and counts[1] == 0
+    assert 0.4 < sum(counts) / len(seen) < 0.6 and min(counts[0], counts[2]) > 40
+    assert all(np.array_equal(mask, masks[0]) for image, mask in seen if np.array_equal(image, real[0]))
+
+
+def test_head_round_trip(quick, embedded):
+    images = torch.from_numpy(slices(2, 9, lesion=True)[0])
+    other = MediCLIP(embedded, QUICK)
+    assert not torch.equal(other.anomaly(images)[0], quick.anomaly(images)[0])
+    other.load_head_state({key: value.clone() for key, value in quick.head_state().items()})
+    assert torch.equal(other.anomaly(images)[0], quick.anomaly(images)[0])
+
+
+@pytest.mark.parametrize("key", ["adapters.1.weight", "memory.tokens", "prompts.vectors"])
+def test_foreign_head_is_refused(quick, embedded, key):
+    state = quick.head_state()
+    state[key] = state[key][:, :-1]
+    with pytest.raises(ValueError, match=f"{key} has shape"):
+        MediCLIP(embedded, QUICK).load_head_state(state)
+    del state[key]
+    with pytest.raises(KeyError, match="differ"):
+        MediCLIP(embedded, QUICK).load_head_state(state)
+
+
+def test_memory_is_the_default_only_without_text(clip, embedded):
+    assert MediCLIP(clip, MediCLIPOptions()).memory is None, "as published"
+    assert MediCLIP(clip, MediCLIPOptions(memory_share=0.5)).memory is not None
+    assert MediCLIP(embedded, MediCLIPOptions()).memory_share == 0.9
+    assert MediCLIP(embedded, MediCLIPOptions(memory_share=0)).memory is None
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_memory_share_mixes_the_two_maps(embedded, share):
+    model = fitted(embedded, MediCLIPOptions(max_steps=1, memory_size=100, memory_share=share))
+    images = torch.from_numpy(slices(2, 4, lesion=True)[0])
+    tokens = model.patch_tokens(images)
+    text = model.probabilities(tokens)[:, 1]
+    memory = model.memory(model._memory_maps(tokens), SIZE)
+    torch.testing.assert_close(model.anomaly(images)[0], (1 - share) * text + share * memory)
+
+
+def test_distance_is_that_to_the_nearest_token(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    memory = NormalMemory((3, 5), 40)
+    kept = torch.randn(40, 8, generator=generator).half().float()
+    memory.remember(kept, generator)
+    assert {tuple(row) for row in memory.tokens.tolist()} == {tuple(row) for row in kept.tolist()}, "all fit in"
+    queries = torch.randn(2, 7, 7, 8, generator=generator)
+    expected = torch.cdist(queries.flatten(0, 2), kept).amin(dim=1).view(2, 7, 7)
+    torch.testing.assert_close(memory.distance(queries), expected, atol=1e-4, rtol=0)
+    monkeypatch.setattr("medclipad.methods.mediclip.memory.BLOCK", 13)
+    torch.testing.assert_close(memory.distance(queries), expected, atol=1e-4, rtol=0)
+    assert memory.distance(kept[:3]).max() < 1e-2
+
+
+def test_few_tokens_are_repeated():
+    memory = NormalMemory((1, 1), 5)
+    memory.remember(torch.tensor([[1.0, 2], [3, 4]]), torch.Generator().manual_seed(0))
+    assert {tuple(row) for row in memory.tokens.tolist()} == {(1, 2), (3, 4)} and len(memory.tokens) == 5
+
+
+def test_coreset_reaches_rare_points():
+    generator = torch.Generator().manual_seed(0)
+    crowd = torch.randn(500, 4, generator=generator) * 0.01
+    rare = torch.eye(4) * 10
+    chosen = farthest_points(torch.cat([crowd, rare]), 6)
+    assert set(range(500, 504)) <= set(chosen.tolist()) and len(set(chosen.tolist())) == 6
+
+
+def test_coreset_of_many_chunks(monkeypatch):
+    """Chosen in chunks first: still reaches the rare points, and no point twice."""
+    monkeypatch.setattr("medclipad.methods.mediclip.memory.CHUNK", 60)
+    generator = torch.Generator().manual_seed(0)
+    points = torch.cat([torch.randn(500, 4, generator=generator) * 0.01, torch.eye(4) * 10])
+    for n in (30, 100, len(points)):
+        chosen = coreset(points, n, generator)
+        assert len(set(chosen.tolist())) == n and set(range(500, 504)) <= set(chosen.tolist())
+
+
+def test_calibration_puts_normal_tokens_below_one_half():
+    memory = NormalMemory((1, 1), 5)
+    memory.calibrate(torch.arange(1001.0))
+    assert memory.scale.item() == pytest.approx(2 * 999)
+    memory.calibrate(torch.zeros(10))
+    assert memory.scale > 0, "shots that fill the memory have no distance to it"
+
+
+def test_remembered_slices_are_nothing_new(embedded):
+    model = MediCLIP(embedded, MediCLIPOptions(memory_size=2000, memory_share=1))
+    normal = slices(3, 1)[0]
+    model.remember(normal, 0)
+    joined = [model.memory.distance(model.memory.join(model._memory_maps(model.patch_tokens(torch.from_numpy(one)))))
+              for one in (normal, slices(3, 1, lesion=True)[0])]  # fmt: skip
+    assert joined[0].max() < 0.05 * joined[1].max()
+
+
+@pytest.mark.parametrize("option", [
+    {"epochs": 0}, {"batch": 0}, {"learning_rate": 0}, {"memory_share": 1.5}, {"memory_size": 0}, {"max_steps": 0},
+    {"variant": "magic"}, {"lr": 1},
+])  # fmt: skip
+def test_options_are_checked(option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        MediCLIPOptions(**option)

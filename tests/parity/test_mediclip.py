@@ -1,0 +1,204 @@
+"""MediCLIP against the reference code: prompts, maps, scores, training steps, and the real ViT-L geometry."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+
+from medclipad.encoders import load_encoder
+from medclipad.methods.losses import dice_loss, focal_loss
+from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.training import new_optimiser, step
+from medclipad.prompts.mediclip import ABNORMAL_WORDS, N_CONTEXT, NORMAL_WORDS
+
+CHECKPOINT, TRAIN, VITL = "mediclip_test_quickgelu", "mediclip_train", "mediclip_vitl_geometry"
+KINDS = ("normal", "abnormal")
+UNDEFINED_GRADIENT = 1e-8  # Adam's epsilon: below it a first step is rounding magnified to up to a learning rate
+UNDEFINED_SHARE = 1e-3
+
+
+def reference_keys(model: MediCLIP, adapter: str = "", prompt: str = "") -> dict[str, str]:
+    """Name of each trained tensor of ours -> its name in the reference's state dicts, with their prefixes."""
+    keys = {f"prompts.{kind}_context": f"{prompt}ctx.{kind}_end" for kind in KINDS}
+    for level in range(len(model.adapters)):
+        for part in ("weight", "bias"):
+            keys[f"adapters.{level}.{part}"] = f"{adapter}{level}_adapter.0.{part}"
+    return keys
+
+
+def load(model: MediCLIP, arrays, keys: dict[str, str]) -> None:
+    shapes = {key: value.shape for key, value in model.head_state().items()}
+    model.load_head_state({ours: torch.from_numpy(arrays[key]).reshape(shapes[ours]) for ours, key in keys.items()})
+
+
+def unit(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images).float() / 255
+
+
+@pytest.fixture(scope="module")
+def quickgelu(parity, toy_clip) -> MediCLIP:
+    """A model of its own for this file; tests load the weights that they need."""
+    size = parity(CHECKPOINT)["test_images"].shape[-1]
+    return MediCLIP(load_encoder(toy_clip("quickgelu"), size, "cpu"), MediCLIPOptions())
+
+
+@pytest.fixture
+def tested(quickgelu, parity) -> MediCLIP:
+    """The model with the weights that the reference code tested."""
+    load(quickgelu, parity(CHECKPOINT), reference_keys(quickgelu, "ckpt.", "ckpt."))
+    return quickgelu
+
+
+def test_words_and_tokens(tested, parity, same):
+    z = parity(CHECKPOINT)
+    for kind, words in zip(KINDS, (NORMAL_WORDS, ABNORMAL_WORDS), strict=True):
+        assert list(words) == z[f"class_words_{kind}"].tolist()
+        same(
+            CHECKPOINT,
+            f"prompt_tokens_{kind}",
+            getattr(tested.prompts, f"{kind}_tokens"),
+            z[f"prompt_tokens_{kind}"],
+            0,
+        )
+        ends = getattr(tested.prompts, f"{kind}_tokens").argmax(dim=1)
+        same(
+            CHECKPOINT, f"prompt_len_{kind}", ends - (N_CONTEXT + 2), z[f"prompt_len_{kind}"], 0
+        )  # start and full stop
+
+
+def test_prompt_embeddings(tested, parity, same):
+    theirs = parity(CHECKPOINT)["prompt_embeddings_abnormal_first2"]
+    ours = tested.prompts.embeddings("abnormal")[: len(theirs)]
+    same(CHECKPOINT, "prompt_embeddings_abnormal_first2", ours, theirs, 1e-6)
+
+
+def test_text_features_have_no_causal_mask(tested, parity, same):
+    z = parity(CHECKPOINT)
+    key = "text_features_if_causal_mask_NOT_official"
+    means = []
+    with torch.no_grad():
+        for kind in KINDS:
+            end = getattr(tested.prompts, f"{kind}_tokens").argmax(dim=1)
+            means.append(tested.encoder.text.encode(tested.prompts.embeddings(kind), end, causal=True).mean(dim=0))
+        causal = F.normalize(torch.stack(means, dim=1), dim=0)
+        same(CHECKPOINT, key, causal, z[key], 1e-5)
+        assert (tested.prompts() - causal).abs().max() > 0.05, "the mask makes a difference, so its absence is tested"
+
+
+def test_preprocessing(tested, parity, same, monkeypatch):
+    z, seen = parity(CHECKPOINT), []
+    stem = tested.encoder.stem
+    monkeypatch.setattr(tested.encoder, "stem", lambda images: (seen.append(images), stem(images))[1])
+    tested.patch_tokens(unit(z["test_images"][:1]))
+    same(CHECKPOINT, "preprocessed_first", seen[0][0], z["preprocessed_first"], 1e-6)
+
+
+@pytest.mark.parametrize("activation", ["quickgelu", "gelu"])
+def test_validation(quickgelu, parity, same, toy_clip, activation):
+    """The reference's validate(): from images to maps, scores and AUROCs. The two files share weights and images."""
+    inputs, name = parity(CHECKPOINT), f"mediclip_test_{activation}"
+    z, images = parity(name), unit(inputs["test_images"])
+    model = quickgelu
+    if activation != "quickgelu":
+        model = MediCLIP(load_encoder(toy_clip(activation), images.shape[-1], "cpu"), MediCLIPOptions())
+    load(model, inputs, reference_keys(model, "ckpt.", "ckpt."))
+    with torch.no_grad():
+        for kind in KINDS:
+            same(name, f"per_prompt_{kind}", model.prompts.per_prompt(kind), z[f"per_prompt_{kind}"], 1e-5)
+        text = model.prompts()
+        tokens = model.patch_tokens(images)
+        adapted = model.adapt(tokens)
+        levels = torch.stack(model.similarity(adapted, text), dim=1)
+    maps, scores = model.anomaly(images)
+    assert scores is None, "the score of a slice is the maximum of its map"
+    same(name, "text_features", text, z["text_features"], 1e-5)
+    if "tokens_layer12_18_24" in z:
+        taps = [model.encoder.patch_maps(x, level) for level, x in enumerate(tokens, start=1)]
+        same(name, "tokens_layer12_18_24", torch.stack(taps, dim=1), z["tokens_layer12_18_24"], 1e-5)
+        theirs = z["adapted_layer12_18_24"]
+        same(name, "adapted_layer12_18_24", torch.stack(adapted, dim=1).reshape(theirs.shape), theirs, 1e-5)
+    same(name, "level_similarity", levels, z["level_similarity"], 1e-5)
+    same(name, "mean_similarity", levels.mean(dim=1), z["mean_similarity"], 1e-5)
+    same(name, "anomaly_map", maps, z["anomaly_map"], 1e-5)
+    scores = maps.amax(dim=(1, 2))
+    same(name, "image_score", scores, z["image_score"], 1e-5)
+    same(name, "auc_image", roc_auc_score(z["image_label"], scores), z["auc_image"], 1e-9)
+    truth = inputs["test_masks"].ravel() > 0
+    same(name, "auc_pixel", roc_auc_score(truth, maps.ravel()), z["auc_pixel"], 1e-5)
+
+
+def test_first_gradients(quickgelu, parity, same):
+    z, keys = parity(TRAIN), reference_keys(quickgelu, "grad1.adapter.", "grad1.prompt.")
+    load(quickgelu, z, reference_keys(quickgelu, "init.adapter.", "init.prompt."))
+    images, masks = unit(z["train_images"][0]), torch.from_numpy(z["train_masks"][0])
+    probabilities = quickgelu.probabilities(quickgelu.patch_tokens(images))
+    recorded = z["prob_step1"]
+    same(TRAIN, "prob_step1", probabilities[: len(recorded), 1], recorded, 1e-5)
+    quickgelu.zero_grad()
+    (focal_loss(probabilities, masks) + dice_loss(probabilities[:, 1], masks)).backward()
+    parameters = dict(quickgelu.named_parameters())
+    assert all(parameter.grad is None for parameter in quickgelu.encoder.parameters()), "the encoder is frozen"
+    for ours, key in keys.items():
+        same(TRAIN, key, parameters[ours].grad.reshape(z[key].shape), z[key], 1e-4 * np.abs(z[key]).max())
+
+
+def test_training_steps(quickgelu, parity, same):
+    z = parity(TRAIN)
+    load(quickgelu, z, reference_keys(quickgelu, "init.adapter.", "init.prompt."))
+    optimiser = new_optimiser(quickgelu)
+    gradients = reference_keys(quickgelu, "grad1.adapter.", "grad1.prompt.")
+    undefined = {ours: np.abs(z[key]) < UNDEFINED_GRADIENT for ours, key in gradients.items()}
+    assert np.mean(np.concatenate([one.ravel() for one in undefined.values()])) < UNDEFINED_SHARE
+    for n, (images, masks) in enumerate(zip(z["train_images"], z["train_masks"], strict=True), start=1):
+        focal, dice = step(quickgelu, optimiser, torch.from_numpy(images), torch.from_numpy(masks))
+        same(TRAIN, f"loss_focal[{n}]", focal, z["loss_focal"][n - 1], 1e-5)
+        same(TRAIN, f"loss_dice[{n}]", dice, z["loss_dice"][n - 1], 1e-5)
+        state = quickgelu.head_state()
+        for ours, key in reference_keys(quickgelu, f"step{n}.adapter.", f"step{n}.prompt.").items():
+            found, skip = state[ours].reshape(z[key].shape).numpy(), undefined[ours]
+            same(TRAIN, key, found[~skip], z[key][~skip], 2e-5)
+            if skip.any():
+                at_most = n * quickgelu.options.learning_rate
+                same(TRAIN, f"{key} (gradient < 1e-8)", found[skip], z[key][skip], at_most)
+
+
+@pytest.mark.long
+def test_vitl_geometry(parity, same, vitl_clip, recipe):
+    z = parity(VITL)
+    text = str(z["recipe"])
+    seed = int(re.search(r"seed=(\d+)", text)[1])
+    drawn = {
+        "adapter": re.search(r"adapter\.'\+name, shape, ([\d.]+)\*\d+\*\*-0\.5, (\d+)", text).groups(),
+        "prompt": re.search(r"prompt\.'\+name, shape, ([\d.]+), (\d+)", text).groups(),
+    }
+    encoder = load_encoder(vitl_clip("ViT-L-14-quickgelu", seed), z["test_images"].shape[-1], "cpu")
+    model = MediCLIP(encoder, MediCLIPOptions())
+    arrays, shapes = {}, {key: value.shape for key, value in model.head_state().items()}
+    for ours, key in reference_keys(model, "mediclip.adapter.", "mediclip.prompt.").items():
+        scale, head_seed = drawn["adapter" if "_adapter" in key else "prompt"]
+        std = float(scale) * (encoder.widths[0] ** -0.5 if "_adapter" in key else 1)
+        arrays[key] = recipe(key, tuple(shapes[ours]), std, int(head_seed)).float().numpy()
+    load(model, arrays, reference_keys(model, "mediclip.adapter.", "mediclip.prompt."))
+
+    levels, maps = [], []
+    with torch.inference_mode():
+        features = model.prompts()
+        for images in unit(z["test_images"]).split(4):
+            tokens = model.patch_tokens(images)
+            levels.append(torch.stack(model.similarity(model.adapt(tokens), features), dim=1))
+            maps.append(model.probabilities(tokens)[:, 1])
+    levels, maps = torch.cat(levels), torch.cat(maps)
+    same(VITL, "text_features", features, z["text_features"], 1e-5)
+    same(VITL, "level_similarity", levels[: len(z["level_similarity"])], z["level_similarity"], 1e-5)
+    same(VITL, "mean_similarity", levels.mean(dim=1), z["mean_similarity"], 1e-5)
+    same(VITL, "anomaly_map_0_1", maps[: len(z["anomaly_map_0_1"])], z["anomaly_map_0_1"], 1e-5)
+    scores = maps.amax(dim=(1, 2))
+    same(VITL, "image_score", scores, z["image_score"], 1e-5)
+    same(VITL, "auc_image", roc_auc_score(z["image_label"], scores), z["auc_image"], 1e-9)
+    truth = np.unpackbits(z["test_masks"])[: maps.numel()] > 0
+    same(VITL, "auc_pixel", roc_auc_score(truth, maps.ravel()), z["auc_pixel"], 1e-5)

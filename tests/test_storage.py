@@ -1,0 +1,227 @@
+"""Saved detectors: written whole or not at all, read without pickle, refused in one sentence when damaged."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import medclipad.storage
+from medclipad.detector import fit, load_detector
+from medclipad.errors import DetectorError
+from medclipad.storage import INFO, WEIGHTS, DetectorInfo, read_info, read_weights, save_folder
+
+
+@pytest.fixture(scope="module")
+def detector(head):
+    return fit(normal=[head(1)], image_size=64, max_steps=1, memory_size=50, shots=6)
+
+
+@pytest.fixture(scope="module")
+def good(detector, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "good"
+    detector.save(path)
+    return path
+
+
+@pytest.fixture
+def saved(good, tmp_path):
+    """A copy to damage."""
+    return shutil.copytree(good, tmp_path / "saved")
+
+
+def change(folder, **fields) -> None:
+    content = json.loads((folder / INFO).read_text())
+    (folder / INFO).write_text(json.dumps({**content, **fields}))
+
+
+def refused(folder, words: str) -> None:
+    with pytest.raises(DetectorError, match=words) as caught:
+        load_detector(folder)
+    text = str(caught.value)
+    assert "\n" not in text and text.endswith("."), text
+
+
+def test_folder_holds_two_files_without_pickle(good, detector):
+    assert sorted(file.name for file in good.iterdir()) == [INFO, WEIGHTS]
+    assert DetectorInfo.model_validate_json((good / INFO).read_text()) == detector.info
+    assert read_weights(good).keys() == detector._method.head_state().keys()
+    for file in good.iterdir():
+        with pytest.raises((pickle.UnpicklingError, KeyError, ValueError, EOFError, IndexError)):
+            pickle.loads(file.read_bytes())
+        assert not file.read_bytes().startswith(b"PK"), "torch.save's archives hold pickles"
+    assert not any(key.startswith("encoder.") for key in read_weights(good)), "the head only"
+
+
+def test_nothing_is_unpickled(good, detector, head, monkeypatch):
+    """Loading works where unpickling does not; the encoder, in use already, is not read again."""
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("pickle was used")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, forbidden)
+    assert load_detector(good).detect(head(1)).volume_score >= 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX rights")
+def test_folder_is_readable_by_others(good):
+    assert good.stat().st_mode & 0o777 == 0o755
+
+
+def test_missing_folder_and_foreign_folder(tmp_path):
+    refused(tmp_path / "nowhere", "no detector folder")
+    refused(tmp_path, f"no readable {INFO}")
+
+
+@pytest.mark.parametrize(("name", "words"), [(INFO, "not a detector folder"), (WEIGHTS, "missing or damaged")])
+def test_missing_file(saved, name, words):
+    (saved / name).unlink()
+    refused(saved, words)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated_weights(saved, keep):
+    content = (saved / WEIGHTS).read_bytes()
+    (saved / WEIGHTS).write_bytes(content[:keep])
+    refused(saved, "missing or damaged")
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 99, b"\xff" * 99, pickle.dumps({"a": 1})])
+def test_garbage_weights(saved, content):
+    (saved / WEIGHTS).write_bytes(content)
+    refused(saved, "missing or damaged")
+
+
+def test_hostile_pickle_as_weights_is_not_executed(saved, tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    for content in (pickle.dumps(Hostile()),):
+        (saved / WEIGHTS).write_bytes(content)
+        refused(saved, "missing or damaged")
+    torch.save({"adapters.0.bias": Hostile()}, saved / WEIGHTS)
+    refused(saved, "missing or damaged")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"name": "x"}', "\udcff"])
+def test_damaged_description(saved, content):
+    (saved / INFO).write_bytes(content.encode(errors="surrogateescape"))
+    refused(saved, "is damaged")
+
+
+def test_unknown_field_is_refused(saved):
+    change(saved, colour="blue")
+    refused(saved, r"is damaged \(colour: Extra inputs")
+
+
+@pytest.mark.parametrize("fields", [
+    {"format": 2}, {"image_size": 0}, {"image_size": "wide"}, {"smoothing": -1}, {"seed": None}, {"calibration": {}},
+    {"calibration": {"threshold": 2, "normal_scores": [], "held_out": True}}, {"created": "yesterday"},
+])  # fmt: skip
+def test_impossible_value_is_refused(saved, fields):
+    change(saved, **fields)
+    refused(saved, f"is damaged \\({next(iter(fields))}")
+
+
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"encoder_sha256": "0" * 64}, "other weights of embedded.*000000000000…"),
+    ({"encoder": "magic"}, "not known"),
+    ({"image_size": 65}, "multiples of 32"),
+    ({"method": "magic"}, "mediclip, mvfa"),
+    ({"options": {"magic": 1}}, "do not fit the method mediclip"),
+    ({"options": {"memory_size": 51}}, "do not fit the method mediclip"),
+    ({"options": {"memory_share": 0.0}}, "do not fit the method mediclip"),
+    ({"method": "mvfa"}, "do not fit the method mvfa"),
+])  # fmt: skip
+def test_description_that_does_not_fit(saved, fields, words):
+    change(saved, **fields)
+    refused(saved, words)
+
+
+@pytest.mark.parametrize("damage", ["shape", "missing", "extra"])
+def test_weights_that_do_not_fit(saved, damage):
+    weights = load_file(saved / WEIGHTS)
+    if damage == "shape":
+        weights["adapters.0.weight"] = weights["adapters.0.weight"][:, :-1].contiguous()
+    elif damage == "missing":
+        del weights["adapters.0.weight"]
+    else:
+        weights["more"] = torch.zeros(1)
+    save_file(weights, saved / WEIGHTS)
+    refused(saved, "do not fit the method mediclip.*(adapters.0.weight|more)")
+
+
+def test_existing_target_is_refused_and_left_alone(detector, saved, tmp_path):
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    with pytest.raises(DetectorError, match="exists already"):
+        detector.save(saved)
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DetectorError, match="exists already"):
+        detector.save(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("where", ["rename", "fsync", "chmod"])
+def test_a_full_disk_leaves_nothing(detector, tmp_path, monkeypatch, where):
+    seen = []
+
+    def full(*args, **kwargs):
+        seen.extend(tmp_path.iterdir())
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, where, full)
+    with pytest.raises(DetectorError, match=re.escape(os.strerror(errno.ENOSPC))) as caught:
+        detector.save(tmp_path / "new")
+    monkeypatch.undo()
+    assert seen, "the fault struck after writing had begun"
+    assert str(caught.value).endswith(".") and not list(tmp_path.iterdir())
+    detector.save(tmp_path / "new")
+    assert load_detector(tmp_path / "new").info == detector.info
+
+
+def test_an_interruption_leaves_nothing(detector, tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(medclipad.storage, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        detector.save(tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_appears_only_when_complete(detector, tmp_path, monkeypatch):
+    states, rename = [], os.rename
+
+    def watched(source, target):
+        states.append((os.path.exists(target), sorted(os.listdir(source))))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", watched)
+    detector.save(tmp_path / "deep" / "er" / "new")
+    assert states == [(False, [INFO, WEIGHTS])]
+    assert [file.name for file in (tmp_path / "deep" / "er").iterdir()] == ["new"]
+
+
+def test_target_under_a_file_is_told(detector, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DetectorError, match="could not be saved"):
+        detector.save(tmp_path / "file" / "new")
+
+
+def test_views_and_shared_tensors_are_saved(detector, tmp_path):
+    base = torch.arange(12.0).view(3, 4)
+    save_folder(tmp_path / "new", detector.info, {"a": base.T, "b": base[:, 1:]})
+    weights = read_weights(tmp_path / "new")
+    assert torch.equal(weights["a"], base.T) and torch.equal(weights["b"], base[:, 1:])
+    assert read_info(tmp_path / "new") == detector.info
