@@ -48,7 +48,7 @@ class ClipEncoder(ImageEncoder):
             patch = config["vision_cfg"].get("patch_size", 16)
             if image_size < patch:
                 raise DetectorError(
-                    f"An image size of {image_size} pixels is less than a patch of {architecture}: give {patch} or more."
+                    f"An image size of {image_size} pixels is under one patch of {architecture}: give {patch} or more."
                 )
             config["vision_cfg"]["image_size"] = image_size
         model = open_clip.CLIP(**config)

@@ -1,8 +1,8 @@
 """A memory of normal tokens beside the text map, for encoders whose tokens no text tower gave a meaning.
 
 Not part of MediCLIP's paper. The head that MediCLIP learns from synthetic anomalies stands on CLIP's alignment of
-images and words; on the embedded encoder it recognises pasted patches, but lesions poorly (see benchmarks). The distance
-to the nearest normal token, as in PatchCore (Roth et al., CVPR 2022) and MVFA's few-shot branch, needs no such alignment.
+images and words; on the embedded encoder it recognises pasted patches, but lesions poorly (see benchmarks). The
+distance to the nearest normal token, as in PatchCore (Roth et al., CVPR 2022) and MVFA's few-shot branch, needs none.
 """
 
 from __future__ import annotations

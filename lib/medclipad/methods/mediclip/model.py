@@ -72,7 +72,7 @@ class MediCLIP(AnomalyMethod):
         self.to(encoder.device)
 
     def patch_tokens(self, images: Tensor) -> list[Tensor]:
-        """Patch tokens (B, grid², width) of the tapped stages, without class token, of grey slices (B, S, S) in [0, 1]."""
+        """Patch tokens (B, grid², width) of the tapped stages of grey slices (B, S, S) in [0, 1]; no class token."""
         rgb = (as_rgb(images, self.encoder.device) - self.mean) / self.std
         with torch.no_grad():
             taps = self.encoder.taps(rgb, FIRST_STAGE)
