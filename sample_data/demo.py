@@ -115,6 +115,7 @@ def as_result(volume: Volume, anomaly_map: Volume, scores: dict) -> AnomalyResul
         threshold=scores["threshold"],
         slicing=framed.slicing,
         detector=scores["detector"],
+        window=framed.window,
     )
 
 

@@ -124,6 +124,7 @@ def detect(
     for image in images:
         try:
             volume = read_volume(image)
+            _tell(volume)
             with progress_bar(volume.name) as progress:
                 result = loaded.detect(volume, plane=plane, progress=progress)
             files = write_result(out, volume, result, png=png, segmentation=segmentation)
@@ -187,7 +188,12 @@ def models_list(
 
     if not folder.is_dir():
         raise MedCLIPADError(f"{folder} is not a folder.")
-    found = [(file.parent, read_info(file.parent)) for file in sorted(folder.rglob(INFO))]
+    found = []
+    for file in sorted(folder.rglob(INFO)):
+        try:
+            found.append((file.parent, read_info(file.parent)))
+        except MedCLIPADError as error:  # a damaged detector must not hide the others
+            print(f"medclipad: {error}", file=sys.stderr)
     if not found:
         raise MedCLIPADError(f"There is no detector in {folder}: make one with `medclipad fit`.")
     models_table([(path.relative_to(folder), info) for path, info in found])
@@ -208,7 +214,15 @@ def _case(text: str, mask_required: bool = False):
     image, _, mask = text.rpartition(":") if _has_mask(text) else (text, "", "")
     if not mask and mask_required:
         raise MedCLIPADError(f'"{text}" lacks its mask: write IMAGE:MASK.')
-    return (read_volume(image), read_volume(mask)) if mask else read_volume(image)
+    volume = read_volume(image)
+    _tell(volume)
+    return (volume, read_volume(mask)) if mask else volume
+
+
+def _tell(volume) -> None:
+    """Say how a file was understood, where that is not obvious."""
+    for note in volume.notes:
+        print(f"{volume.name}: {note}", file=sys.stderr)
 
 
 def _has_mask(text: str) -> bool:

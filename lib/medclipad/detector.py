@@ -64,6 +64,7 @@ class AnomalyDetector:
             threshold=self.info.calibration.threshold,
             slicing=framed.slicing,
             detector=self.info.name,
+            window=framed.window,
         )
 
     def save(self, path: str | os.PathLike) -> None:

@@ -25,6 +25,7 @@ class FramedVolume:
     Attributes
     ----------
     slicing: the slices; foreground: bool (I, J, K), the body; analysed: numbers of the slices with enough of it.
+    window: (low, high), the values that become black and white.
     """
 
     def __init__(self, volume: Volume, plane: str, intensity: str, size: int) -> None:
@@ -34,13 +35,13 @@ class FramedVolume:
         self.slicing = Slicing(volume, plane)
         self.foreground = foreground_mask(volume, preset)
         self.analysed = np.flatnonzero(slice_foreground(self.foreground, self.slicing) >= MINIMUM_FOREGROUND)
-        self._window = preset.window(volume, self.foreground)
+        self.window = preset.window(volume, self.foreground)
         self._frame = SquareFrame(self.slicing.shape, self.slicing.pixel_spacing, size)
 
     def images(self, numbers: Sequence[int]) -> np.ndarray:
         """Slices float32 (B, size, size) in [0, 1]; what is not body is black, also where 0 is a tissue's value."""
         index = np.asarray(numbers, dtype=int)
-        slices = to_unit(self.slicing.slices(self.volume.array)[index], *self._window)
+        slices = to_unit(self.slicing.slices(self.volume.array)[index], *self.window)
         slices[~self.slicing.slices(self.foreground)[index]] = 0
         return self._frame.apply(slices)
 

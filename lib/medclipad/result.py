@@ -22,6 +22,7 @@ class AnomalyResult:
     threshold: map value that 95 % of normal slices do not reach anywhere.
     slicing: the plane and the order of the slices.
     detector: name of the detector.
+    window: (low, high), the volume's values that the detector saw as black and white, if known.
     """
 
     anomaly_map: Volume
@@ -30,6 +31,7 @@ class AnomalyResult:
     threshold: float
     slicing: Slicing
     detector: str
+    window: tuple[float, float] | None = None
 
     @property
     def plane(self) -> str:

@@ -37,8 +37,8 @@ OPACITY = (0.35, 0.75)  # of the map at the threshold, and at its maximum
 class Picture:
     """What is drawn: a volume, what a detector says of it, the truth (on the same grid) if it is known.
 
-    window: (low, high) of the grey values; by default percentiles of the foreground, which suit MR. For CT, pass the
-    detector's own window.
+    window: (low, high) of the grey values; by default those that the detector saw, else percentiles of
+        the foreground.
     """
 
     volume: Volume
@@ -52,7 +52,7 @@ class Picture:
 
     @cached_property
     def grey(self) -> tuple[float, float]:
-        return self.window or parse_preset("mr").window(self.volume, self.result.foreground)
+        return self.window or self.result.window or parse_preset("mr").window(self.volume, self.result.foreground)
 
     @cached_property
     def lesion_area(self) -> np.ndarray:
