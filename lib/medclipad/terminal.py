@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar(title: str = "") -> Iterator:
-    """A progress callback (phase, done, total, info) that draws one bar a phase on standard error."""
+    """A progress callback (phase, done, total, info) that draws one bar a phase on standard error.
+
+    A phase counts as done when the next one begins, the last when the block ends without an exception.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -31,13 +34,21 @@ def progress_bar(title: str = "") -> Iterator:
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks = {}
 
+        def finish() -> None:
+            for task in bars.tasks:  # the last report of a phase need not have come
+                if not task.finished:
+                    bars.update(task.id, total=task.total or 1, completed=task.total or 1)
+                bars.stop_task(task.id)
+
         def progress(phase: str, done: int, total: int, info: dict) -> None:
             if phase not in tasks:
+                finish()  # of the phases before
                 tasks[phase] = bars.add_task(f"{title} {phase}".strip(), total=total, note="")
             note = f"loss {info['loss']:.3f}" if "loss" in info else info.get("volume", "")
             bars.update(tasks[phase], completed=done, total=total, note=note)
 
         yield progress
+        finish()
 
 
 def metrics_table(figures: Sequence[CaseFigures]) -> None:
