@@ -62,7 +62,9 @@ def demo(out: Path) -> list[CaseFigures]:
         f"Simulated study: {len(normal)} normal volumes to learn from, {len(abnormal)} with simulated lesions. "
         f"MediCLIP, embedded encoder, trained in {seconds:.0f} s. Nothing here says how well it does on patients."
     )
-    write_report(out, reports, title="MedCLIPAD demo", notes=notes)
+    with progress_bar() as progress:
+        progress("report", 0, 1, {})
+        write_report(out, reports, title="MedCLIPAD demo", notes=notes)
     print(f"Maps, report.html and report.json are in {out}/")
     return figures
 
@@ -140,7 +142,9 @@ def server(studies: Path, models: Path) -> Iterator[str]:
     with (models.parent / "server.log").open("wb") as log:
         process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=subprocess.STDOUT)
         try:
-            Client(f"http://127.0.0.1:{port}").wait_ready(seconds=120)
+            with progress_bar() as progress:
+                progress("start server", 0, 1, {})
+                Client(f"http://127.0.0.1:{port}").wait_ready(seconds=120)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.send_signal(signal.SIGINT)

@@ -304,3 +304,22 @@ def test_text_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_json_has_no_nan(tmp_path):
     write_json(tmp_path / "a.json", {"a": float("nan"), "b": float("inf"), "c": 1.5})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": None, "c": 1.5}
+
+
+def test_fit_asks_for_a_place_before_it_trains(study, monkeypatch, capsys):
+    (study / "file").write_text("not a folder")
+    arguments = ["fit", "--normal", str(study / "healthy.nii.gz"), "--out", str(study / "file" / "model")]
+    monkeypatch.setattr(sys, "argv", ["medclipad", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    printed = capsys.readouterr().err
+    assert end.value.code == 1 and "Nothing can be written to" in printed and "train" not in printed
+
+
+def test_a_damaged_detector_does_not_hide_the_others(model, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "detector.json").write_text("{")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "detector.json").write_text((model / "detector.json").read_text())
+    done = medclipad("models", "list", tmp_path)
+    assert done.returncode == 0 and "copy" in done.stdout and "broken" in done.stderr

@@ -150,3 +150,9 @@ def test_mask_on_another_grid():
     shifted[0, 3] += 5
     with pytest.raises(VolumeError):
         select([(volume, Volume(lesion(volume, 3).array, shifted))])
+
+
+def test_background_alone_is_named_as_the_reason():
+    empty = Volume(np.zeros((24, 24, 5), np.float32), np.eye(4), name="empty")
+    with pytest.raises(TrainingError, match="show no body"):
+        select([empty])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -72,6 +73,9 @@ def fit(
 
     if out.exists():
         raise MedCLIPADError(f"{out} exists already: choose another folder for the detector.")
+    home = next(folder for folder in out.absolute().parents if folder.exists())
+    if not home.is_dir() or not os.access(home, os.W_OK):  # better known now than after the training
+        raise MedCLIPADError(f"Nothing can be written to {home}: choose another folder for the detector.")
     options = {} if epochs is None else {"epochs": epochs}
     with progress_bar() as progress:
         detector = fit_detector(

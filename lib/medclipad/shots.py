@@ -70,6 +70,8 @@ def select_shots(
     rng = np.random.default_rng(seed)
     normal_shots, spare = _spread(healthy, n, rng)
     abnormal_shots, _ = _spread(diseased, n, rng)
+    if not any(len(one.analysed) for one in framed):
+        raise TrainingError("The volumes show no body, only background: check the files and the intensity preset.")
     if not normal_shots:
         raise TrainingError("No slice without lesion is left to learn from: give a normal volume, or check the masks.")
     held_out = bool(spare)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +36,8 @@ class TextTower(ABC):
 class ImageEncoder(nn.Module, ABC):
     """A frozen image encoder that runs in four stages, each of which can be tapped and changed.
 
+    Its state between two stages is one tensor, batch first.
+
     A method calls `stem`, then `stage` for level 0 to 3; between two stages it may read the `tokens` of the state and
     put changed ones back with `with_tokens` (MVFA's residual adapters do).
 
@@ -63,19 +64,19 @@ class ImageEncoder(nn.Module, ABC):
     text: TextTower | None
 
     @abstractmethod
-    def stem(self, images: Tensor) -> Any:
+    def stem(self, images: Tensor) -> Tensor:
         """State before the first stage, of RGB images (B, 3, image_size, image_size)."""
 
     @abstractmethod
-    def stage(self, state: Any, level: int) -> Any:
+    def stage(self, state: Tensor, level: int) -> Tensor:
         """State after stage `level` (0 to 3) of the state after the stage before."""
 
     @abstractmethod
-    def tokens(self, state: Any) -> Tensor:
+    def tokens(self, state: Tensor) -> Tensor:
         """Tokens (B, n_prefix + grid², width) of a state after a stage."""
 
     @abstractmethod
-    def with_tokens(self, state: Any, tokens: Tensor) -> Any:
+    def with_tokens(self, state: Tensor, tokens: Tensor) -> Tensor:
         """The state with its tokens replaced."""
 
     def freeze(self) -> ImageEncoder:
