@@ -1,7 +1,7 @@
 """A memory of normal tokens beside the text map, for encoders whose tokens no text tower gave a meaning.
 
 Not part of MediCLIP's paper. The head that MediCLIP learns from synthetic anomalies stands on CLIP's alignment of
-images and words; on the embedded encoder it recognises pasted patches, but lesions poorly (see benchmarks). The
+images and words; on the embedded encoder it recognises pasted patches, but lesions poorly (try memory_share=0). The
 distance to the nearest normal token, as in PatchCore (Roth et al., CVPR 2022) and MVFA's few-shot branch, needs none.
 """
 
