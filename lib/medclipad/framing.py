@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.ndimage import find_objects, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 from medclipad.volume import (
     MINIMUM_FOREGROUND,
@@ -17,6 +17,12 @@ from medclipad.volume import (
     slice_foreground,
     to_unit,
 )
+
+_TRUNCATE = 3.0  # standard deviations of the Gaussian that smooths maps
+SLAB = 1 << 24  # voxels smoothed together, if the Gaussian does not reach further
+_VOXEL_BYTES = 4 + 1 + 2  # of each voxel: map, body, mask at the threshold
+_SLAB_BYTES = 24  # of each voxel that is being smoothed
+_BATCH_BYTES = 20  # of each pixel of a batch of slices
 
 
 class FramedVolume:
@@ -59,20 +65,52 @@ class FramedVolume:
 def smooth(anomaly_map: np.ndarray, framed: FramedVolume, sigma: float) -> None:
     """Smooth a map (I, J, K) in place with a Gaussian of `sigma` mm, among the voxels of body in analysed slices only.
 
-    A normalised convolution: what lies outside neither adds to the map nor dilutes it.
+    A normalised convolution: what lies outside neither adds to the map nor dilutes it. Done in slabs along the first
+    axis, each with as much beside it as the Gaussian reaches, so that the volume is never copied as a whole.
     """
-    weight = np.zeros(anomaly_map.shape, dtype=np.float32)
-    framed.slicing.slices(weight)[framed.analysed] = framed.slicing.slices(framed.foreground)[framed.analysed]
-    inside = weight > 0
-    if not inside.any():
+    axis = framed.slicing.axis
+    seen = np.zeros(framed.foreground.shape[axis], dtype=bool)
+    seen[[framed.slicing.index(n) for n in framed.analysed]] = True
+    box = _box(framed.foreground)  # nothing happens outside the body
+    if box is None:
         return
-    box = find_objects(inside.astype(np.uint8))[0]  # nothing happens outside the body's box
+    part, body, seen = anomaly_map[box], framed.foreground[box], seen[box[axis]]
+    seen = seen.reshape([-1 if a == axis else 1 for a in range(3)])
     widths = [sigma / spacing for spacing in framed.volume.spacing]
-    part, share = anomaly_map[box], weight[box]
-    spread = gaussian_filter(share, widths, mode="constant", truncate=3)
-    part[:] = np.divide(
-        gaussian_filter(part, widths, mode="constant", truncate=3), spread, where=share > 0, out=part * 0
-    )
+    reach, step = _slabs(widths[0], part[0].size)
+    before = part[:0]
+    for start in range(0, len(part), step):
+        first, last, end = max(0, start - reach), start + step, start + step + reach
+        share = (body[first:end] & (seen[first:end] if axis == 0 else seen)).astype(np.float32)
+        values = np.concatenate([before, part[start:end]])  # `before`: not smoothed yet
+        before = values[max(0, step - reach + start - first) : last - first].copy()
+        inside = share > 0
+        smoothed = gaussian_filter(values, widths, mode="constant", truncate=_TRUNCATE)
+        spread = gaussian_filter(share, widths, mode="constant", truncate=_TRUNCATE)
+        smoothed = np.divide(smoothed, spread, where=inside, out=np.zeros_like(smoothed))
+        part[start:last] = smoothed[start - first : last - first]
+
+
+def _slabs(width: float, row: int) -> tuple[int, int]:
+    """(reach of a Gaussian of `width` rows, rows smoothed together), where a row holds `row` voxels."""
+    reach = int(_TRUNCATE * width + 0.5)
+    return reach, max(2 * reach, SLAB // row, 1)
+
+
+def detection_memory(volume: Volume, plane: str, smoothing: float, batch: int) -> int:
+    """Bytes that a detection takes at its peak beside the volume and the encoder, from the grid alone."""
+    rows, row = volume.shape[0], volume.shape[1] * volume.shape[2]
+    reach, step = _slabs(smoothing / volume.spacing[0], row)
+    slab = min(rows, step + 2 * reach) * row * _SLAB_BYTES if smoothing else 0
+    slicing = Slicing(volume, plane)
+    slices = min(batch, len(slicing)) * slicing.shape[0] * slicing.shape[1] * _BATCH_BYTES
+    return volume.array.size * _VOXEL_BYTES + max(slab, slices)
+
+
+def _box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """The smallest box around what is True in (I, J, K), None if nothing is."""
+    places = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return tuple(slice(at[0], at[-1] + 1) for at in places) if len(places[0]) else None
 
 
 def batches(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

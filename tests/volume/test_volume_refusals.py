@@ -19,7 +19,7 @@ def test_missing_empty_and_unknown_files(tmp_path):
     for name, why in {
         "empty.nii.gz": "the file is empty",
         "empty.nrrd": "the file is empty",
-        "notes.txt": "not a known kind of volume; pass .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, a DICOM file or a fold",
+        "notes.txt": "not a known kind of volume; pass .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .png",
         "scan.img": "Analyze files do not say which side is left",
         "scan.hdr": "Analyze files do not say which side is left",
     }.items():

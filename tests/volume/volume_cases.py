@@ -132,7 +132,7 @@ def fault(source: Any, **options: Any) -> str:
     assert "\n" not in text
     assert text.endswith(".")
     assert len(text.split(";")[-1]) > 10
-    if isinstance(source, Path) and not source.is_dir():
+    if isinstance(source, Path) and not source.is_dir() and source.name != "DICOMDIR":
         assert source.name in text
     return text
 

@@ -7,9 +7,11 @@ back. Whatever could end in a plausible picture in the wrong place is a `VolumeE
 
 from __future__ import annotations
 
+from .dicom_series import SeriesInfo, list_series
 from .foreground import MINIMUM_FOREGROUND, foreground_mask, slice_foreground
 from .frame import SquareFrame
 from .intensity import IntensityPreset, parse_preset, resolve_preset, to_unit
+from .labels import label_note, require_mask
 from .read import case_name, read_volume
 from .slicing import PLANES, Slicing
 from .volume import Volume, require_same_grid
@@ -19,13 +21,17 @@ __all__ = [
     "MINIMUM_FOREGROUND",
     "PLANES",
     "IntensityPreset",
+    "SeriesInfo",
     "Slicing",
     "SquareFrame",
     "Volume",
     "case_name",
     "foreground_mask",
+    "label_note",
+    "list_series",
     "parse_preset",
     "read_volume",
+    "require_mask",
     "require_same_grid",
     "resolve_preset",
     "slice_foreground",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,18 @@ def damage_named(path: Path) -> Iterator[None]:
         raise VolumeError(
             f"{path.name}: the file is damaged or not what its name says ({reason(error)}); export it again."
         ) from error
+
+
+class BoundedFile(io.BufferedReader):
+    """A file to read from that, asked for more than it holds, allocates no more than it holds."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(str(path)))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def reason(error: Exception) -> str:

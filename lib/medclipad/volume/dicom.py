@@ -1,139 +1,106 @@
-"""DICOM: which files are one series, and the series as a volume."""
+"""DICOM: a series as a volume."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from pydicom.dataset import Dataset
 
 from medclipad.errors import VolumeError
 
-from .damage import damage_named
-from .dicom_frames import HEADER_TAGS, Frame, frames_of
+from .dicom_files import ARCHIVE, dicom_files
+from .dicom_frames import Frame
 from .dicom_grid import grid_of, one_frame_per_place, require_alike
 from .dicom_pixels import stored_values
+from .dicom_series import headers_of, one_series, placed_frames
+from .memory import in_words, require_memory
+from .tilt import is_tilted, tilt_degrees, upright
 from .volume import Volume
 
-_LISTED = 12  # series named in an error
 _KEPT = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SeriesDescription")
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file starts as DICOM does: with its preamble or, in old files, with a tag of the first groups."""
-    with path.open("rb") as stream:
-        start = stream.read(132)
-    old = start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00"
-    return len(start) == 132 and (old or start[128:] == b"DICM")
-
-
-def read_dicom(source: Path | Sequence[Path], *, series: str | None = None, component: int | None = None) -> Volume:
-    """A DICOM series, from a folder (searched with its subfolders) or a list of files, as a volume.
+def read_dicom(
+    source: Path | Sequence[Path], *, series: str | None = None, component: int | None = None, tilt: str = "refuse"
+) -> Volume:
+    """A DICOM series, from a folder (searched with its subfolders), zip, DICOMDIR or list of files, as a volume.
 
     Slices are sorted by their position along the slice normal, never by name or number; multi-frame files count as
     their frames. Values are the stored ones, rescaled slice by slice where the header says so (float32, or the stored
     type where it does not); MONOCHROME1 and padding are matters of display and change no value. In a folder, what is
-    not a DICOM image is ignored; localisers are left out with a note.
+    not a DICOM image is ignored; localisers, images derived from others and objects made from images are left out
+    with a note. With `tilt="resample"` a gantry tilt is resampled to upright slices, else it is refused.
 
     `component` chooses between several images at each place (time points, echoes, b-values), `series` between series.
 
     Raises VolumeError, naming the remedy, for several series, mixed sizes or orientations, several images at one place,
     gantry tilt, missing or unevenly spaced slices, colour, and pixels that cannot be decoded.
     """
-    folder = isinstance(source, Path)
-    files = sorted(p for p in source.rglob("*") if p.is_file()) if folder else list(dict.fromkeys(source))
-    if not files and not folder:
-        raise VolumeError("the list of DICOM files is empty; pass at least one file.")
-    single = not folder and len(files) == 1
-    name = files[0].name if single else (source if folder else files[0].parent).resolve().name
-    headers = {path: header for path in files if (header := _header(path, must=not folder)) is not None}
-    if not headers:
-        raise VolumeError(f"{name}: it holds no DICOM images; pass a folder or a list of DICOM image files.")
-    headers, notes = _one_series(headers, series, name)
-    frames = [frame for path, header in headers.items() for frame in _frames(path, header)]
+    with dicom_files(source) as (files, chosen):
+        if not files and chosen:
+            raise VolumeError("the list of DICOM files is empty; pass at least one file.")
+        return _read(files, chosen, _name(source, files), series, component, tilt == "resample")
+
+
+def _name(source: Path | Sequence[Path], files: Sequence[Path]) -> str:
+    """What the case is called: the file, or the folder that holds them."""
+    if isinstance(source, Path):
+        return (source.parent if source.name == "DICOMDIR" else source).resolve().name
+    return files[0].name if len(files) == 1 else files[0].parent.resolve().name
+
+
+def _read(
+    files: Sequence[Path], chosen: bool, name: str, series: str | None, component: int | None, tilted: bool
+) -> Volume:
+    headers, notes = one_series(headers_of(files, chosen, name), series, name)
+    frames = [frame for path, header in headers.items() for frame in placed_frames(path, header)]
     require_alike(frames, name)
     frames = one_frame_per_place(frames, component, name)
-    affine, grid_notes = grid_of(frames, name)
+    affine, grid_notes = grid_of(frames, name, tilted)
+    notes += grid_notes
     first = headers[frames[0].path]
     if first.get("PhotometricInterpretation") == "MONOCHROME1":
         notes.append("the images are MONOCHROME1: a viewer shows their low values bright, here the values count")
     identity = {keyword: str(first.get(keyword, "")) for keyword in _KEPT}
     instances = [(str(headers[frame.path].get("SOPInstanceUID", "")), frame.number + 1) for frame in frames]
+    array, padded = _pixels(frames, name)
+    if padded:
+        notes.append(f"{padded / array.size:.1%} of the voxels hold the padding value; they count like any others")
+    if is_tilted(affine, len(frames)):
+        notes.append(
+            f"a gantry tilt of {tilt_degrees(affine):.1f} degrees is resampled to upright slices, linearly; "
+            "the grid is a new one"
+        )
+        array, affine = upright(array, affine)
+        instances = []  # a derived object could not refer to them: they do not lie on this grid
     return Volume(
-        _pixels(frames),
+        array,
         affine,
-        name=name.removesuffix(".dcm") if single else name,
+        name=name.removesuffix(".dcm").removesuffix(ARCHIVE),
         modality=first.get("Modality") or None,
-        metadata={"format": "DICOM", "notes": [*notes, *grid_notes], "dicom": {**identity, "instances": instances}},
+        metadata={"format": "DICOM", "notes": notes, "dicom": {**identity, "instances": instances}},
     )
 
 
-def _header(path: Path, must: bool) -> Dataset | None:
-    """The header of a DICOM image, None for another file; if it `must` be one, VolumeError says that it is not."""
-    if not path.is_file():
-        raise VolumeError(f"{path}: there is no such file; check the list.")
-    with damage_named(path):
-        if is_dicom(path):
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(HEADER_TAGS))
-            list(header)  # pydicom parses a value, and finds its damage, only when it is asked for
-            if header.get("Rows") and header.get("Columns"):
-                return header
-    if must:
-        raise VolumeError(f"{path.name}: not a DICOM image; pass the image files of one series, or their folder.")
-    return None
-
-
-def _frames(path: Path, header: Dataset) -> list[Frame]:
-    with damage_named(path):
-        return frames_of(path, header)
-
-
-def _one_series(headers: dict[Path, Dataset], wanted: str | None, name: str) -> tuple[dict[Path, Dataset], list[str]]:
-    """The headers of the series `wanted`, or of the only one; localisers do not count beside other images."""
-    groups: dict[str, dict[Path, Dataset]] = {}
-    for path, header in headers.items():
-        groups.setdefault(str(header.get("SeriesInstanceUID", "")), {})[path] = header
-    if wanted is not None:
-        if wanted not in groups:
-            raise VolumeError(f"{name}: there is no series {wanted}; choose one of {_listing(groups)}.")
-        return groups[wanted], []
-    kept = {uid: {p: h for p, h in group.items() if not _localiser(h)} for uid, group in groups.items()}
-    kept = {uid: group for uid, group in kept.items() if group} or groups
-    if len(kept) > 1:
-        raise VolumeError(
-            f"{name}: it holds {len(kept)} series, {_listing(kept)}; pass the files of one series, or series=UID."
-        )
-    left_out = len(headers) - sum(map(len, kept.values()))
-    return next(iter(kept.values())), [f"{left_out} localiser images were left out"] if left_out else []
-
-
-def _localiser(header: Dataset) -> bool:
-    return "LOCALIZER" in (header.get("ImageType") or ())
-
-
-def _listing(groups: dict[str, dict[Path, Dataset]]) -> str:
-    texts = []
-    for uid, group in list(groups.items())[:_LISTED]:
-        first = next(iter(group.values()))
-        count = sum(int(header.get("NumberOfFrames") or 1) for header in group.values())
-        texts.append(f"{first.get('SeriesDescription') or first.get('Modality') or 'unnamed'} ({count} slices, {uid})")
-    more = len(groups) - len(texts)
-    return ", ".join(texts) + (f" and {more} more" if more else "")
-
-
-def _pixels(frames: list[Frame]) -> np.ndarray:
-    """(columns, rows, slices), column index fastest, of the frames in their order."""
+def _pixels(frames: list[Frame], name: str) -> tuple[np.ndarray, int]:
+    """(columns, rows, slices), column index fastest, of the frames in their order; how many of them are padding."""
     dtype = np.result_type(*(frame.dtype for frame in frames))
     if any((frame.slope, frame.intercept) != (1, 0) for frame in frames):
         dtype = np.result_type(dtype, np.float32)
-    array = np.empty((len(frames), *frames[0].size), dtype=dtype)
+    shape = (len(frames), *frames[0].size)
+    together = max(Counter(frame.path for frame in frames).values())  # frames of a file: encoded, and decoded
+    slice_bytes = frames[0].size[0] * frames[0].size[1] * dtype.itemsize
+    require_memory((len(frames) + 2 * together) * slice_bytes, name, f"reading {in_words(shape[::-1])}")
+    array, padded = np.empty(shape, dtype=dtype), 0
     path, values = None, array
     for k, frame in enumerate(frames):
         if frame.path != path:
             path, values = frame.path, stored_values(frame)
         array[k] = values[frame.number]
+        if frame.padding is not None:
+            padded += int(np.count_nonzero(values[frame.number] == frame.padding))
         if (frame.slope, frame.intercept) != (1, 0):
             array[k] = array[k] * frame.slope + frame.intercept
-    return array.transpose(2, 1, 0)
+    return array.transpose(2, 1, 0), padded

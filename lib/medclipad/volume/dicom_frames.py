@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import ParametricMapStorage
 
 from medclipad.errors import VolumeError
 
@@ -15,7 +16,7 @@ from medclipad.errors import VolumeError
 VARYING_TAGS = (
     "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoTime", "EffectiveEchoTime", "InversionTime",
     "DiffusionBValue", "TriggerTime", "ComplexImageComponent", "ImageType", "FrameType", "AcquisitionNumber",
-    "AcquisitionTime", "ContentTime",
+    "AcquisitionTime", "ContentTime", "ReferencedSegmentNumber",
 )  # fmt: skip
 
 HEADER_TAGS = (
@@ -23,7 +24,7 @@ HEADER_TAGS = (
     "FrameOfReferenceUID", "SeriesDescription", "Modality", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "PixelRepresentation", "PixelSpacing", "ImagePositionPatient",
     "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept",
-    "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "ModalityLUTSequence", "PixelPaddingValue", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 
 _EXPORT = "export the original axial, coronal or sagittal images"
@@ -43,6 +44,7 @@ class Frame:
     slope: float = 1.0
     intercept: float = 0.0
     thickness: float | None = None
+    padding: int | None = None  # stored value of pixels outside the picture
     labels: dict[str, str] = field(default_factory=dict)  # its VARYING_TAGS
 
     @property
@@ -102,7 +104,6 @@ def _frame(path: Path, number: int, header: Dataset, items: list[Dataset]) -> Fr
     if not np.isfinite(slope * intercept) or slope == 0:
         raise VolumeError(f"{path.name}: its rescale slope {slope} makes no values; export the series again.")
     thickness = float(find("SpacingBetweenSlices", "SliceThickness") or 0)
-    bytes_each = max(1, int(header.get("BitsAllocated") or 16) // 8)
     return Frame(
         path=path,
         number=number,
@@ -110,9 +111,18 @@ def _frame(path: Path, number: int, header: Dataset, items: list[Dataset]) -> Fr
         orientation=orientation,
         spacing=(between_rows, between_columns),
         size=(int(header.Rows), int(header.Columns)),
-        dtype=np.dtype(f"{'i' if header.get('PixelRepresentation') else 'u'}{bytes_each}"),
+        dtype=_dtype(header),
         slope=slope,
         intercept=intercept,
         thickness=thickness if 0 < thickness < np.inf else None,
+        padding=header.get("PixelPaddingValue"),
         labels={keyword: str(value) for keyword in VARYING_TAGS if (value := find(keyword)) is not None},
     )
+
+
+def _dtype(header: Dataset) -> np.dtype:
+    """Type of the stored values; a parametric map of more than 16 bits holds floating-point numbers."""
+    size = max(1, int(header.get("BitsAllocated") or 16) // 8)
+    if header.get("SOPClassUID") == ParametricMapStorage and size > 2:
+        return np.dtype(f"f{size}")
+    return np.dtype(f"{'i' if header.get('PixelRepresentation') else 'u'}{size}")

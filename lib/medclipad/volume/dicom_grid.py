@@ -69,14 +69,15 @@ def one_frame_per_place(frames: list[Frame], component: int | None, name: str) -
     return [frame for place in places for frame in place if frame.labels[tag] == values[chosen]]
 
 
-def grid_of(frames: list[Frame], name: str) -> tuple[np.ndarray, list[str]]:
+def grid_of(frames: list[Frame], name: str, tilted: bool = False) -> tuple[np.ndarray, list[str]]:
     """The RAS+ affine of (column, row, slice) of alike frames, sorted and one a place, with notes for the user.
 
-    Raises VolumeError for gantry tilt and for missing or unevenly spaced slices.
+    With `tilted` a gantry tilt is let pass: the affine's third axis then is slanted. Raises VolumeError for gantry tilt
+    otherwise, and for missing, unevenly spaced or irregularly shifted slices.
     """
     first, last, notes = frames[0], frames[-1], []
     if len(frames) > 1:
-        _require_upright(np.array([frame.position for frame in frames]), first.normal, name)
+        _require_upright(np.array([frame.position for frame in frames]), first.normal, name, tilted)
         _require_even(frames, name)
         step = (last.position - first.position) / (len(frames) - 1)
     else:
@@ -92,16 +93,24 @@ def grid_of(frames: list[Frame], name: str) -> tuple[np.ndarray, list[str]]:
     return LPS_TO_RAS @ affine + 0.0, notes
 
 
-def _require_upright(positions: np.ndarray, normal: np.ndarray, name: str) -> None:
-    """Slices must lie straight above each other; a gantry tilt shifts each one sideways."""
+def _require_upright(positions: np.ndarray, normal: np.ndarray, name: str, tilted: bool) -> None:
+    """Slices must lie straight above each other; a gantry tilt shifts each sideways, by the same part of its height."""
     offsets = positions - positions[0]
     height = offsets @ normal
     sideways = np.linalg.norm(offsets - np.outer(height, normal), axis=1)
-    if sideways.max() > OFF_GRID + 1e-3 * height[-1]:
+    if sideways.max() <= OFF_GRID + 1e-3 * height[-1]:
+        return
+    slanted = height[:, None] / height[-1] * offsets[-1]
+    if np.linalg.norm(offsets - slanted, axis=1).max() > OFF_GRID + 1e-3 * height[-1]:
+        raise VolumeError(
+            f"{name}: its slices are shifted sideways by up to {sideways.max():.3g} mm, not as by a gantry tilt; "
+            "pass a list of the files of one straight stack."
+        )
+    if not tilted:
         degrees = np.degrees(np.arctan2(sideways[-1], height[-1]))
         raise VolumeError(
             f"{name}: its slices are shifted sideways as by a gantry tilt of {degrees:.1f} degrees; "
-            "resample it to upright slices first, for example with dcm2niix or Slicer's DICOM module."
+            "let it be resampled to upright slices (tilt=\"resample\", --untilt), or use another series."
         )
 
 

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import SimpleITK
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_fragments
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.encaps import generate_frames
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSTransferSyntaxes,
+)
 
 from medclipad.errors import VolumeError
 
-from .damage import reason
+from .damage import BoundedFile, reason
 from .dicom_frames import Frame
+
+_BY_GDCM = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
+"""Encodings for which pydicom has no decoder under a permissive licence."""
+
+_HTJ2K = "1.2.840.10008.1.2.4.20"
+_MAX_TILES = 65_535
 
 # With these GDCM would rescale the values on its own, and invert MONOCHROME1.
 _GDCM_HEEDS = (
@@ -26,18 +42,24 @@ _GDCM_HEEDS = (
 def stored_values(frame: Frame) -> np.ndarray:
     """(frames, rows, columns) of all frames in the frame's file, of type `frame.dtype`, before rescaling.
 
-    Uncompressed pixels are taken by pydicom, compressed ones decoded by GDCM, or by pydicom's decoders where GDCM has
-    none. Raises VolumeError, naming the encoding, where neither can.
+    Classic JPEG is decoded by GDCM, all else by pydicom and its plugins: RLE, JPEG-LS (pyjpegls), JPEG 2000 and
+    HTJ2K (pylibjpeg-openjpeg). Raises VolumeError, naming the encoding, for what none of them can decode.
     """
     encoding = "unknown encoding"
     try:
-        dataset = pydicom.dcmread(frame.path, force=True)
+        with BoundedFile(frame.path) as stream:
+            dataset = pydicom.dcmread(stream, force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:  # old files without a header of their own
             implicit, _ = dataset.original_encoding
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         syntax = dataset.file_meta.TransferSyntaxUID
         encoding = syntax.name
-        values = _decoded_by_gdcm(dataset) if syntax.is_encapsulated else dataset.pixel_array
+        if syntax in JPEG2000TransferSyntaxes or syntax.startswith(_HTJ2K):
+            _check_codestreams(dataset, _jpeg_2000_size)
+            dataset.pixel_array_options(decoding_plugin="pylibjpeg")
+        elif syntax in JPEGLSTransferSyntaxes:
+            _check_codestreams(dataset, _jpeg_ls_size)
+        values = _decoded_by_gdcm(dataset) if syntax in _BY_GDCM else dataset.pixel_array
         return values.reshape(-1, *frame.size).astype(frame.dtype, casting="safe", copy=False)
     except Exception as error:  # whatever a decoder raises over damaged or unknown pixels
         raise VolumeError(
@@ -46,9 +68,47 @@ def stored_values(frame: Frame) -> np.ndarray:
         ) from error
 
 
+def _check_codestreams(dataset: Dataset, size_of: Callable[[bytes], tuple[int, int, int]]) -> None:
+    """Raise ValueError unless every codestream has the image's size: decoders allocate, and work, as they are told."""
+    for frame in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
+        size = size_of(frame)
+        if size != (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel):
+            raise ValueError(f"a codestream of {' x '.join(map(str, size))} values, which is not the image's size")
+
+
+def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
+    """(rows, columns, components) from a codestream's SIZ segment (ISO 15444-1, A.5.1)."""
+    start = frame.find(b"\xff\x4f\xff\x51")
+    if start < 0 or len(frame) < start + 42:
+        raise ValueError("no JPEG 2000 codestream")
+    right, bottom, left, top, width, height = np.frombuffer(frame, ">u4", count=6, offset=start + 8).tolist()
+    if 0 in (width, height) or -(-right // width) * -(-bottom // height) > _MAX_TILES:
+        raise ValueError(f"a codestream in tiles of {height} x {width} values")
+    return bottom - top, right - left, int.from_bytes(frame[start + 40 : start + 42], "big")
+
+
+def _jpeg_ls_size(frame: bytes) -> tuple[int, int, int]:
+    """(rows, columns, components) from the frame header (ISO 14495-1, C.2.2), which DICOM's streams must have."""
+    start = frame.find(b"\xff\xf7")
+    if start < 0 or not frame.rstrip(b"\0").endswith(b"\xff\xd9"):  # CharLS searches for its end for seconds
+        raise ValueError("no whole JPEG-LS codestream")
+    rows, columns = np.frombuffer(frame, ">u2", count=2, offset=start + 5).tolist()
+    return rows, columns, frame[start + 9]
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
+    """(rows, columns, components) from the frame header (ISO 10918-1, B.2.2)."""
+    place = 2
+    while frame[place : place + 1] == b"\xff" and len(frame) >= place + 10:
+        if frame[place + 1] in (0xC0, 0xC1, 0xC3):
+            rows, columns = np.frombuffer(frame, ">u2", count=2, offset=place + 5).tolist()
+            return rows, columns, frame[place + 9]
+        place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+    raise ValueError("no JPEG codestream")
+
+
 def _decoded_by_gdcm(dataset: Dataset) -> np.ndarray:
-    for _ in generate_fragments(dataset.PixelData):  # raises where they are damaged; GDCM may read on for seconds
-        pass
+    _check_codestreams(dataset, _jpeg_size)
     plain = Dataset()
     plain.update({element.tag: element for element in dataset if element.keyword not in _GDCM_HEEDS})
     plain.PhotometricInterpretation = "MONOCHROME2"
@@ -56,7 +116,4 @@ def _decoded_by_gdcm(dataset: Dataset) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "pixels.dcm")
         plain.save_as(path, enforce_file_format=True)
-        try:
-            return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path, imageIO="GDCMImageIO"))
-        except RuntimeError:
-            return dataset.pixel_array
+        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path, imageIO="GDCMImageIO"))

@@ -6,7 +6,8 @@ import numpy as np
 from scipy.ndimage import binary_fill_holes
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
-from .intensity import IntensityPreset, finite_values, sample
+from .blocks import blocks, finite_range, finite_sample
+from .intensity import IntensityPreset
 from .slicing import Slicing
 from .volume import Volume
 
@@ -29,16 +30,16 @@ def foreground_mask(volume: Volume, preset: IntensityPreset) -> np.ndarray:
     foreground at all.
     """
     array = volume.array
-    values = finite_values(array)
-    if values.size == 0 or values.min() == values.max():
-        return np.zeros(volume.shape, dtype=bool)
-    if preset.kind == "ct":
-        mask = array > AIR_LIMIT
-    elif (background := _background_value(values)) is not None:
-        mask = array != background
-    else:
-        mask = array > _air_threshold(sample(values, _SAMPLE))
-    mask &= np.isfinite(array)
+    ends = finite_range(array)
+    mask = np.zeros_like(array, dtype=bool, subok=False)
+    if ends is None or ends[0] == ends[1]:
+        return mask
+    some = None if preset.kind == "ct" else finite_sample(array, _SAMPLE)
+    background = None if some is None else _background_value(some)
+    limit = AIR_LIMIT if some is None else _air_threshold(some) if background is None else None
+    for values, body in blocks(array, mask):
+        body[:] = values != background if limit is None else values > limit
+        body &= np.isfinite(values)
     for axial_slice in Slicing(volume, "axial").slices(mask):
         axial_slice[:] = binary_fill_holes(axial_slice)
     return mask
@@ -49,13 +50,12 @@ def slice_foreground(mask: np.ndarray, slicing: Slicing) -> np.ndarray:
     return slicing.slices(mask).mean(axis=(1, 2), dtype=np.float64)
 
 
-def _background_value(values: np.ndarray) -> float | None:
+def _background_value(some: np.ndarray) -> float | None:
     """The value that was set as background, or None if the background is air with noise.
 
     A set value stands out like a spike: it fills more than 5 % of the voxels and at least twice as many as the values
     close to it together, which tells it from the most frequent grey of noisy air in 8-bit images.
     """
-    some = sample(values, _SAMPLE)
     candidates, counts = np.unique(some, return_counts=True)
     spike = candidates[counts.argmax()]
     filled = counts.max() / some.size

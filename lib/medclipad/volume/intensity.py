@@ -9,6 +9,7 @@ import numpy as np
 
 from medclipad.errors import VolumeError
 
+from .blocks import finite_range, finite_sample
 from .volume import Volume
 
 CT_WINDOWS = {"brain": (40.0, 80.0), "lung": (-600.0, 1500.0), "abdomen": (50.0, 400.0), "bone": (400.0, 1800.0)}
@@ -44,14 +45,11 @@ class IntensityPreset:
             return self.level - self.width / 2, self.level + self.width / 2
         if self.kind == "auto":
             raise VolumeError("the intensity preset 'auto' has no window of its own; resolve it for a volume first.")
-        finite = finite_values(volume.array)
-        if finite.size == 0:
-            return 0.0, 1.0
-        low, high = float(finite.min()), float(finite.max())
+        low, high = finite_range(volume.array) or (0.0, 1.0)
         if self.kind == "mr":
-            inside = finite_values(volume.array.T[foreground.T])  # in memory order: files have i fastest
+            inside = finite_sample(volume.array, _PERCENTILE_SAMPLE, foreground)
             if inside.size:
-                bottom, top = (float(p) for p in np.percentile(sample(inside, _PERCENTILE_SAMPLE), MR_PERCENTILES))
+                bottom, top = (float(p) for p in np.percentile(inside, MR_PERCENTILES))
                 # A foreground of one value (a binary image) keeps the volume's minimum as its black.
                 low, high = (bottom, top) if bottom < top else (low, top)
         return (low, high) if low < high else (low, low + max(1.0, abs(low)))
@@ -102,26 +100,14 @@ def to_unit(array: np.ndarray, low: float, high: float) -> np.ndarray:
     return values.astype(np.float32, copy=False)
 
 
-def finite_values(array: np.ndarray) -> np.ndarray:
-    """(n,) the values that are neither NaN nor infinite, in memory order; a view where the type has none of these."""
-    flat = array.ravel(order="K")
-    return flat if array.dtype.kind in "bui" else flat[np.isfinite(flat)]
-
-
-def sample(values: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of the (n,) values, as float64, the same ones at each call: enough for a histogram, and fast."""
-    if values.size > most:
-        values = values[np.random.default_rng(0).integers(values.size, size=most)]
-    return values.astype(np.float64)
-
-
 def _in_hounsfield_units(volume: Volume) -> bool:
     if volume.modality not in (None, "CT"):
         return False
-    finite = finite_values(volume.array)
-    if finite.size == 0:
+    ends = finite_range(volume.array)
+    if ends is None:
         return False
+    low, high = ends
     if volume.modality == "CT":
-        return bool(finite.min() < -200)
+        return low < -200
     # No modality given: air at -1000 (some scanners pad below it) and something denser than water.
-    return bool(-4096 <= finite.min() <= -900 and 0 < finite.max() <= 70000)
+    return -4096 <= low <= -900 and 0 < high <= 70000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from medclipad.errors import VolumeError
 from .component import one_component
 from .damage import damage_named, require_enough_bytes
 from .itk_checks import check_compressed, check_header
+from .memory import in_words, require_memory
 from .volume import LPS_TO_RAS, Volume, check_affine
 
 READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
@@ -26,8 +28,12 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
     with damage_named(path):
         notes = check_header(path)
         reader.ReadImageInformation()
+        shape = (*reader.GetSize(), reader.GetNumberOfComponents())
+        wanted = np.prod(shape, dtype=float) * _bytes_each(reader)
         if suffix in (".nrrd", ".mha"):
-            require_enough_bytes(path, np.prod(reader.GetSize(), dtype=float) * reader.GetNumberOfComponents())
+            require_enough_bytes(path, wanted)
+        # Twice: ITK's image and our copy of it, or while ITK reads the compressed voxels and the image.
+        require_memory(2 * wanted, path.name, f"reading {in_words(reader.GetSize())}")
         image = reader.Execute()
         components = image.GetNumberOfComponentsPerPixel()
         check_compressed(path, image.GetNumberOfPixels() * components * image.GetSizeOfPixelComponent())
@@ -54,8 +60,9 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
         notes.append(
             "the file does not say how it lies in the patient; its axes are taken as left, posterior, superior"
         )
+    chosen = one_component(array, component, path.name)
     return Volume(
-        one_component(array, component, path.name),
+        chosen if chosen.size == array.size else chosen.copy(order="K"),
         LPS_TO_RAS @ lps + 0.0,  # no negative zeros
         name=name,
         modality=_modality(keys.get("modality") or keys.get("Modality", "")),
@@ -72,6 +79,13 @@ def itk_image(array: np.ndarray, affine: np.ndarray) -> SimpleITK.Image:
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
     image.SetOrigin(lps[:3, 3].tolist())
     return image
+
+
+def _bytes_each(reader: SimpleITK.ImageFileReader) -> int:
+    """Bytes of one component of a voxel, from a text such as "vector of 16-bit signed integer"."""
+    text = SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())
+    bits = re.search(r"(\d+)-bit", text)
+    return (int(bits[1]) if bits else 64) // 8 * (2 if "complex" in text else 1)
 
 
 def _modality(text: str) -> str | None:

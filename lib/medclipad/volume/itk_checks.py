@@ -8,7 +8,16 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from medclipad.errors import VolumeError
+
 _HEADER = 1 << 20  # no header is longer
+_PIECE = 1 << 22  # bytes inflated at a time
+_REAL = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_VECTOR = rf"(?:\(\s*{_REAL}(?:\s*,\s*{_REAL})*\s*\)|none)"
+_NRRD_FORMS = {  # teem reads on in the next line where a number ends too early
+    "dimension": r"\d+", "sizes": r"\d+(?:\s+\d+)*", "spacings": rf"(?:{_REAL}|nan)(?:\s+(?:{_REAL}|nan))*",
+    "spacedirections": rf"{_VECTOR}(?:\s+{_VECTOR})*", "spaceorigin": _VECTOR,
+}  # fmt: skip
 _META_NUMBERS = {
     "offset", "position", "origin", "elementspacing", "elementsize", "transformmatrix", "rotation", "orientation",
     "dimsize", "compresseddatasize",
@@ -30,6 +39,9 @@ def check_header(path: Path) -> list[str]:
         fields = _fields(header[: _nrrd_end(header)], rb":")
         units = re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))
         notes = []
+        for key, form in _NRRD_FORMS.items():
+            if key in fields and not re.fullmatch(form, fields[key], re.IGNORECASE):
+                raise ValueError(f"its {key} is {fields[key][:60]}, which is not what belongs there")
         if "space" in fields:
             defaults = {"space directions": "1 mm along the axes of its space", "space origin": "0"}
             missing = [key for key in defaults if key.replace(" ", "") not in fields]
@@ -45,16 +57,31 @@ def check_header(path: Path) -> list[str]:
                 f"its header gives {fields.get('ndims', '')[:20] or 'nothing'} as its number of dimensions"
             )
     others = [unit for unit in units if unit.lower() not in ("mm", "millimeter", "millimetre", "?", "")]
+    _require_beside(path, header)
     if others:
         raise ValueError(f"its spacing is in units of {others[0][:20]}, not millimetres")
     return notes
 
 
 def _number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    # Not float(): Python takes 0.9_1 for a number, ITK stops at the underscore and leaves the rest of the row at 0.
+    return re.fullmatch(_REAL, text) is not None and math.isfinite(float(text))
+
+
+def _require_beside(path: Path, header: bytes) -> None:
+    """Detached voxels must lie in the header's folder or below: a header may come from anybody."""
+    field = re.search(rb"^[ \t]*(?:data ?file[ \t]*:|ElementDataFile[ \t]*=)(.*)$", header, re.M | re.I)
+    if field is None:
+        return
+    names = [field[1].decode(errors="replace").strip(' \t\r"')]
+    if names[0].upper().startswith("LIST"):
+        names = header[field.end() :].decode(errors="replace").split("\n")
+    for name in names:
+        if re.match(r"\s*([\\/]|[A-Za-z]:)", name) or ".." in re.split(r"[\\/\s]", name):
+            raise VolumeError(
+                f"{path.name}: its voxels are said to lie in {name.strip()[:80]}, outside of its folder; put both "
+                "files into one folder and correct the header."
+            )
 
 
 def check_compressed(path: Path, wanted: int) -> None:
@@ -72,8 +99,10 @@ def check_compressed(path: Path, wanted: int) -> None:
     with (path.parent / stream.name if stream.name else path).open("rb") as file:
         file.seek(stream.offset)
         while not inflater.eof and (chunk := file.read(int(min(left, 1 << 20)))):
-            inflated += len(inflater.decompress(chunk))
             left -= len(chunk)
+            while chunk and not inflater.eof and inflated <= wanted:
+                inflated += len(inflater.decompress(chunk, _PIECE))
+                chunk = inflater.unconsumed_tail
     if not inflater.eof or inflated != wanted:
         raise EOFError(f"its compressed voxels are {inflated} bytes instead of {wanted}")
 

@@ -12,6 +12,7 @@ from medclipad.errors import VolumeError
 
 from .component import one_component
 from .damage import damage_named, require_enough_bytes
+from .memory import in_words, require_memory
 from .volume import Volume, check_affine, furthest_apart
 
 _GEOMETRY = (
@@ -31,6 +32,7 @@ def read_nifti(path: Path, component: int | None, name: str) -> Volume:
         image = kind.from_file_map(kind.make_file_map({"image": stream}), mmap=False)
         header, data, affine = image.header, image.dataobj, image.affine
         require_enough_bytes(path, np.prod(data.shape, dtype=float) * data.dtype.itemsize, data.offset, packed)
+        require_memory(_needed(data), path.name, f"reading {in_words(data.shape)}")
         raw, slope, intercept = data.get_unscaled(), float(data.slope), float(data.inter)
         while stream.read(1 << 20):  # only at the end does gzip compare its checksum
             pass
@@ -44,9 +46,13 @@ def read_nifti(path: Path, component: int | None, name: str) -> Volume:
         raw = np.stack([raw[field] for field in raw.dtype.fields], axis=-1)
     array = one_component(raw, component, path.name)
     native = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
-    array = np.asfortranarray(array, dtype=native)
-    if (slope, intercept) != (1, 0):
-        array = array.astype(np.result_type(array.dtype, np.float32), copy=False) * slope + intercept
+    scaled = (slope, intercept) != (1, 0)
+    wanted = np.result_type(native, np.float32) if scaled else native
+    # A copy also where one of many time points was chosen, so that the others are not kept.
+    array = np.array(array, dtype=wanted, order="F", copy=None if array.nbytes == raw.nbytes else True)
+    if scaled:
+        array *= slope
+        array += intercept
     metadata = {"format": "NIfTI", "nifti": {"version": version, **geometry}, "notes": notes}
     return Volume(array, affine, name=name, metadata=metadata)
 
@@ -55,13 +61,16 @@ def nifti_image(array: np.ndarray, volume: Volume) -> nib.Nifti1Image:
     """`array` on the grid of `volume`, which keeps the very header fields of the NIfTI file that it came from.
 
     So every program shows a map where it shows its source, whichever of sform and qform it heeds. Other affines go into
-    the sform and, unless they are sheared, the qform.
+    the sform and, unless they are sheared, the qform. NIfTI-2, which ITK does not read, is written only where NIfTI-1
+    cannot hold the size, or not the very affine of a NIfTI-2 file.
     """
     source = dict(volume.metadata.get("nifti", {}))
-    wide = source.pop("version", 1) == 2 or max(volume.shape) > np.iinfo(np.int16).max
+    version = source.pop("version", 1)
+    wide = max(volume.shape) > np.iinfo(np.int16).max
     kind = nib.Nifti2Image if wide else nib.Nifti1Image
-    if source:
-        image = kind(array, None, dtype=array.dtype)
+    kinds = (kind, nib.Nifti2Image) if version == 2 else (kind,)
+    for own in kinds if source else ():
+        image = own(array, None, dtype=array.dtype)
         for field, value in source.items():
             image.header[field] = value
         image.header["pixdim"][4:] = 1
@@ -75,6 +84,13 @@ def nifti_image(array: np.ndarray, volume: Volume) -> nib.Nifti1Image:
         image.set_qform(None, code=0)
     image.header.set_xyzt_units("mm")
     return image
+
+
+def _needed(data: nib.arrayproxy.ArrayProxy) -> float:
+    """Bytes that reading takes at its peak: the voxels as stored and, where they change, one 3D image as returned."""
+    stored = np.prod(data.shape, dtype=float) * data.dtype.itemsize
+    changed = (data.slope, data.inter) != (1, 0) or len(data.shape) > 3 or not data.dtype.isnative
+    return stored + (np.prod(data.shape[:3], dtype=float) * max(4, data.dtype.itemsize) if changed else 0)
 
 
 def _notes(header: nib.Nifti1Header) -> list[str]:

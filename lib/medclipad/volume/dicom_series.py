@@ -1,0 +1,172 @@
+"""DICOM: which files belong to one series, and which series there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    ParametricMapStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+
+from medclipad.errors import VolumeError
+
+from .damage import BoundedFile, damage_named
+from .dicom_files import dicom_files, is_dicom
+from .dicom_frames import HEADER_TAGS, Frame, frames_of
+from .dicom_grid import grid_of, one_frame_per_place, require_alike
+
+_LISTED = 12  # series named in an error
+_MADE_OF_IMAGES = (  # not to be analysed where there are other images beside
+    SegmentationStorage,
+    ParametricMapStorage,
+    SecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+)
+
+_Groups = dict[str, dict[Path, Dataset]]
+
+
+@dataclass(frozen=True)
+class SeriesInfo:
+    """A series of images in a folder. size: voxels along columns, rows and slices; spacing: mm; both are None where the
+    images do not lie on one grid, and `problem` then says why, with the remedy."""
+
+    uid: str
+    description: str
+    modality: str
+    images: int
+    size: tuple[int, int, int] | None
+    spacing: tuple[float, float, float] | None
+    problem: str | None
+
+
+def list_series(source: str | Path | Sequence[str | Path]) -> list[SeriesInfo]:
+    """The series of images in a folder, zip, DICOMDIR or list of files, in the order of their files.
+
+    Raises VolumeError if there is none, or the source cannot be looked through.
+    """
+    source = Path(source).expanduser() if isinstance(source, (str, Path)) else [Path(file) for file in source]
+    if isinstance(source, Path) and not source.exists():
+        raise VolumeError(f"{source}: there is no such file or folder; check the path.")
+    with dicom_files(source) as (files, chosen):
+        name = source.name if isinstance(source, Path) else "the list"
+        return [_described(uid, group) for uid, group in series_of(headers_of(files, chosen, name)).items()]
+
+
+def _described(uid: str, group: dict[Path, Dataset]) -> SeriesInfo:
+    first = next(iter(group.values()))
+    count = sum(int(header.get("NumberOfFrames") or 1) for header in group.values())
+    description = str(first.get("SeriesDescription", ""))
+    size = spacing = problem = None
+    try:
+        frames = [frame for path, header in group.items() for frame in placed_frames(path, header)]
+        name = description or "the series"
+        require_alike(frames, name)
+        frames = one_frame_per_place(frames, None, name)
+        affine, _ = grid_of(frames, name)
+        rows, columns = frames[0].size
+        size = (columns, rows, len(frames))
+        spacing = tuple(float((affine[:3, axis] ** 2).sum() ** 0.5) for axis in range(3))
+    except VolumeError as error:
+        problem = str(error)
+    return SeriesInfo(uid, description, str(first.get("Modality", "")), count, size, spacing, problem)
+
+
+def headers_of(files: Sequence[Path], chosen: bool, name: str) -> dict[Path, Dataset]:
+    """The headers of those files that are DICOM images; if they were `chosen`, VolumeError for one that is not."""
+    headers = {path: header for path in files if (header := _header(path, must=chosen)) is not None}
+    if not headers:
+        raise VolumeError(f"{name}: it holds no DICOM images; pass a folder or a list of DICOM image files.")
+    return headers
+
+
+def _header(path: Path, must: bool) -> Dataset | None:
+    """The header of a DICOM image, None for another file; if it `must` be one, VolumeError says that it is not."""
+    if not path.is_file():
+        raise VolumeError(f"{path}: there is no such file; check the list.")
+    with damage_named(path):
+        if is_dicom(path):
+            with BoundedFile(path) as stream:
+                header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(HEADER_TAGS))
+            list(header)  # pydicom parses a value, and finds its damage, only when it is asked for
+            if header.get("Rows") and header.get("Columns"):
+                return header
+            _require_no_image(header)
+    if must:
+        raise VolumeError(f"{path.name}: not a DICOM image; pass the image files of one series, or their folder.")
+    return None
+
+
+def _require_no_image(header: Dataset) -> None:
+    """Raise ValueError if a file without rows and columns ought to have them: a slice must not get lost unnoticed."""
+    kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+    if kind is None or "Image Storage" in UID(str(kind)).name:
+        raise ValueError("an image without its rows and columns" if kind else "it does not say what it is")
+
+
+def placed_frames(path: Path, header: Dataset) -> list[Frame]:
+    """The frames of an image file with their places; VolumeError if it has none or is damaged."""
+    with damage_named(path):
+        return frames_of(path, header)
+
+
+def series_of(headers: dict[Path, Dataset]) -> dict[str, dict[Path, Dataset]]:
+    """Headers by their series' UID."""
+    groups: dict[str, dict[Path, Dataset]] = {}
+    for path, header in headers.items():
+        groups.setdefault(str(header.get("SeriesInstanceUID", "")), {})[path] = header
+    return groups
+
+
+def one_series(headers: dict[Path, Dataset], wanted: str | None, name: str) -> tuple[dict[Path, Dataset], list[str]]:
+    """(headers, notes) of the series `wanted`, or of the only one. Localisers, segmentations, parametric maps and
+    secondary captures do not count beside other images, nor images derived from others beside original ones."""
+    groups = series_of(headers)
+    if wanted is not None:
+        if wanted not in groups:
+            raise VolumeError(f"{name}: there is no series {wanted}; choose one of {_listing(groups)}.")
+        groups = {wanted: groups[wanted]}
+    headers = {path: header for group in groups.values() for path, header in group.items()}
+    kept = _without(_without(groups, _aside), _derived)
+    if len(kept) > 1:
+        raise VolumeError(
+            f"{name}: it holds {len(kept)} series, {_listing(kept)}; pass the files of one series, or series=UID."
+        )
+    chosen = next(iter(kept.values()))
+    left_out = [_aside(header) or _derived(header) for path, header in headers.items() if path not in chosen]
+    return chosen, [f"{left_out.count(what)} {what} were left out" for what in dict.fromkeys(left_out)]
+
+
+def _without(groups: _Groups, what: Callable[[Dataset], str | None]) -> _Groups:
+    """The groups without the images that are `what`; as they are, if no other images would be left."""
+    kept = {uid: {p: h for p, h in group.items() if not what(h)} for uid, group in groups.items()}
+    return {uid: group for uid, group in kept.items() if group} or groups
+
+
+def _derived(header: Dataset) -> str | None:
+    return "derived images" if "DERIVED" in (header.get("ImageType") or ())[:1] else None
+
+
+def _aside(header: Dataset) -> str | None:
+    """What an image is, if it is none to analyse."""
+    if "LOCALIZER" in (header.get("ImageType") or ()):
+        return "localiser images"
+    return "objects made from images" if header.get("SOPClassUID") in _MADE_OF_IMAGES else None
+
+
+def _listing(groups: dict[str, dict[Path, Dataset]]) -> str:
+    texts = []
+    for uid, group in list(groups.items())[:_LISTED]:
+        first = next(iter(group.values()))
+        count = sum(int(header.get("NumberOfFrames") or 1) for header in group.values())
+        texts.append(f"{first.get('SeriesDescription') or first.get('Modality') or 'unnamed'} ({count} slices, {uid})")
+    more = len(groups) - len(texts)
+    return ", ".join(texts) + (f" and {more} more" if more else "")

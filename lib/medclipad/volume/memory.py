@@ -1,0 +1,73 @@
+"""What a volume needs of the machine's memory, compared with what is free before the work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from medclipad.errors import VolumeError
+
+_CGROUP = Path("/sys/fs/cgroup")
+_FILES = (  # limit, use, and pages that are given back on demand, in version 2 and 1 of Linux's control groups
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def free_memory() -> int:
+    """Bytes that this process can still take: of the machine, its container (control group) and its own limit."""
+    free = [psutil.virtual_memory().available, *_left_in_groups()]
+    if hasattr(psutil, "RLIMIT_AS"):  # on Linux and FreeBSD
+        process = psutil.Process()
+        limit, _ = process.rlimit(psutil.RLIMIT_AS)
+        if limit != psutil.RLIM_INFINITY:
+            free.append(limit - process.memory_info().vms)
+    return max(0, min(free))
+
+
+def require_memory(needed: float, who: str, work: str) -> None:
+    """Raise VolumeError, before `work` starts, unless `needed` bytes are free."""
+    free = free_memory()
+    if needed > free:
+        raise VolumeError(
+            f"{who}: {work} needs about {bytes_in_words(needed)} of memory and {bytes_in_words(free)} are free; "
+            "use a machine with more memory, or crop or downsample the volume first."
+        )
+
+
+def in_words(shape: tuple[int, ...]) -> str:
+    """A grid's size as text: 512 x 512 x 40 voxels."""
+    return f"{' x '.join(map(str, shape))} voxels"
+
+
+def bytes_in_words(size: float) -> str:
+    """Bytes as text: 512 MB, 9.6 GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Bytes left in the control groups that hold this process, outermost limits included."""
+    for folder in _groups():
+        for limit, used, reclaimable in _FILES:
+            try:
+                most, now = (folder / limit).read_text().strip(), int((folder / used).read_text())
+                pages = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):  # no such version, or a group without limits
+                continue
+            if most != "max":
+                yield int(most) - now + int(pages.get(reclaimable, 0))
+
+
+def _groups() -> Iterator[Path]:
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not on Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "" or "memory" in controllers.split(","):
+            home = _CGROUP / controllers if controllers else _CGROUP
+            group = home / path.strip("/")
+            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(home))

@@ -1,0 +1,189 @@
+"""PNG, JPEG and TIFF: pictures, or stacks of them, as 2D studies without a place in the patient."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+from PIL import Image, UnidentifiedImageError
+
+from medclipad.errors import VolumeError
+
+from .component import choose_component
+from .damage import damage_named
+from .memory import in_words, require_memory
+from .volume import LPS_TO_RAS, Volume
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+_FORMATS = ("PNG", "JPEG", "TIFF")
+_GREY = {
+    "1": np.uint8, "L": np.uint8, "I;16": np.uint16, "I;16L": np.uint16, "I;16B": np.uint16, "I": np.int32,
+    "F": np.float32,
+}  # fmt: skip
+_COLOUR = ("RGB", "RGBA", "LA", "P", "PA")
+_BITS, _SAMPLE_FORMAT, _DESCRIPTION, _ORIENTATION = 258, 339, 270, 274  # TIFF and EXIF tags
+_PHOTOMETRIC = 262
+_NEEDED = {
+    "BitsPerSample": (_BITS,), "PhotometricInterpretation": (_PHOTOMETRIC,), "its offsets": (273, 324),
+    "its byte counts": (279, 325),
+}  # fmt: skip
+_UNIT = "a picture has no spacing and no place in the patient; 1 mm a pixel is assumed, its top taken as anterior"
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, not in its subfolders, in the order of their names: 9.png before 10.png."""
+    files = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
+    return sorted(files, key=lambda path: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", path.name.lower())])
+
+
+def read_pictures(files: Sequence[Path], component: int | None, name: str) -> Volume:
+    """Pictures of one size as the axial slices of a volume, the first one at the bottom; a TIFF counts as its pages.
+
+    Grey values stay as they are, of the file's own type; colours of which all channels are the same count as grey.
+    `component` chooses a channel of others. Raises VolumeError for what is not one stack of pictures.
+    """
+    pages = [page for path in files for page in _pages(path)]
+    first, *others = pages
+    for other in others:
+        if other[1:] != first[1:]:
+            raise VolumeError(
+                f"{name}: {other[0].name} is {_described(*other[1:])}, {first[0].name} is {_described(*first[1:])}; "
+                "pass pictures of one kind and size, or a single one."
+            )
+    _, size, dtype, channels = first
+    who = files[0].name if len(files) == 1 else name
+    shape = (len(pages), size[1], size[0])
+    require_memory(np.prod(shape, dtype=float) * dtype.itemsize * channels, who, f"reading {in_words(shape[::-1])}")
+    array = np.empty((*shape, channels), dtype=dtype)
+    filled = 0
+    for path in files:
+        for pixels in _pixels(path):
+            array[filled] = pixels.reshape(array.shape[1:])
+            filled += 1
+    notes = [_UNIT]
+    if channels > 1 and component is None and all((array[..., 0] == array[..., c]).all() for c in range(1, channels)):
+        array = array[..., :1].copy()
+        notes.append("its colour channels are all the same; one of them is taken as grey")
+    chosen = choose_component(array.shape[-1], component, who, "colour channels")
+    if len(files) > 1:
+        notes.append(f"{len(files)} pictures are stacked from {files[0].name} to {files[-1].name}, feet to head")
+    return Volume(
+        array[..., chosen].transpose(2, 1, 0),
+        LPS_TO_RAS,
+        name=name,
+        metadata={"format": files[0].suffix[1:].upper(), "notes": notes},
+    )
+
+
+def _pages(path: Path) -> list[tuple[Path, tuple[int, int], np.dtype, int]]:
+    """(file, (columns, rows), type, channels) of each page, from its header."""
+    if not path.is_file():
+        raise VolumeError(f"{path}: there is no such file; check the list.")
+    with damage_named(path), _no_warnings(), _opened(path) as image:
+        count = getattr(image, "n_frames", 1)
+        if image.format != "TIFF" and count > 1:
+            raise VolumeError(f"{path.name}: it holds {count} pictures; save the one to be read as a file of its own.")
+        pages = []
+        for number in range(count):
+            image.seek(number)
+            if image.getexif().get(_ORIENTATION, 1) != 1:
+                raise VolumeError(f"{path.name}: its header says that it lies on its side; save it upright.")
+            if image.format == "TIFF":
+                _check_tiff(image, path, count)
+            pages.append((path, image.size, *_kind(image, path)))
+        return pages
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Raise ValueError for what Pillow warns of and reads on, such as tags and pages that are cut off."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        yield
+    ours = [str(one.message) for one in said if one.category is UserWarning and "PIL" in one.filename]
+    if ours:
+        raise ValueError(ours[0])
+
+
+def _require_decoded_alike(path: Path, pixels: np.ndarray) -> None:
+    """JPEG has no checksum, and libjpeg reads on over damage; but two decoders then go on in different ways."""
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("JPEGImageIO")
+    if not np.array_equal(SimpleITK.GetArrayFromImage(reader.Execute()), pixels):
+        raise ValueError("two decoders see different pixels in it")
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise VolumeError(
+            f"{path.name}: not a PNG, JPEG or TIFF picture of 8-bit, 16-bit or float32 values; save it as one."
+        ) from error
+
+
+def _kind(image: Image.Image, path: Path) -> tuple[np.dtype, int]:
+    """(type, channels) that the pixels of a page become."""
+    if image.mode in _GREY:
+        return np.dtype(_GREY[image.mode]), 1
+    if image.mode in _COLOUR:
+        return np.dtype(np.uint8), 3
+    raise VolumeError(f"{path.name}: colours ({image.mode}) have no single scale of values; save it as grey values.")
+
+
+def _check_tiff(image: Image.Image, path: Path, count: int) -> None:
+    """Refuse what Pillow would guess, cut or invert, and stacks of which the pages are more than slices."""
+    tags = image.tag_v2
+    if missing := [name for name, either in _NEEDED.items() if not any(tag in tags for tag in either)]:
+        raise ValueError(f"its header lacks {missing[0]}")
+    if tags[_PHOTOMETRIC] == 0:
+        raise VolumeError(f"{path.name}: its value 0 means white; save it with 0 for black.")
+    bits, kind = tags.get(_BITS, (1,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0]
+    if bits > 32 or (bits == 32 and kind == 1):
+        raise VolumeError(f"{path.name}: its {bits}-bit values would be cut; save it with 16-bit or float32 values.")
+    text = str(tags.get(_DESCRIPTION, ""))
+    said = {key: int(n) for key, n in re.findall(r"^(images|channels|frames)=(\d{1,9})", text, re.MULTILINE)}
+    said |= {key: int(n) for key, n in re.findall(r'\bSize([CT])="(\d{1,9})"', text)}
+    several = max((said.get(key, 1) for key in ("channels", "frames", "C", "T")), default=1)
+    if several > 1 or said.get("images", count) != count:
+        raise VolumeError(
+            f"{path.name}: its pages are channels or time points, or not all of its images are pages; "
+            "save the slices of one channel as a plain stack."
+        )
+
+
+def _pixels(path: Path) -> Iterator[np.ndarray]:
+    """(rows, columns) or (rows, columns, 3) of each page."""
+    with damage_named(path), _no_warnings():
+        with _opened(path) as image:
+            kind = image.format
+            if kind == "PNG":
+                image.verify()  # the checksums, which decoding does not look at
+        with _opened(path) as image:
+            for number in range(getattr(image, "n_frames", 1)):
+                image.seek(number)
+                pixels = np.asarray(_plain(image, path))
+                if kind == "JPEG":
+                    _require_decoded_alike(path, pixels)
+                yield pixels
+
+
+def _plain(image: Image.Image, path: Path) -> Image.Image:
+    """Grey values as they are, colours as opaque RGB."""
+    if image.mode in _GREY:
+        return image.convert("L") if image.mode == "1" else image
+    full = image.convert("RGBA")
+    if full.getextrema()[3] != (255, 255):
+        raise VolumeError(f"{path.name}: parts of it are transparent; save it without transparency.")
+    return full.convert("RGB")
+
+
+def _described(size: tuple[int, int], dtype: np.dtype, channels: int) -> str:
+    return f"{size[0]} x {size[1]} {'grey' if channels == 1 else 'colour'} pixels of type {dtype}"

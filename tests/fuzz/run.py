@@ -1,0 +1,142 @@
+"""Mutate small real files and see that each mutant is refused in one sentence or read as a second reader reads it.
+
+    python -m tests.fuzz.run --mutants 100000 --seed 0
+
+A worker process reads them with 2 GB of memory and 10 s each; it is killed and started anew where that is not enough.
+Mutants are made from the seed and their number alone: `--first N --mutants 1` makes a single one again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from tests.fuzz.worker import FINE
+
+LIMIT = 10.0
+"""Seconds of processor time for one mutant."""
+
+START = 60.0
+
+
+def run(
+    mutants: int,
+    seed: int = 0,
+    first: int = 0,
+    keep: Path | None = None,
+    kinds: tuple[str, ...] = (),
+    seconds: float = float("inf"),
+) -> tuple[Counter, list[dict]]:
+    """(outcomes by kind and outcome, those that must not be): each with its number `n`, `kind`, `outcome`, `text`.
+
+    The files of what must not be are copied to a folder of `keep`. No mutant is begun after `seconds`.
+    """
+    outcomes, faults = Counter(), []
+    until = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(prefix="medclipad-fuzz-") as home:
+        at, last = first, first + mutants
+        while at < last and time.monotonic() < until:
+            for result in _work(Path(home), seed, at, last, kinds):
+                at = result["n"] + 1
+                outcomes[result["kind"], result["outcome"]] += 1
+                if result["outcome"] not in FINE:
+                    faults.append(result)
+                    if keep is not None:
+                        kept = Path(home) / "kept" / str(result["n"])
+                        folder = keep / f"{seed}-{result['n']}-{result['kind']}"
+                        _keep(kept if kept.is_dir() else Path(home) / "in", folder, result)
+                if time.monotonic() > until:
+                    break
+    return outcomes, faults
+
+
+def _work(home: Path, seed: int, first: int, last: int, kinds: tuple[str, ...]):
+    """The results of one worker process, until it is done or dies."""
+    command = [sys.executable, "-m", "tests.fuzz.worker", str(home), str(seed), str(first), str(last), *kinds]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(home)}
+    with open(home / "stderr.txt", "wb") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment)
+    now, text = None, b""
+    try:
+        while True:
+            if not _speaks(process, START if now is None else LIMIT):  # the first message comes after the imports
+                if now is None:
+                    raise RuntimeError("the worker does not start")
+                hung = "hang" if now["stage"] == "read" else "read by us alone"  # the second reader may hang
+                yield {**now, "outcome": hung, "text": f"over {LIMIT:g} s"}
+                return
+            data = os.read(process.stdout.fileno(), 1 << 16)
+            if not data:
+                break
+            *lines, text = (text + data).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                if message["stage"] == "done":
+                    yield message
+                    now = {**message, "stage": "between"}
+                else:
+                    now = message
+    finally:
+        process.kill()
+        process.wait()
+    if process.returncode and now is None:
+        raise RuntimeError((home / "stderr.txt").read_text()[-2000:])
+    if now is not None and now["stage"] in ("read", "compare"):
+        name = signal.Signals(-process.returncode).name if process.returncode < 0 else str(process.returncode)
+        crashed = "crash" if now["stage"] == "read" else "read by us alone"
+        yield {**now, "outcome": crashed, "text": name + (home / "stderr.txt").read_text(errors="replace")[-300:]}
+
+
+def _speaks(process: subprocess.Popen, limit: float) -> bool:
+    """Whether the worker says something within `limit` seconds of its processor time, or 60 times as many of ours."""
+    worker = psutil.Process(process.pid)
+    start, began = sum(worker.cpu_times()[:2]), time.monotonic()
+    while not select.select([process.stdout], [], [], limit / 4)[0]:
+        if sum(worker.cpu_times()[:2]) - start > limit or time.monotonic() - began > 60 * limit:
+            return False
+    return True
+
+
+def _keep(source: Path, folder: Path, result: dict) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source, folder)
+    (folder / "outcome.json").write_text(json.dumps(result, indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mutants", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
+    parser.add_argument("--keep", type=Path, help="folder for the files of what must not be")
+    parser.add_argument("--kind", action="append", default=[], help="only this kind of file; repeat for more")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no mutant after so long")
+    chosen = parser.parse_args()
+    began = time.monotonic()
+    outcomes, faults = run(
+        chosen.mutants, chosen.seed, chosen.first, chosen.keep, tuple(chosen.kind), chosen.minutes * 60
+    )
+    names = sorted({outcome for _, outcome in outcomes})
+    print(f"{'':26}" + "".join(f"{name:>18}" for name in names))
+    for kind in sorted({kind for kind, _ in outcomes}):
+        print(f"{kind:26}" + "".join(f"{outcomes[kind, name]:18}" for name in names))
+    for fault in faults:
+        print(f"{fault['n']} {fault['kind']}: {fault['outcome']}: {fault['text'][:200]}")
+    print(f"{sum(outcomes.values())} mutants in {time.monotonic() - began:.0f} s, {len(faults)} faults")
+    sys.exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Small real files of every kind, to be mutated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.volume.format_case import bundled
+from tests.volume.format_cases_dicom import HERE, OBLIQUE, compressed, stack
+from tests.volume.format_cases_files import itk, nifti, values
+from tests.volume.format_cases_pictures import DEEP, GREY, picture, tiff
+
+SMALL = (4, 5, 6)
+
+
+def make_seeds(folder: Path) -> dict[str, Path]:
+    """Name -> file or folder (whose files are mutated one at a time)."""
+    array = values(np.int16, SMALL)
+    files = {
+        "nifti": nifti(array, name="case.nii"),
+        "nifti-gz": nifti(array, name="case.nii.gz"),
+        "nifti-big-endian-float": nifti(array.astype(np.float32), name="case.nii", order=">"),
+        "nrrd": itk("case.nrrd", array, packed=False),
+        "nrrd-gz": itk("case.nrrd", array),
+        "nhdr": itk("case.nhdr", array, packed=False),
+        "mha": itk("case.mha", array, packed=False),
+        "mha-zlib": itk("case.mha", array),
+        "mhd": itk("case.mhd", array),
+        "png": picture(GREY[:6, :7].copy()),
+        "png-16": picture(DEEP[:6, :7].copy()),
+        "jpeg": picture(name="case.jpg"),
+        "tiff": tiff(GREY[:6, :7]),
+        "tiff-pages": tiff(np.stack([DEEP[:6, :7]] * 3), photometric="minisblack", compression="zlib"),
+        "dicom": stack([0, 2, 4], OBLIQUE, RescaleSlope=2, RescaleIntercept=-7),
+        "dicom-rle": stack([0, 2], change=compressed("1.2.840.10008.1.2.5")),
+        "dicom-jpegls": stack([0, 2], change=compressed("1.2.840.10008.1.2.4.80")),
+        "dicom-htj2k": lambda _: HERE / "data" / "htj2k.dcm",
+        "dicom-jpeg-lossless": lambda _: HERE / "data" / "jpeg_lossless.dcm",
+        "dicom-jpeg2000": bundled("MR_small_jp2klossless.dcm"),
+        "detector": _detector,
+        "checkpoint": _checkpoint,
+    }
+    seeds = {}
+    for name, make in files.items():
+        (folder / name).mkdir(parents=True)
+        seeds[name] = make(folder / name)
+    return seeds
+
+
+def _detector(folder: Path) -> Path:
+    """A detector folder as saved, with weights of a few numbers."""
+    import torch
+
+    from medclipad.calibration import Calibration
+    from medclipad.storage import DetectorInfo, save_folder
+
+    info = DetectorInfo(
+        name="fuzz", method="mediclip", encoder="embedded", encoder_sha256="0" * 64, image_size=224, plane="axial",
+        intensity="mr", smoothing=4.0, options={}, shots=4, abnormal_shots=0, seed=0, training_slices=[],
+        calibration=Calibration(threshold=0.5, normal_scores=[0.1, 0.2], held_out=True), metrics={}, versions={},
+    )  # fmt: skip
+    save_folder(folder / "detector", info, {"a": torch.arange(6.0), "b": torch.ones(2, 3)})
+    return folder / "detector"
+
+
+def _checkpoint(folder: Path) -> Path:
+    """A file with the names of MediCLIP's checkpoints."""
+    import torch
+
+    state = {"weight": torch.arange(6.0).reshape(2, 3)}
+    torch.save({"adapter_state_dict": state, "prompt_state_dict": state}, folder / "case.pth")
+    return folder / "case.pth"
+

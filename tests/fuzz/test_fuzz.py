@@ -1,0 +1,63 @@
+"""A short run of the fuzzer, its own parts, and what it found before: refused now."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medclipad.volume import Volume, read_volume, write_volume
+from tests.fuzz.mutate import mutated
+from tests.fuzz.run import run
+from tests.fuzz.second import CannotSay, difference, second_view
+from tests.volume.volume_cases import affine_of, fault
+
+REGRESSIONS = sorted((Path(__file__).parent / "regressions").iterdir())
+
+
+def test_mutants_are_refused_or_read_as_by_a_second_reader():
+    """A fault here is reproduced by `python -m tests.fuzz.run --first N --mutants 1`."""
+    outcomes, faults = run(300, seed=7)
+    assert faults == []
+    assert sum(outcomes.values()) == 300
+    by_outcome = Counter()
+    for (_, outcome), count in outcomes.items():
+        by_outcome[outcome] += count
+    assert by_outcome["refused"] > 100
+    assert by_outcome["read, the same"] > 30
+
+
+@pytest.mark.parametrize("file", REGRESSIONS, ids=lambda file: file.name)
+def test_what_the_fuzzer_found_is_refused(file):
+    began = time.process_time()
+    fault(file)
+    assert time.process_time() - began < 5
+
+
+def test_the_same_number_is_the_same_mutant():
+    data = bytes(range(256)) * 4
+    first, again, other = (mutated(data, random.Random(f"0:{n}")) for n in (1, 1, 2))
+    assert first == again != other
+    assert data not in (first, other)
+
+
+@pytest.mark.parametrize("name", ["case.nii", "case.nii.gz", "case.nrrd", "case.mha"])
+def test_the_second_reader_tells_volumes_apart(name, tmp_path):
+    array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    volume = Volume(array, affine_of((1, 0, 2), (1, -1, 1), (1, 2, 3), (10, 20, 30), (4, 5, 6)))
+    write_volume(volume, tmp_path / name)
+    seen = second_view(tmp_path / name)
+    assert difference(read_volume(tmp_path / name), seen) == ""
+    other = array.copy()
+    other[1, 2, 3] += 1
+    assert difference(volume.with_array(other), seen) == "1 of 60 values"
+    assert difference(volume.with_array(array.astype(np.float32)), seen) == ""
+    assert "mm apart" in difference(Volume(array, volume.affine + 0.01 * np.eye(4, k=3)), seen)
+    assert "shape" in difference(Volume(array[:2], volume.affine), seen)
+    (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(CannotSay):
+        second_view(tmp_path / name)

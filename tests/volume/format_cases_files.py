@@ -1,0 +1,270 @@
+"""NIfTI, NRRD, MetaImage and Analyze files of every kind."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import SimpleITK
+
+from tests.volume.format_case import Case, shared
+from tests.volume.volume_cases import affine_of, ramp
+
+AFFINE = affine_of((1, 2, 0), (1, -1, 1), (0.9, 1.1, 3.3), (11, -23, 5), (-88.7, 31.3, 12.9))
+ALL = ("nibabel", "SimpleITK", "Slicer")
+ITK = ("SimpleITK", "Slicer")
+
+
+def values(dtype: Any = np.int16, shape: tuple[int, ...] = (9, 10, 11)) -> np.ndarray:
+    return (ramp(shape) % 30011 - (0 if np.dtype(dtype).kind == "u" else 900)).astype(dtype)
+
+
+def nifti(array=None, affine=AFFINE, name="case.nii.gz", kind=nib.Nifti1Image, change=lambda image: None, order="<"):
+    def make(folder: Path) -> Path:
+        given = values() if array is None else array
+        image = kind(given, affine, kind.header_class(endianness=order), dtype=given.dtype)
+        if affine is not None:
+            image.set_qform(affine, code=1)
+            image.set_sform(affine, code=1)
+        change(image)
+        image.to_filename(folder / name)
+        return folder / name
+
+    return make
+
+
+def itk(name, array=None, packed=True, vector=False, change=lambda image: None):
+    def make(folder: Path) -> Path:
+        given = values() if array is None else array
+        image = SimpleITK.GetImageFromArray(given.T if not vector else np.moveaxis(given.T, 0, -1), isVector=vector)
+        if image.GetDimension() == 3:
+            lps = np.diag((-1, -1, 1, 1)) @ AFFINE
+            spacing = np.linalg.norm(lps[:3, :3], axis=0)
+            image.SetSpacing(spacing.tolist())
+            image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+            image.SetOrigin(lps[:3, 3].tolist())
+        change(image)
+        SimpleITK.WriteImage(image, str(folder / name), packed)
+        return folder / name
+
+    return make
+
+
+def edited(make, *changes):
+    """The file of another case with bytes replaced: pairs (old, new), or a function of all bytes."""
+
+    def made(folder: Path) -> Path:
+        path = make(folder)
+        data = path.read_bytes()
+        for change in changes:
+            if callable(change):
+                data = change(data)
+            else:
+                assert change[0] in data
+                data = data.replace(*change)
+        path.write_bytes(data)
+        return path
+
+    return made
+
+
+def written(name: str, content: bytes):
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return make
+
+
+def nrrd(extra: str, name: str = "case.nrrd", sizes: str = "2 3 4", data: bytes = bytes(range(48))):
+    dimension = len(sizes.split())
+    head = f"NRRD0005\ntype: short\ndimension: {dimension}\nsizes: {sizes}\nencoding: raw\nendian: little\n{extra}\n"
+    return written(name, head.encode() + data)
+
+
+def detached(folder: Path) -> Path:
+    (folder / "voxels").mkdir()
+    (folder / "voxels" / "case.raw").write_bytes(values(np.int16, (2, 3, 4)).tobytes("F"))
+    return nrrd(f"{_LPS}data file: voxels/case.raw\n", "case.nhdr", data=b"")(folder)
+
+
+def analyze(folder: Path) -> Path:
+    nib.AnalyzeImage(values(), None).to_filename(folder / "case.img")
+    return folder / "case.img"
+
+
+def pair(folder: Path) -> Path:
+    nib.Nifti1Pair(values(), AFFINE).to_filename(folder / "case.img")
+    return folder / "case.hdr"
+
+
+def _middle(data: bytes) -> bytes:
+    broken = bytearray(data)
+    broken[len(data) // 2] ^= 0x10
+    return bytes(broken)
+
+
+def _torn(image: nib.Nifti1Image) -> None:
+    image.set_qform(affine_of(origin=(0, 0, 25)), code=1)
+    image.set_sform(AFFINE, code=2)
+
+
+def _scaled(image: nib.Nifti1Image) -> None:
+    image.header.set_slope_inter(0.25, -7)
+
+
+_LPS = "space: left-posterior-superior\nspace directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (5,6,7)\n"
+_RAS = _LPS.replace("left-posterior", "right-anterior")
+_RGB = np.ascontiguousarray(np.moveaxis(values(np.uint8, (3, 9, 10, 11)), 0, -1)).view([(c, "u1") for c in "RGB"])[
+    ..., 0
+]
+_GREY_NOTE = "it has 3 components or time points; choose one with component=0 to 2"
+_BOMB = nib.Nifti1Header()
+_BOMB.set_data_shape((30000, 30000, 30000))
+_BOMB.set_data_dtype(np.float64)
+_BOMB["vox_offset"], _BOMB["magic"] = 352, b"n+1"
+
+NIFTI = [
+    Case("NIfTI-1, `.nii.gz`, oblique", nifti(), readers=ALL),
+    Case("NIfTI-1, `.nii`", nifti(name="case.nii"), readers=ALL),
+    Case("NIfTI-1, big-endian", nifti(order=">"), readers=ALL),
+    Case(
+        "NIfTI-2",
+        nifti(kind=nib.Nifti2Image),
+        readers=("nibabel",),
+        remark="ITK and Slicer do not read it: maps are NIfTI-1 where that holds the affine",
+        misplaced=ITK,
+    ),
+    *(
+        Case(f"NIfTI of {np.dtype(t).name}", nifti(values(t) % 120), readers=ALL)
+        for t in ("u1", "i1", "u2", "u4", "i4", "f4", "f8")
+    ),
+    Case("NIfTI with slope and intercept", nifti(change=_scaled), readers=ALL, remark="as float32"),
+    Case("NIfTI with qform only", nifti(change=lambda i: i.set_sform(None, code=0)), readers=ALL),
+    Case("NIfTI with sform only", nifti(change=lambda i: i.set_qform(None, code=0)), readers=ALL),
+    Case(
+        "NIfTI, sform and qform disagree",
+        nifti(change=_torn),
+        note="its sform and qform lie up to",
+        readers=("nibabel",),
+        remark="the sform wins, as in nibabel; ITK, and Slicer with it, may take the qform",
+        misplaced=ITK,
+    ),
+    Case(
+        "NIfTI with neither",
+        nifti(affine=None),
+        note="the file does not say how it lies in the patient",
+        readers=("nibabel",),
+        remark="taken as by nibabel; ITK, and Slicer with it, guess another way",
+        misplaced=ITK,
+    ),
+    Case(
+        "NIfTI in micrometres",
+        nifti(change=lambda i: i.header.set_xyzt_units("micron")),
+        refused="its spacing is in units of micron; convert it to millimetres",
+    ),
+    Case("NIfTI with RGB voxels", nifti(_RGB), refused=_GREY_NOTE),
+    Case("NIfTI with RGB voxels, a channel chosen", nifti(_RGB), options={"component": 1}),
+    Case("NIfTI of complex numbers", nifti(values(np.complex64)), refused="its voxels are complex numbers"),
+    Case("NIfTI, 4D", nifti(values(np.int16, (4, 5, 6, 3))), refused=_GREY_NOTE),
+    Case("NIfTI, 4D, a time point chosen", nifti(values(np.int16, (4, 5, 6, 3))), options={"component": 2}),
+    Case("NIfTI, 4D of one time point", nifti(values(np.int16, (4, 5, 6, 1))), readers=("nibabel",)),
+    Case("NIfTI, 5D", nifti(values(np.int16, (4, 5, 2, 3, 2))), refused="it has 5 dimensions (4 x 5 x 2 x 3 x 2)"),
+    Case("NIfTI, 2D", nifti(values(np.int16, (9, 10))), readers=("nibabel",)),
+    Case(
+        "NIfTI whose matrix is singular",
+        edited(nifti(name="case.nii"), lambda d: d[:296] + bytes(16) + d[312:]),
+        refused="its orientation matrix is singular, two axes point the same way",
+    ),
+    Case(
+        "`.nii.gz` broken in the middle", edited(nifti(), _middle), refused="the file is damaged or not what its name"
+    ),
+    Case("`.nii.gz` cut off", edited(nifti(), lambda d: d[:-40]), refused="the file is damaged or not what its name"),
+    Case(
+        "NIfTI header that promises terabytes",
+        written("bomb.nii.gz", gzip.compress(_BOMB.binaryblock + bytes(100))),
+        refused="the file is damaged or not what its name says (its header promises",
+    ),
+    Case("NIfTI pair, `.hdr` and `.img`", pair, refused="a NIfTI pair of .hdr and .img is not supported"),
+    Case("Analyze 7.5", analyze, refused="Analyze files do not say which side is left"),
+    Case("real: 0.88 mm head, uint8", shared("healthy_brain/chris_t1_head.nii.gz"), readers=ALL),
+]
+
+NRRD_AND_META = [
+    Case("NRRD, gzip", itk("case.nrrd"), readers=ITK),
+    Case("NRRD, raw", itk("case.nrrd", packed=False), readers=ITK),
+    Case("NRRD with detached data, `.nhdr` and `.raw.gz`", itk("case.nhdr"), readers=ITK),
+    Case("NRRD with detached data in a folder below", detached, readers=ITK),
+    Case(
+        "NRRD whose detached data lies elsewhere",
+        nrrd(f"{_LPS}data file: ../other.raw\n", "case.nhdr"),
+        refused="its voxels are said to lie in ../other.raw, outside of its folder; put both files into one folder",
+    ),
+    Case(
+        "NRRD without its detached data",
+        nrrd(f"{_LPS}data file: none.raw\n", "case.nhdr"),
+        refused="the file is damaged or not what its name says",
+    ),
+    Case("NRRD in RAS", nrrd(_RAS), readers=ITK),
+    Case("NRRD without a space", nrrd("spacings: 1 2 3\n"), note="the file does not say how it lies in the patient"),
+    Case(
+        "NRRD without space directions",
+        nrrd("space: LPS\nspace origin: (5,6,7)\n"),
+        note="the file gives no space directions; 1 mm along the axes of its space is taken",
+    ),
+    Case(
+        "NRRD in micrometres",
+        nrrd(f'{_LPS}space units: "um" "um" "um"\n'),
+        refused="the file is damaged or not what its name says (its spacing is in units of um, not millimetres)",
+    ),
+    Case(
+        "NRRD, 2D with space directions",
+        nrrd("space dimension: 2\nspace directions: (2,0) (0,3)\n", sizes="2 3", data=bytes(12)),
+        note="a 2D image has no slice thickness; 1 mm is assumed",
+    ),
+    Case(
+        "NRRD, 2D in 3D space",
+        nrrd("space: LPS\nspace directions: (2,0,0) (0,3,0)\nspace origin: (5,6,7)\n", sizes="2 3", data=bytes(12)),
+        refused="the file is damaged or not what its name says (NrrdImageIO: ReadImageInformation: number of domain",
+    ),
+    Case("NRRD, three components", itk("case.nrrd", values(np.uint8, (9, 10, 11, 3)), vector=True), refused=_GREY_NOTE),
+    Case("NRRD, 4D", itk("case.nrrd", values(np.int16, (4, 5, 6, 3))), refused=_GREY_NOTE),
+    Case("NRRD broken in the middle", edited(itk("case.nrrd"), _middle), refused="the file is damaged or not what"),
+    Case("MetaImage, `.mha` compressed", itk("case.mha"), readers=ITK),
+    Case("MetaImage, `.mha` raw", itk("case.mha", packed=False), readers=ITK),
+    Case("MetaImage, `.mhd` and `.zraw`", itk("case.mhd"), readers=ITK),
+    Case(
+        "MetaImage whose voxels lie elsewhere",
+        edited(itk("case.mhd", packed=False), (b"= case.raw", b"= /etc/hostname")),
+        refused="its voxels are said to lie in /etc/hostname, outside of its folder",
+    ),
+    Case(
+        "MetaImage, 2D",
+        itk("case.mha", values(np.int16, (9, 10))),
+        note="a 2D image has no slice thickness; 1 mm is assumed",
+    ),
+    Case(
+        "MetaImage, compressed without its size",
+        edited(itk("case.mha"), (b"CompressedDataSize", b"Xompressed")),
+        refused="the file is damaged or not what its name says (its header lacks CompressedDataSize",
+    ),
+    Case(
+        "MetaImage, `Offset = nan 0 0`",
+        edited(itk("case.mha"), lambda d: d.replace(b"Offset = ", b"Offset = nan ")),
+        refused="the file is damaged or not what its name says (its offset is nan",
+    ),
+    Case("MetaImage broken in the middle", edited(itk("case.mha"), _middle), refused="the file is damaged or not what"),
+    Case("real: brain MR, NRRD", shared("pyradiomics_cases/brain1_image.nrrd"), readers=ITK),
+    Case("real: cropped breast MR, NRRD", shared("pyradiomics_cases/breast1_image.nrrd"), readers=ITK),
+]
+OTHER = [
+    Case("an empty file", written("case.nii.gz", b""), refused="the file is empty; copy or export it again"),
+    Case(
+        "text named `.nii`", written("case.nii", b"not an image\n" * 50), refused="the file is damaged or not what its"
+    ),
+    Case("any other file", written("case.docx", b"some text" * 99), refused="not a known kind of volume; pass .nii,"),
+    Case("a file that is not there", lambda folder: folder / "none.nii", refused="there is no such file or folder"),
+]

@@ -1,0 +1,158 @@
+"""Pictures, and volumes whose voxels are odd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from tests.volume.format_case import Case, shared
+from tests.volume.format_cases_files import ALL, ITK, edited, itk, nifti, values
+
+UNIT = "a picture has no spacing and no place in the patient; 1 mm a pixel is assumed, its top taken as anterior"
+GREY = ((np.indices((20, 24)).sum(0) * 977) % 251).astype(np.uint8)
+DEEP = (GREY.astype(np.uint16) * 257)[::-1]
+COLOUR = np.stack([GREY, GREY[::-1], GREY.T[:20, :20].repeat(2, axis=1)[:, :24]], axis=-1)
+
+
+def picture(array=GREY, name="case.png", mode=None, **options):
+    def make(folder: Path) -> Path:
+        image = Image.fromarray(array)
+        (image.convert(mode) if mode else image).save(folder / name, **options)
+        return folder / name
+
+    return make
+
+
+def tiff(array, name="case.tif", **options):
+    def make(folder: Path) -> Path:
+        tifffile.imwrite(folder / name, array, **options)
+        return folder / name
+
+    return make
+
+
+def folder_of(*arrays, suffix=".png"):
+    def make(folder: Path) -> Path:
+        for n, array in enumerate(arrays, start=8):  # 8, 9, 10: not the order of the alphabet
+            Image.fromarray(array).save(folder / f"slice{n}{suffix}")
+        return folder
+
+    return make
+
+
+def animation(folder: Path) -> Path:
+    frames = [Image.fromarray(GREY), Image.fromarray(GREY[::-1].copy())]
+    frames[0].save(folder / "case.png", save_all=True, append_images=frames[1:])
+    return folder / "case.png"
+
+
+def turned(folder: Path) -> Path:
+    exif = Image.Exif()
+    exif[274] = 6
+    return picture(name="case.jpg", exif=exif)(folder)
+
+
+def _wrong_checksum(data: bytes) -> bytes:
+    place = data.index(b"IDAT") + int.from_bytes(data[data.index(b"IDAT") - 4 :][:4], "big") + 4
+    return data[:place] + bytes(4) + data[place + 4 :]
+
+
+_STACK = np.stack([GREY, GREY[::-1], GREY[:, ::-1], 255 - GREY])
+PICTURES = [
+    Case("PNG, 8 bits", picture(), note=UNIT, readers=("SimpleITK",)),
+    Case("PNG, 16 bits", picture(DEEP), note=UNIT, readers=("SimpleITK",)),
+    Case("PNG, black and white", picture(mode="1"), note=UNIT),
+    Case("JPEG, grey", picture(name="case.jpg"), note=UNIT, readers=("SimpleITK",)),
+    Case("TIFF, 8 bits", tiff(GREY), note=UNIT, readers=("SimpleITK",)),
+    Case("TIFF, 16 bits, big-endian", tiff(DEEP, byteorder=">"), note=UNIT, readers=("SimpleITK",)),
+    Case("TIFF, signed 16 bits", tiff(DEEP.astype(np.int16)), note=UNIT, readers=("SimpleITK",)),
+    Case("TIFF, float32", tiff(GREY / np.float32(7)), note=UNIT, readers=("SimpleITK",)),
+    Case("TIFF of which 0 is white", tiff(GREY, photometric="miniswhite"), refused="its value 0 means white; save it"),
+    Case(
+        "TIFF, float64",
+        tiff(GREY / 7.0),
+        refused="not a PNG, JPEG or TIFF picture of 8-bit, 16-bit or float32 values; save it as one",
+    ),
+    Case("TIFF, unsigned 32 bits", tiff(GREY.astype(np.uint32)), refused="its 32-bit values would be cut"),
+    Case("TIFF, many pages", tiff(_STACK, photometric="minisblack"), note=UNIT, readers=("SimpleITK",)),
+    Case(
+        "TIFF, ImageJ stack of two channels",
+        tiff(_STACK.reshape(2, 2, 20, 24), imagej=True, metadata={"axes": "ZCYX"}),
+        refused="its pages are channels or time points",
+    ),
+    Case(
+        "TIFF, OME with time points",
+        tiff(_STACK, name="case.ome.tif", photometric="minisblack", metadata={"axes": "TYX"}),
+        refused="its pages are channels or time points",
+    ),
+    Case(
+        "a folder of PNGs",
+        folder_of(*_STACK),
+        note="4 pictures are stacked from slice8.png to slice11.png, feet to head",
+    ),
+    Case(
+        "a list of pictures",
+        lambda folder: sorted(folder_of(*_STACK)(folder).iterdir()),
+        note="4 pictures are stacked from slice10.png to slice9.png",
+    ),
+    Case(
+        "pictures of several sizes",
+        folder_of(GREY, GREY[:10]),
+        refused="slice9.png is 24 x 10 grey pixels of type uint8",
+    ),
+    Case(
+        "pictures of 8 and 16 bits", folder_of(GREY, DEEP), refused="slice9.png is 24 x 20 grey pixels of type uint16"
+    ),
+    Case(
+        "grey saved as colour",
+        picture(np.stack([GREY] * 3, axis=-1)),
+        note="its colour channels are all the same; one of them is taken as grey",
+    ),
+    Case("palette of greys", picture(mode="P"), note="its colour channels are all the same"),
+    Case("colour", picture(COLOUR), refused="it has 3 colour channels; choose one with component=0 to 2"),
+    Case("colour, a channel chosen", picture(COLOUR), options={"component": 1}, note=UNIT),
+    Case("transparent", picture(np.dstack([COLOUR, GREY])), refused="parts of it are transparent; save it without"),
+    Case("CMYK", picture(COLOUR, "case.jpg", "CMYK"), refused="colours (CMYK) have no single scale of values"),
+    Case(
+        "JPEG that lies on its side (EXIF)", turned, refused="its header says that it lies on its side; save it upright"
+    ),
+    Case("animated PNG", animation, refused="it holds 2 pictures; save the one to be read"),
+    Case("PNG cut off", edited(picture(), lambda d: d[:-60]), refused="the file is damaged or not what its name says"),
+    Case(
+        "PNG with a wrong checksum", edited(picture(), _wrong_checksum), refused="the file is damaged or not what its"
+    ),
+    Case(
+        "JPEG cut off",
+        edited(picture(name="case.jpg"), lambda d: d[: len(d) // 2]),
+        refused="the file is damaged or not what its name says",
+    ),
+    Case("real: head CT slice, PNG", shared("head_ct_hemorrhage/images/000.png"), note=UNIT, readers=("SimpleITK",)),
+]
+
+
+def with_values(*odd: float):
+    array = values(np.float64)
+    array.ravel()[: len(odd)] = odd
+    return nifti(array)
+
+
+_LABELS = np.kron(np.arange(27).reshape(3, 3, 3) % 5, np.ones((6, 6, 6))).astype(np.int32)
+VOXELS = [
+    Case("NaN and infinity", with_values(np.nan, np.inf, -np.inf), remark="kept; they count as background"),
+    Case("float64 up to 1e30", with_values(1e30, -1e300), remark="kept; a few such voxels do not move the window"),
+    Case(
+        "constant",
+        nifti(np.full((9, 10, 11), 7, np.int16)),
+        readers=ALL,
+        remark="no slice is analysed, the score is nan",
+    ),
+    Case("all background", nifti(np.zeros((9, 10, 11), np.int16)), remark="no slice is analysed, the score is nan"),
+    Case("1 x 1 x 1", nifti(np.ones((1, 1, 1), np.int16)), readers=ALL),
+    Case("one slice", nifti(values(np.int16, (9, 10, 1))), readers=ALL),
+    Case("one column", nifti(values(np.int16, (1, 1, 11))), readers=ALL),
+    Case("int32 labels", nifti(_LABELS), remark="said: “it looks like a label map (only the values 0, 1, 2, 3, ... …”"),
+    Case("float labels", itk("case.nrrd", _LABELS.astype(np.float64)), readers=ITK, remark="said, as for int32"),
+]

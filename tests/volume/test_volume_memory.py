@@ -1,0 +1,133 @@
+"""Memory: known before the work starts, and no second copy of a volume on the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import medclipad.framing as framing
+from medclipad.errors import VolumeError
+from medclipad.framing import FramedVolume, detection_memory, smooth
+from medclipad.volume import Volume, memory, read_volume, write_volume
+from medclipad.volume.blocks import blocks, finite_range, finite_sample
+from tests.volume.format_cases_dicom import stack
+from tests.volume.volume_cases import affine_of
+
+GB = 10**9
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """A machine with 100 bytes free."""
+    monkeypatch.setattr(memory, "free_memory", lambda: 100)
+
+
+def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path, little_memory):
+    volume = Volume(np.ones((30, 31, 32), np.int16), np.eye(4), name="case")
+    for name in ("case.nii", "case.nii.gz", "case.nrrd", "case.mha"):
+        write_volume(volume, tmp_path / name)
+        with pytest.raises(VolumeError, match=rf"{name}: reading 30 x 31 x 32 voxels needs about \d+ MB of memory and"):
+            read_volume(tmp_path / name)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((30, 31), np.uint8)), str(tmp_path / "case.png"))
+    with pytest.raises(VolumeError, match=r"case.png: reading 31 x 30 x 1 voxels needs .* crop or downsample the vol"):
+        read_volume(tmp_path / "case.png")
+    with pytest.raises(VolumeError, match="case: reading 24 x 20 x 5 voxels needs about 1 MB of memory and 1 MB are"):
+        read_volume(stack()(tmp_path / "series"))
+
+
+def test_a_header_is_enough_to_refuse_2000_x_2000_x_1200(tmp_path):
+    """The file is sparse: 9.6 GB that are not there."""
+    header = nib.Nifti1Header()
+    header.set_data_shape((2000, 2000, 1200))
+    header.set_data_dtype(np.int16)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    with (tmp_path / "large.nii").open("wb") as stream:
+        stream.write(header.binaryblock)
+        stream.truncate(352 + 2 * 2000 * 2000 * 1200)
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "from medclipad.volume import read_volume\n"
+        "from medclipad.errors import VolumeError\n"
+        "try: read_volume('large.nii')\n"
+        "except VolumeError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "large.nii: reading 2000 x 2000 x 1200 voxels needs about 9.6 GB of memory and" in done.stdout
+
+
+def test_what_a_detection_takes_is_known_from_the_grid():
+    volume = Volume(np.broadcast_to(np.int16(0), (2000, 2000, 1200)), affine_of(spacing=(0.5, 0.5, 0.5)))
+    assert 33 * GB < detection_memory(volume, "axial", 4.0, 16) < 42 * GB
+    assert 33 * GB < detection_memory(volume, "axial", 0.0, 16) < 35 * GB
+
+
+def test_free_memory_heeds_the_limit_of_the_process_and_of_its_container(tmp_path, monkeypatch):
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+        "from medclipad.volume.memory import free_memory; print(free_memory())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) < 3 << 30
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 50000\n")
+    monkeypatch.setattr(memory, "_groups", lambda: iter([tmp_path / "none", tmp_path]))
+    assert memory.free_memory() == 350000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_memory() > 10_000_000
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    array=hnp.arrays(np.float32, hnp.array_shapes(min_dims=3, max_dims=3, max_side=6), elements=st.floats(width=32)),
+    order=st.permutations(range(3)),
+    most=st.integers(1, 40),
+)
+def test_blocks_see_each_voxel_once(array, order, most):
+    array = array.transpose(order)
+    finite = array[np.isfinite(array)]
+    assert sum(block.size for (block,) in blocks(array)) == array.size
+    assert finite_range(array) == ((finite.min(), finite.max()) if finite.size else None)
+    some = finite_sample(array, most)
+    assert len(some) == min(most, finite.size)
+    assert np.isin(some, finite).all()
+    assert sorted(finite_sample(array, array.size)) == sorted(finite.astype(float))
+    above = array > 0
+    assert sorted(finite_sample(array, array.size, above)) == sorted(array[above & np.isfinite(array)].astype(float))
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_smoothing_in_slabs_is_smoothing_at_once(plane, monkeypatch):
+    rng = np.random.default_rng(0)
+    array = rng.normal(3, 1, (90, 17, 13)).astype(np.float32)
+    array[:5] = array[:, :3] = 0
+    framed = FramedVolume(Volume(array, np.diag((0.7, 2, 1.5, 1))), plane, "mr", 32)
+    framed.analysed = framed.analysed[2:]
+    whole = rng.random(array.shape).astype(np.float32) * framed.foreground
+    slabs = whole.copy()
+    smooth(whole, framed, 3.0)
+    monkeypatch.setattr(framing, "SLAB", 1)
+    smooth(slabs, framed, 3.0)
+    assert np.array_equal(whole, slabs)
+
+
+def test_framing_a_volume_copies_none_of_it():
+    array = np.random.default_rng(0).integers(1, 900, (256, 256, 160), dtype=np.int16)
+    array[:40] = 0
+    volume = Volume(np.asfortranarray(array), np.eye(4))
+    tracemalloc.start()
+    FramedVolume(volume, "axial", "mr", 64)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # the body's mask, and the 2^22 values that percentiles are taken of
+    assert most < array.size + 5 * 2**22 * 8, most / 1e6
+
