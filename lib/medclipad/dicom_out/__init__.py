@@ -1,0 +1,32 @@
+"""Results as DICOM objects beside the series that they were made from: segmentation, parametric map, report, pictures.
+
+All are built by highdicom on exactly the grid of the volume, with its frames in slice order, and refer to the images
+that each of them comes from.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+from .parametric_map import parametric_map
+from .report import score_report
+from .segmentation import mask_of, segmentation
+from .source import DicomSource, read_source
+from .write import KINDS, dicom_objects, write_dicom
+
+__all__ = [
+    "KINDS",
+    "DicomSource",
+    "dicom_objects",
+    "mask_of",
+    "parametric_map",
+    "read_source",
+    "score_report",
+    "segmentation",
+    "write_dicom",
+]
+
+# highdicom comments on odd patient names by printing them; they belong into no log.
+warnings.filterwarnings("ignore", message="The string .* is unlikely to represent the intended person name")
+logging.getLogger("highdicom").setLevel(logging.ERROR)

@@ -1,0 +1,74 @@
+"""DICOM results as files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from medclipad.errors import VolumeError
+from medclipad.result import AnomalyResult
+from medclipad.volume import Volume
+from medclipad.volume.damage import reason
+
+from .parametric_map import parametric_map
+from .report import score_report
+from .segmentation import segmentation
+from .source import DicomSource, read_source
+
+KINDS = ("segmentation", "map", "report", "key-slices")
+
+
+def dicom_objects(source: DicomSource, volume: Volume, result: AnomalyResult, kind: str) -> list[Dataset]:
+    """The objects of one of KINDS."""
+    if kind == "key-slices":
+        from .key_slices import key_slices  # imports what draws: a server does without
+
+        return key_slices(source, volume, result)
+    if kind == "map":
+        return [parametric_map(source, result)]
+    if kind == "report":
+        return [score_report(source, result)]
+    if kind == "segmentation":
+        description = f"Anomalies, {result.plane}, above {result.threshold:.3f}"
+        return [segmentation(source, result.segmentation(), result.detector, description)]
+    raise VolumeError(f"{kind!r} is no DICOM result; choose of {', '.join(KINDS)}.")
+
+
+def write_dicom(
+    folder: Path,
+    path: str | Path | Sequence[str | Path],
+    volume: Volume,
+    result: AnomalyResult,
+    kinds: Collection[str] = KINDS,
+    deidentify: bool = False,
+) -> list[Path]:
+    """Write <name>_segmentation.dcm, _map.dcm, _report.dcm and _key-slices_1.dcm ... into an existing folder.
+
+    path: what `volume` was read from. deidentify: keep nothing of the source's headers but geometry, modality and new
+    UIDs; the files are still called after the volume.
+
+    Returns the paths. Raises VolumeError if the volume does not come from DICOM, or a file cannot be written.
+    """
+    source = read_source(path, volume, deidentify)
+    files = []
+    for kind in kinds:
+        objects = dicom_objects(source, volume, result, kind)
+        for number, dataset in enumerate(objects, 1):
+            suffix = f"_{number}" if kind == "key-slices" else ""
+            files.append(folder / f"{volume.name}_{kind}{suffix}.dcm")
+            _save(dataset, files[-1])
+    return files
+
+
+def _save(dataset: Dataset, path: Path) -> None:
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        dataset.save_as(aside, enforce_file_format=True)
+        os.replace(aside, path)
+    except OSError as error:
+        raise VolumeError(f"{path}: it cannot be written ({reason(error)}); check space and rights.") from error
+    finally:
+        aside.unlink(missing_ok=True)
