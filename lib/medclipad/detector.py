@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from pydantic import ValidationError
+from torch.nn.functional import normalize
 
 from medclipad.calibration import Calibration, calibrate
 from medclipad.encoders import load_encoder
 from medclipad.errors import DetectorError, TrainingError
-from medclipad.framing import FramedVolume, batches, smooth
+from medclipad.framing import FramedVolume, batches, detection_memory, smooth
 from medclipad.methods import method_class
-from medclipad.methods.base import AnomalyMethod, Progress, silent
+from medclipad.methods.base import AnomalyMethod, Progress, Shots, as_rgb, silent
 from medclipad.result import AnomalyResult
-from medclipad.shots import Case, TrainingSlices, select_shots
+from medclipad.shots import Case, Pair, TrainingSlices, select_shots
 from medclipad.storage import DetectorInfo, read_info, read_weights, save_folder
-from medclipad.volume import Volume
+from medclipad.volume import Slicing, Volume
+from medclipad.volume.memory import require_memory
 
 BATCH = 16  # slices analysed together: more is not faster on a processor, and progress is told per batch
-CALIBRATION_VOLUMES = 3
+CALIBRATION_VOLUMES, CALIBRATION_SLICES = 3, 20  # volumes at most, and slices of each at least, if there are so many
 MAX_SMOOTHING = 100.0  # mm
+SMOOTHING_REACH = 3  # standard deviations after which `framing.smooth` cuts its Gaussian off
+
 
 
 class AnomalyDetector:
@@ -34,13 +38,24 @@ class AnomalyDetector:
         self._method = method
         self.info = info
 
-    def detect(self, volume: Volume, plane: str | None = None, progress: Progress = silent) -> AnomalyResult:
+    def detect(
+        self,
+        volume: Volume,
+        plane: str | None = None,
+        progress: Progress = silent,
+        slices: Sequence[int] | None = None,
+    ) -> AnomalyResult:
         """Anomaly map and scores of a volume, slice by slice.
 
         `plane` defaults to the one that the detector learned from. `progress("detect", done, slices, {})` is called
-        after each batch. Raises VolumeError if the volume does not suit the detector's intensity preset.
+        after each batch. `slices` are the numbers of those to look at, by default all; the others are skipped like
+        those without body. Raises VolumeError if the volume does not suit the detector's intensity preset, and before
+        any work if its map does not fit into memory.
         """
+        require_memory(self.memory_for(volume, plane), volume.name or "the volume", "its anomaly map")
         framed = FramedVolume(volume, plane or self.info.plane, self.info.intensity, self.info.image_size)
+        if slices is not None:
+            framed.analysed = np.intersect1d(framed.analysed, np.asarray(slices, dtype=int))
         anomaly_map = np.zeros(volume.shape, dtype=np.float32)
         image_scores = np.full(len(framed.slicing), np.nan)
         own_scores = False
@@ -56,7 +71,9 @@ class AnomalyDetector:
         if self.info.smoothing:
             smooth(anomaly_map, framed, self.info.smoothing)
         if not own_scores:
-            image_scores[framed.analysed] = framed.slicing.slices(anomaly_map)[framed.analysed].max(axis=(1, 2))
+            map_slices = framed.slicing.slices(anomaly_map)
+            for numbers in batches(framed.analysed, BATCH):
+                image_scores[numbers] = self._method.scores_of(torch.from_numpy(map_slices[numbers])).numpy()
         return AnomalyResult(
             anomaly_map=volume.with_array(anomaly_map),
             slice_scores=image_scores,
@@ -67,12 +84,39 @@ class AnomalyDetector:
             window=framed.window,
         )
 
+    def memory_for(self, volume: Volume, plane: str | None = None) -> int:
+        """Bytes that `detect` takes at its peak beside volume and encoder; it refuses where they are not free."""
+        return detection_memory(volume, plane or self.info.plane, self.info.smoothing, BATCH)
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the detector to a new folder, atomically. Raises DetectorError if it exists or cannot be written."""
         save_folder(path, self.info, self._method.head_state())
 
+    def features(self, volume: Volume, plane: str | None = None, progress: Progress = silent) -> np.ndarray:
+        """What the frozen encoder sees in each slice: float32 (n_slices, width), nan where skipped.
+
+        The means of a slice's patch tokens after each of the last three stages, each L2-normalised, side by side. They
+        do not depend on the method nor on what it learned. `progress` as in `detect`.
+        """
+        framed = FramedVolume(volume, plane or self.info.plane, self.info.intensity, self.info.image_size)
+        encoder = self._method.encoder
+        mean, std = (torch.tensor(value, device=encoder.device)[:, None, None] for value in (encoder.mean, encoder.std))
+        features = np.full((len(framed.slicing), sum(encoder.widths[1:])), np.nan, dtype=np.float32)
+        for done, numbers in enumerate(batches(framed.analysed, BATCH), start=1):
+            rgb = as_rgb(framed.images(numbers), encoder.device)
+            with torch.inference_mode():
+                taps = encoder.taps((rgb - mean) / std, first=1)
+            pooled = [normalize(tokens[:, encoder.n_prefix :].float().mean(dim=1), dim=-1) for tokens in taps]
+            features[numbers] = torch.cat(pooled, dim=1).cpu().numpy()
+            progress("features", min(done * BATCH, len(framed.analysed)), len(framed.analysed), {})
+        return features
+
+    def reference_state(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The trained weights as the method's reference code saves them; see `AnomalyMethod.reference_state`."""
+        return self._method.reference_state()
+
     def _analyse(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Maps float32 (B, S, S) in [0, 1] and scores (B,), or None where a score is the maximum of its map."""
+        """Maps float32 (B, S, S) in [0, 1] and scores (B,), or None where scores follow from the finished map."""
         maps, scores = self._method.anomaly(torch.from_numpy(images))
         return maps.float().cpu().numpy(), None if scores is None else scores.double().cpu().numpy()
 
@@ -80,8 +124,9 @@ class AnomalyDetector:
 def fit(
     method: str = "mediclip",
     encoder: str = "embedded",
-    normal: Sequence[Case] = (),
+    normal: Sequence[Volume | Pair] = (),
     abnormal: Sequence[tuple[Volume, Volume]] = (),
+    cases: Sequence[Case] = (),
     shots: int | None = 32,
     plane: str = "axial",
     intensity: str = "auto",
@@ -91,6 +136,7 @@ def fit(
     name: str | None = None,
     description: str = "",
     progress: Progress = silent,
+    learn: Callable[[AnomalyMethod, Shots, int, Progress], dict] | None = None,
     **options,
 ) -> AnomalyDetector:
     """Train a detector on a few slices.
@@ -102,6 +148,7 @@ def fit(
     encoder: "embedded", or an open_clip architecture and weights such as "ViT-L-14-336/openai".
     normal: volumes without lesion, or pairs (volume, mask) of which the slices without lesion are used.
     abnormal: pairs (volume, mask); their slices without lesion join the normal ones.
+    cases: volumes of which single slices are known to be normal or abnormal, with a mask or without, see `Case`.
     shots: normal slices, and abnormal slices, to learn from; None for all.
     plane, intensity: as in `medclipad.volume`; "auto" is resolved on the first volume.
     image_size: side of the encoder's input in pixels; default the method's own on CLIP, 224 on the embedded encoder.
@@ -109,6 +156,8 @@ def fit(
         neighbouring slices vouch for each other. 0 leaves the maps as the method gives them.
     options: of the method, see `MediCLIPOptions` and `MVFAOptions`.
     progress: called as progress(phase, done, total, info); an exception raised in it stops the training.
+    learn: takes the place of the method's training, called as learn(method, shots, seed, progress); `import_checkpoint`
+        puts in weights that were trained elsewhere.
 
     Reproducible for a given seed on a given machine. Raises TrainingError, VolumeError or DetectorError.
     """
@@ -125,14 +174,14 @@ def fit(
         raise TrainingError(f"Option {_fault(error)} (method {method}).") from error
     if image_size is None and encoder != "embedded":
         image_size = kind.default_encoder_size
-    tower = load_encoder(encoder, image_size)
-    intensity = _resolved_intensity(intensity, [*normal, *abnormal])
-    slices = select_shots(normal, abnormal, shots, plane, intensity, tower.image_size, seed, progress)
+    tower = load_encoder(encoder, image_size, progress=progress)
+    intensity = _resolved_intensity(intensity, [*normal, *abnormal, *cases])
+    slices = select_shots(normal, abnormal, shots, plane, intensity, tower.image_size, seed, progress, cases)
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = kind(tower, checked)
-        metrics = model.fit(slices.shots, seed, progress)
+        metrics = (learn or kind.fit)(model, slices.shots, seed, progress)
     progress("calibrate", 0, min(len(slices.spare), CALIBRATION_VOLUMES), {})
     model.calibrate(slices.spare_images)
     info = DetectorInfo(
@@ -152,7 +201,7 @@ def fit(
         training_slices=slices.record,
         calibration=Calibration(threshold=1, normal_scores=[], held_out=slices.held_out),
         metrics=metrics,
-        versions={package: version(package) for package in ("medclipad", "torch", "open_clip_torch", "numpy")},
+        versions=installed_versions(),
     )
     detector = AnomalyDetector(model, info)
     info.calibration = _calibration(detector, slices, progress)
@@ -160,15 +209,29 @@ def fit(
 
 
 def _calibration(detector: AnomalyDetector, slices: TrainingSlices, progress: Progress) -> Calibration:
-    """What the detector says of normal slices, seen as new ones will be, of the volumes with the most to spare."""
+    """What the detector says of normal slices, seen as new ones will be, of the volumes with the most to spare.
+
+    Looked at are the slices that the smoothed maps of those depend on, and where slices are much closer together than
+    maps are smoothed, only every so many: their neighbours say the same.
+    """
     richest = sorted(slices.spare, key=lambda kept: -len(kept[1]))[:CALIBRATION_VOLUMES]
     scores, maxima = [], []
     for done, (volume, numbers) in enumerate(richest, start=1):
-        result = detector.detect(volume)
-        scores.append(result.slice_scores[numbers])
-        maxima.append(result.slicing.slices(result.anomaly_map.array)[numbers].max(axis=(1, 2)))
+        slicing = Slicing(volume, detector.info.plane)
+        width = detector.info.smoothing / volume.spacing[slicing.axis]  # in slices
+        step = max(1, min(int(width), len(numbers) // CALIBRATION_SLICES))
+        chosen = [k for k in numbers if (k - numbers[0]) % step == 0]
+        reach = range(-int(SMOOTHING_REACH * width) // step * step, int(SMOOTHING_REACH * width) + 1, step)
+        result = detector.detect(volume, slices=[k + away for k in chosen for away in reach])
+        scores.append(result.slice_scores[chosen])
+        maxima.append(slicing.slices(result.anomaly_map.array)[chosen].max(axis=(1, 2)))
         progress("calibrate", done, len(richest), {"volume": volume.name})
     return calibrate(np.concatenate(scores), np.concatenate(maxima), slices.held_out)
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that decide what a detector computes."""
+    return {package: version(package) for package in ("medclipad", "torch", "open_clip_torch", "numpy")}
 
 
 def load_detector(path: str | os.PathLike) -> AnomalyDetector:
@@ -204,12 +267,13 @@ def _fault(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def _resolved_intensity(intensity: str, cases: Sequence[Case]) -> str:
+def _resolved_intensity(intensity: str, cases: Sequence[Volume | Pair | Case]) -> str:
     """The preset as text; "auto" becomes what suits the first volume."""
     from medclipad.volume import parse_preset, resolve_preset
 
     preset = parse_preset(intensity)
     if cases:
-        first = cases[0][0] if isinstance(cases[0], tuple) else cases[0]
-        preset = resolve_preset(preset, first)
+        first = cases[0]
+        volume = first[0] if isinstance(first, tuple) else first.volume if isinstance(first, Case) else first
+        preset = resolve_preset(preset, volume)
     return str(preset)

@@ -10,10 +10,56 @@ import numpy as np
 from medclipad.errors import TrainingError
 from medclipad.framing import FramedVolume
 from medclipad.methods.base import Progress, Shots
-from medclipad.volume import Volume, require_same_grid
+from medclipad.volume import Slicing, Volume, require_mask
 
 SPARE_IMAGES = 64
-Case = Volume | tuple[Volume, Volume | None]
+Pair = tuple[Volume, Volume | None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A volume and what is known of its slices along the plane that is learned.
+
+    mask: its lesions, on the volume's grid: slices with a voxel of it are abnormal, with that mask.
+    normal, abnormal: numbers of slices that a reader only called so, counted as `Slicing` does. A called slice with a
+        voxel of the mask is abnormal, one that was called abnormal otherwise is so without a mask. `normal` None takes
+        all slices that are not abnormal.
+    held_out: numbers of slices that are neither learned from nor calibrated on.
+    """
+
+    volume: Volume
+    mask: Volume | None = None
+    normal: Sequence[int] | None = None
+    abnormal: Sequence[int] = ()
+    held_out: Sequence[int] = ()
+
+    def lesions(self, slicing: Slicing) -> np.ndarray:
+        """bool (n_slices,): which slices show a voxel of the mask; VolumeError if it is on another grid."""
+        if self.mask is None:
+            return np.zeros(len(slicing), dtype=bool)
+        require_mask(self.volume, self.mask)
+        return (slicing.slices(self.mask.array) > 0).any(axis=(1, 2))
+
+    def known(self, slicing: Slicing) -> tuple[np.ndarray, np.ndarray]:
+        """(normal, abnormal), bool (n_slices,) each; held-out slices included, the others are unknown.
+
+        Raises TrainingError if a called slice is outside of the volume.
+        """
+        abnormal = self.lesions(slicing) | self._called(self.abnormal, slicing)
+        every = np.ones(len(slicing), dtype=bool)
+        normal = every if self.normal is None else self._called(self.normal, slicing)
+        return normal & ~abnormal, abnormal
+
+    def _called(self, numbers: Sequence[int], slicing: Slicing) -> np.ndarray:
+        outside = [number for number in numbers if not 0 <= number < len(slicing)]
+        if outside:
+            raise TrainingError(
+                f'"{self.volume.name}" has no {slicing.plane} slice {outside[0]}: give numbers from 0 to '
+                f"{len(slicing) - 1}."
+            )
+        chosen = np.zeros(len(slicing), dtype=bool)
+        chosen[list(numbers)] = True
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -33,43 +79,51 @@ class TrainingSlices:
 
 
 def select_shots(
-    normal: Sequence[Case],
-    abnormal: Sequence[Case],
+    normal: Sequence[Volume | Pair],
+    abnormal: Sequence[Pair],
     n: int | None,
     plane: str,
     intensity: str,
     size: int,
     seed: int,
     progress: Progress,
+    cases: Sequence[Case] = (),
 ) -> TrainingSlices:
     """Choose `n` normal and up to `n` abnormal slices (None: all), spread evenly over volumes and along each stack.
 
     A normal volume may come with a mask: then its slices without lesion are used. An abnormal volume must: its slices
-    with lesion are abnormal shots, those without lesion are normal ones. Slices with hardly any body are never used.
+    with lesion are abnormal shots, those without lesion are normal ones. `cases` say themselves which of their slices
+    are what. Abnormal slices with a mask are chosen before those without. Slices with hardly any body are never used.
 
     Raises TrainingError if a mask is empty where it may not be or nothing is left to learn from, and VolumeError if a
     mask is on another grid than its volume.
     """
-    cases = [(*_pair(case), False) for case in normal] + [(*_pair(case), True) for case in abnormal]
-    if not cases:
+    known = [*(Case(*_pair(one)) for one in normal), *(Case(*_pair(one)) for one in abnormal), *cases]
+    if not known:
         raise TrainingError("There is nothing to learn from: give at least one normal volume.")
-    framed, healthy, diseased = [], [], []
-    for done, (volume, mask, must_show_lesion) in enumerate(cases):
-        progress("read", done, len(cases), {"volume": volume.name})
-        one = FramedVolume(volume, plane, intensity, size)
-        lesion = _lesion_slices(one, mask)
-        if must_show_lesion and not lesion.any():
+    framed, healthy, diseased, called = [], [], [], []
+    for place, case in enumerate(known):
+        progress("read", place, len(known), {"volume": case.volume.name})
+        one = FramedVolume(case.volume, plane, intensity, size)
+        lesion, (is_normal, is_abnormal) = case.lesions(one.slicing), case.known(one.slicing)
+        if len(normal) <= place < len(normal) + len(abnormal) and not lesion.any():
             raise TrainingError(
-                f'The mask of "{volume.name}" marks no voxel: paint the lesion, or give the volume as a normal one.'
+                f'The mask of "{case.volume.name}" marks no voxel: paint the lesion, or give the volume as a normal '
+                "one."
             )
         framed.append(one)
-        healthy.append([(len(framed) - 1, k) for k in one.analysed if not lesion[k]])
-        diseased.append([(len(framed) - 1, k) for k in one.analysed if lesion[k] and must_show_lesion])
-    progress("read", len(cases), len(cases), {})
+        free = [k for k in one.analysed if k not in set(case.held_out)]
+        learned = place >= len(normal)  # of a volume given as normal, slices with lesion are not learned from
+        healthy.append([(place, k) for k in free if is_normal[k]])
+        diseased.append([(place, k) for k in free if lesion[k] and learned])
+        called.append([(place, k) for k in free if is_abnormal[k] and not lesion[k] and learned])
+    progress("read", len(known), len(known), {})
 
     rng = np.random.default_rng(seed)
     normal_shots, spare = _spread(healthy, n, rng)
-    abnormal_shots, _ = _spread(diseased, n, rng)
+    outlined, _ = _spread(diseased, n, rng)
+    unmasked, _ = _spread(called, None if n is None else n - len(outlined), rng)
+    abnormal_shots = [*outlined, *unmasked]
     if not any(len(one.analysed) for one in framed):
         raise TrainingError("The volumes show no body, only background: check the files and the intensity preset.")
     if not normal_shots:
@@ -84,31 +138,26 @@ def select_shots(
 
     shots = Shots(
         normal=images(normal_shots),
-        abnormal=images(abnormal_shots),
-        masks=tuple(framed[case].masks(cases[case][1].array > 0, [k])[0] for case, k in abnormal_shots),
+        abnormal=np.concatenate([images(outlined), images(unmasked)]),
+        masks=(
+            *(framed[case].masks(known[case].mask.array > 0, [k])[0] for case, k in outlined),
+            *(None for _ in unmasked),
+        ),
     )
     record = [
         {
-            "volume": volume.name,
+            "volume": one.volume.name,
             "normal": [int(k) for c, k in normal_shots if c == case],
             "abnormal": [int(k) for c, k in abnormal_shots if c == case],
         }
-        for case, (volume, _, _) in enumerate(cases)
+        for case, one in enumerate(known)
     ]
-    kept = [(cases[chosen[0][0]][0], [int(k) for _, k in chosen]) for chosen in by_volume]
+    kept = [(known[chosen[0][0]].volume, [int(k) for _, k in chosen]) for chosen in by_volume]
     return TrainingSlices(shots, kept, images(images_of), held_out, record)
 
 
-def _pair(case: Case) -> tuple[Volume, Volume | None]:
+def _pair(case: Volume | Pair) -> Pair:
     return case if isinstance(case, tuple) else (case, None)
-
-
-def _lesion_slices(framed: FramedVolume, mask: Volume | None) -> np.ndarray:
-    """bool (n_slices,): which slices show a voxel of the mask."""
-    if mask is None:
-        return np.zeros(len(framed.slicing), dtype=bool)
-    require_same_grid(framed.volume, mask)
-    return (framed.slicing.slices(mask.array) > 0).any(axis=(1, 2))
 
 
 def _by_volume(chosen: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:

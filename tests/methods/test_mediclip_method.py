@@ -78,7 +78,7 @@ def test_finds_lesions_of_unseen_slices(quick):
     images, masks = slices(6, 4, lesion=True)
     maps, scores = quick.anomaly(torch.from_numpy(images))
     healthy, _ = quick.anomaly(torch.from_numpy(slices(6, 5)[0]))
-    assert scores is None, "a slice's score is its map's maximum"
+    assert scores is None, "a slice's score follows from its map"
     assert maps.shape == (6, SIZE, SIZE) and maps.min() >= 0 and maps.max() <= 1
     inside = torch.from_numpy(masks)
     assert maps[inside].mean() > maps[~inside].mean() + 0.2
@@ -262,15 +262,16 @@ def test_memory_share_mixes_the_two_maps(embedded, share):
     images = torch.from_numpy(slices(2, 4, lesion=True)[0])
     tokens = model.patch_tokens(images)
     text = model.probabilities(tokens)[:, 1]
-    memory = model.memory(model._memory_maps(tokens), SIZE)
+    memory = model.memory(model._memory_maps(tokens), images)
     torch.testing.assert_close(model.anomaly(images)[0], (1 - share) * text + share * memory)
 
 
 def test_distance_is_that_to_the_nearest_token(monkeypatch):
     generator = torch.Generator().manual_seed(0)
-    memory = NormalMemory((3, 5), 40)
-    kept = torch.randn(40, 8, generator=generator).half().float()
+    memory = NormalMemory((2, 3), 40)
+    kept = torch.randn(10, 2, 2, 8, generator=generator).half().float()
     memory.remember(kept, generator)
+    kept = kept.flatten(0, 2)
     assert {tuple(row) for row in memory.tokens.tolist()} == {tuple(row) for row in kept.tolist()}, "all fit in"
     queries = torch.randn(2, 7, 7, 8, generator=generator)
     expected = torch.cdist(queries.flatten(0, 2), kept).amin(dim=1).view(2, 7, 7)
@@ -282,8 +283,25 @@ def test_distance_is_that_to_the_nearest_token(monkeypatch):
 
 def test_few_tokens_are_repeated():
     memory = NormalMemory((1, 1), 5)
-    memory.remember(torch.tensor([[1.0, 2], [3, 4]]), torch.Generator().manual_seed(0))
-    assert {tuple(row) for row in memory.tokens.tolist()} == {(1, 2), (3, 4)} and len(memory.tokens) == 5
+    tokens = torch.tensor([[1.0, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
+    memory.remember(tokens.view(2, 1, 1, 5), torch.Generator().manual_seed(0))
+    assert {tuple(row) for row in memory.tokens.tolist()} == {tuple(row) for row in tokens.tolist()}
+    assert len(memory.tokens) == 5
+
+
+def test_tokens_keep_direction_length_and_brightness():
+    """A stage that is twice as strong differs by the logarithm of 2 alone; brightness by its weight."""
+    maps = [torch.rand(1, 3, 4, 4) + 0.1, torch.rand(1, 5, 2, 2) + 0.1]
+    images = torch.full((1, 32, 32), 0.25)
+    one, strong = (NormalMemory.join([maps[0] * factor, maps[1]], images) for factor in (1, 2))
+    assert one.shape == (1, 4, 4, 3 + 1 + 5 + 1 + 1)
+    torch.testing.assert_close(one[..., :3].norm(dim=-1), torch.ones(1, 4, 4))
+    expected = torch.zeros_like(one)
+    expected[..., 3] = 0.3 * np.log(2)
+    torch.testing.assert_close(strong - one, expected, atol=1e-5, rtol=0)
+    brighter = NormalMemory.join(maps, images * 2) - one
+    torch.testing.assert_close(brighter[..., -1], torch.full((1, 4, 4), 2 * 0.25))
+    assert not brighter[..., :-1].any()
 
 
 def test_coreset_reaches_rare_points():
@@ -306,24 +324,56 @@ def test_coreset_of_many_chunks(monkeypatch):
 
 def test_calibration_puts_normal_tokens_below_one_half():
     memory = NormalMemory((1, 1), 5)
+    memory.scale.zero_()
     memory.calibrate(torch.arange(1001.0))
-    assert memory.scale.item() == pytest.approx(2 * 999)
+    assert memory.scale.item() == pytest.approx(999)
     memory.calibrate(torch.zeros(10))
-    assert memory.scale > 0, "shots that fill the memory have no distance to it"
+    assert memory.scale.item() == pytest.approx(999), "slices that fill the memory have no distance to it"
+
+
+def test_shots_are_held_against_each_other():
+    """Two slices, each of one token alone: the scale is their distance, though neither has any to the memory."""
+    memory = NormalMemory((1, 1), 8)
+    tokens = torch.stack([torch.zeros(2, 2, 5), torch.full((2, 2, 5), 3.0)])
+    memory.remember(tokens, torch.Generator().manual_seed(0))
+    assert memory.scale.item() == pytest.approx(3 * 5**0.5)
+    memory.calibrate(memory.distance(tokens))
+    assert memory.scale.item() == pytest.approx(3 * 5**0.5)
+    memory.remember(tokens[:1], torch.Generator().manual_seed(0))
+    assert memory.scale > 0, "one slice has no other"
+
+
+def test_however_far_no_two_distances_become_one(embedded):
+    memory = NormalMemory((1, 1), 1)
+    maps = [torch.ones(4, 1, 2, 2) * torch.tensor([1.0, 2, 20, 200]).view(4, 1, 1, 1)] * 2
+    images = torch.zeros(4, 8, 8)
+    memory.tokens.copy_(memory.join([one[:1] for one in maps], images[:1])[0, 0, 0])
+    memory.scale.fill_(0.5)
+    values = memory(maps, images)[:, 0, 0]
+    far = memory.distance(memory.join(maps, images))[:, 0, 0] / 0.5
+    assert far[1] < 1 < far[2] and values[1].item() == pytest.approx(far[1].item() / 2, abs=1e-3)
+    assert values[0] < values[1] < 0.5 < values[2] < values[3] < 1
 
 
 def test_remembered_slices_are_nothing_new(embedded):
     model = MediCLIP(embedded, MediCLIPOptions(memory_size=2000, memory_share=1))
     normal = slices(3, 1)[0]
     model.remember(normal, 0)
-    joined = [model.memory.distance(model.memory.join(model._memory_maps(model.patch_tokens(torch.from_numpy(one)))))
-              for one in (normal, slices(3, 1, lesion=True)[0])]  # fmt: skip
-    assert joined[0].max() < 0.05 * joined[1].max()
+    known, new = (model.memory.distance(model._memory_tokens(one)) for one in (normal, slices(3, 1, lesion=True)[0]))
+    assert known.max() < 0.05 * new.max()
+
+
+def test_score_is_the_mean_of_the_highest_share(embedded, clip):
+    maps = torch.arange(100.0).view(1, 10, 10) / 100
+    for share, expected in ((0, 0.99), (0.02, 0.985), (1, 0.495)):
+        assert MediCLIP(embedded, MediCLIPOptions(score_share=share)).scores_of(maps).item() == pytest.approx(expected)
+    assert MediCLIP(embedded, MediCLIPOptions()).score_share == 0.02
+    assert MediCLIP(clip, MediCLIPOptions()).score_share == 0, "the maximum, as published"
 
 
 @pytest.mark.parametrize("option", [
     {"epochs": 0}, {"batch": 0}, {"learning_rate": 0}, {"memory_share": 1.5}, {"memory_size": 0}, {"max_steps": 0},
-    {"variant": "magic"}, {"lr": 1},
+    {"score_share": 2}, {"variant": "magic"}, {"lr": 1},
 ])  # fmt: skip
 def test_options_are_checked(option):
     with pytest.raises(ValueError, match=next(iter(option))):

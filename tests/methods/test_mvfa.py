@@ -76,11 +76,22 @@ def test_finds_lesions_of_unseen_slices(fitted):
     images, masks = slices(6, 4, lesion=True)
     maps, scores = fitted.anomaly(torch.from_numpy(images))
     healthy, _ = fitted.anomaly(torch.from_numpy(slices(6, 5)[0]))
-    assert scores is None, "with masks a slice's score is its map's maximum"
+    assert scores is None, "with masks a slice's score follows from its map"
     assert maps.shape == (6, SIZE, SIZE) and maps.min() >= 0 and maps.max() <= 1
     inside = torch.from_numpy(masks)
     assert maps[inside].mean() > maps[~inside].mean() + 0.3
     assert maps.amax((1, 2)).min() > healthy.amax((1, 2)).max()
+
+
+def test_without_text_scores_are_the_mean_of_the_highest_values(embedded, clip):
+    assert MVFA(clip, MVFAOptions()).score_share == 0, "as published"
+    model = MVFA(embedded, QUICK)
+    model.fit(shots(masked="none"), seed=0)
+    model.calibrate(slices(6, 3)[0])
+    maps, scores = model.anomaly(torch.from_numpy(slices(2, 4, lesion=True)[0]))
+    assert scores is None and model.head == "det"
+    highest = maps.flatten(1).sort(dim=1).values[:, -int(0.02 * SIZE * SIZE) :]
+    torch.testing.assert_close(model.scores_of(maps), highest.mean(dim=1))
 
 
 def test_a_slice_does_not_depend_on_its_neighbours(fitted):
@@ -130,7 +141,8 @@ def test_foreign_head_is_refused(fitted, embedded, key):
 
 @pytest.mark.parametrize("masked", ["none", "half"])
 def test_heads(embedded, masked):
-    model = MVFA(embedded, QUICK)
+    """With the published score."""
+    model = MVFA(embedded, MVFAOptions(max_samples=64, score_share=0))
     model.fit(shots(masked=masked), seed=0)
     model.calibrate(slices(6, 3)[0])
     maps, scores = model.anomaly(torch.from_numpy(np.concatenate([slices(6, 4, lesion=True)[0], slices(6, 5)[0]])))
@@ -341,11 +353,11 @@ def test_reference_checkpoint_round_trip(clip, tmp_path):
 
 def test_foreign_checkpoints_are_refused(clip, embedded):
     state = MVFA(clip, MVFAOptions()).reference_state()
-    with pytest.raises(DetectorError, match="do not fit"):
+    with pytest.raises(DetectorError, match="learned vectors"):
         MVFA(embedded, QUICK).load_reference_state(state)
     with pytest.raises(DetectorError, match="holds"):
         MVFA(clip, MVFAOptions()).load_reference_state({"seg_adapters": state["seg_adapters"]})
-    with pytest.raises(DetectorError, match="do not fit"):
+    with pytest.raises(DetectorError, match="no state dict"):
         MVFA(clip, MVFAOptions()).load_reference_state({**state, "det_adapters": {"0.fc1.0.weight": "x"}})
 
 

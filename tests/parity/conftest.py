@@ -1,14 +1,12 @@
 """Arrays that the reference codes computed, in the folder named by MEDCLIPAD_PARITY (default ../shared/parity).
 
-`MEDCLIPAD_PARITY_TABLE=FILE python -m pytest tests/parity` writes each array and its largest difference as a table.
+`python -m benchmarks.parity` runs these tests and writes each array and its largest difference to docs/parity.md.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import re
-import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from benchmarks.recipe import recipe_array, recipe_file
 
 FOLDER = Path(os.environ.get("MEDCLIPAD_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
 _differences: dict[tuple[str, str], tuple[float, float]] = {}
@@ -90,34 +90,8 @@ def toy_clip(parity, tmp_path_factory) -> Callable[[str], str]:
     import open_clip
 
     open_clip.add_model_config(FOLDER)
-    return lambda activation: f"toy-clip-{activation}/{file}"
-
-
-def recipe_array(key: str, shape: tuple[int, ...], std: float, seed: int, mean: float = 0) -> torch.Tensor:
-    """Weights of the ViT-L files: portable pseudo-random numbers on a power-of-two grid, rounded to float16."""
-    n = int(np.prod(shape))
-    raw = np.random.PCG64(zlib.crc32(key.encode()) ^ seed).random_raw(-(-n // 8)).view(np.int8)[:n]
-    values = raw.astype(np.float32) * np.float32(2.0 ** -round(np.log2(73.9 / std))) + np.float32(mean)
-    return torch.from_numpy(values.reshape(shape).astype(np.float16))
-
-
-def recipe_std(key: str, vision_width: int, text_width: int) -> tuple[float, float]:
-    """(std, mean) of an OpenAI state-dict key."""
-    width = vision_width if key.startswith("visual.") else text_width
-    table = (
-        (r"ln_\w+\.weight$", 0.1, 1.0),
-        (r"bias$", 0.05, 0.0),
-        (r"attn\.in_proj_weight$", 1.6 * width**-0.5, 0.0),
-        (r"attn\.out_proj\.weight$", 0.35 * width**-0.5, 0.0),
-        (r"mlp\.c_fc\.weight$", width**-0.5, 0.0),
-        (r"mlp\.c_proj\.weight$", 0.35 * (4 * width) ** -0.5, 0.0),
-        (r"^visual\.(class|positional)_embedding$", 0.3, 0.0),
-        (r"^visual\.conv1\.weight$", 2 * 588**-0.5, 0.0),
-        (r"^(text_projection|visual\.proj)$", width**-0.5, 0.0),
-        (r"^positional_embedding$", 0.2, 0.0),
-        (r"^token_embedding\.weight$", 0.6, 0.0),
-    )
-    return next((std, mean) for pattern, std, mean in table if re.search(pattern, key))
+    names = {config.stem.rpartition("-")[2]: config.stem for config in FOLDER.glob("*gelu.json")}
+    return lambda activation: f"{names[activation]}/{file}"
 
 
 @pytest.fixture
@@ -125,23 +99,7 @@ def vitl_clip(tmp_path) -> Callable[[str, int], str]:
     """`vitl_clip(architecture, seed)`: encoder name of a ViT-L with the weights of the parity README's recipe."""
 
     def make(architecture: str, seed: int) -> str:
-        from medclipad.compat import ensure_torchvision
-
-        ensure_torchvision()
-        import open_clip
-
-        with torch.device("meta"):
-            model = open_clip.CLIP(**open_clip.get_model_config(architecture))
-        vision, text = model.visual.class_embedding.shape[0], model.token_embedding.weight.shape[1]
-        state = {}
-        for key, value in model.state_dict().items():
-            if key == "logit_scale":
-                state[key] = torch.tensor(0.0)
-                continue
-            std, mean = recipe_std(key, vision, text)
-            state[key] = recipe_array(key, tuple(value.shape), std, seed, mean)
-        torch.save(state, tmp_path / "recipe.pt")
-        return f"{architecture}/{tmp_path / 'recipe.pt'}"
+        return recipe_file(architecture, tmp_path / "recipe.pt", seed)
 
     yield make
     (tmp_path / "recipe.pt").unlink(missing_ok=True)

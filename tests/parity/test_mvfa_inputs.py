@@ -13,13 +13,13 @@ from medclipad.methods.mvfa import MVFA, MVFAOptions
 from medclipad.methods.mvfa.augment import augment, square
 from medclipad.prompts.mvfa import CLASS_NAMES, encode_prompts, prompts
 
-SUFFIX = re.compile(r".*_(.+)_(gelu|quickgelu)$")
+NAME = re.compile(r"mvfa_test_(few|zero)_(.+)_(gelu|quickgelu)$")
 
 
 @pytest.mark.parity_files("mvfa_augment_*")
 def test_augmentation(parity, same, file):
     raw, z = parity("mvfa_raw_inputs"), parity(file)
-    name, size = file.rpartition("_")[2], z["augmented_image"].shape[-1]
+    name, size = file.removeprefix("mvfa_augment_"), z["augmented_image"].shape[-1]
     images, masks, labels = [], [], []
     for kind, label in (("Ungood", 1.0), ("good", 0.0)):
         shots = torch.stack([square(image, size) for image in raw[f"{name}_valid_{kind}_img"]])
@@ -34,7 +34,7 @@ def test_augmentation(parity, same, file):
 @pytest.mark.parity_files("mvfa_test_*_gelu")
 def test_test_images(parity, same, file):
     raw, z = parity("mvfa_raw_inputs"), parity(file)
-    name, size = SUFFIX.match(file)[1], z["test_image"].shape[-1]
+    name, size = NAME.match(file)[2], z["test_image"].shape[-1]
     kinds = ("good", "Ungood")
     images = torch.stack([square(image, size)[0] for kind in kinds for image in raw[f"{name}_test_{kind}_img"]])
     labels = [label for label, kind in enumerate(kinds) for _ in raw[f"{name}_test_{kind}_img"]]
@@ -63,7 +63,7 @@ def test_text_features(parity, same, toy_clip):
     for key in keys:
         activation, name = key.removeprefix("text_features_").split("_", 1)
         model = MVFA(load_encoder(toy_clip(activation)), MVFAOptions())
-        model.use_class(CLASS_NAMES[name])
+        model.use_class(CLASS_NAMES.get(name, name))
         same("mvfa_text", key, model.text("seg"), z[key], 1e-6)
 
 

@@ -38,7 +38,7 @@ class Case:
         self.images, size = torch.tensor(full["test_image"]), full["test_image"].shape[-1]
         self.model = MVFA(load_encoder(toy_clip(self.activation), size), MVFAOptions(memory_tokens=None))
         self.model.load_reference_state(reference_adapters(full, "adapter."))
-        self.model.use_class(CLASS_NAMES[self.name])
+        self.model.use_class(CLASS_NAMES.get(self.name, self.name))
         self.head = "seg" if self.shots == "zero" or "gt_mask" in self.z else "det"
         self.model.has_masks.fill_(self.head == "seg")
 
@@ -74,7 +74,7 @@ def test_tokens(same, case):
     z, model, levels = case.z, case.model, case.levels()
     same(case.file, "text_features", model.text(case.head), z["text_features"], 1e-6)
     with torch.inference_mode():
-        pooled = model.encoder._visual.ln_post(levels[-1].after[:, 0]) @ model.encoder._visual.proj
+        pooled = model.encoder.project(levels[-1].after[:, 0])
     for head in ("seg", "det"):
         if f"{head}_tokens" in z:
             tokens = torch.stack([getattr(level, head) for level in levels], dim=1)

@@ -47,7 +47,7 @@ def test_vitl_geometry(parity, same, vitl_clip, recipe):
             tokens.append((torch.stack(seg, dim=1), torch.stack([level.det for level in levels], dim=1)))
             logits.append(torch.stack(model.logits(seg, model.text("seg")), dim=1))
             distances.append(torch.cat(model.distances(seg), dim=1))
-            pooled.append(model.encoder._visual.ln_post(levels[-1].after[:, 0]) @ model.encoder._visual.proj)
+            pooled.append(model.encoder.project(levels[-1].after[:, 0]))
             parts.append(model.evidence(image))
     seg, det = (torch.cat(part) for part in zip(*tokens, strict=True))
     n = z["seg_tokens_img0_tok0_3"].shape[1]

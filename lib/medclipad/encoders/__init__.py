@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from medclipad.encoders.base import N_STAGES, ImageEncoder, TextTower
+from medclipad.encoders.download import Progress
 
 __all__ = ["N_STAGES", "ImageEncoder", "TextTower", "default_device", "load_encoder"]
 
@@ -24,12 +25,16 @@ def default_device() -> torch.device:
 
 
 def load_encoder(
-    name: str = "embedded", image_size: int | None = None, device: torch.device | str | None = None
+    name: str = "embedded",
+    image_size: int | None = None,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
 ) -> ImageEncoder:
     """The frozen encoder `name` for square images of `image_size` pixels, shared within the process.
 
     `name` is "embedded", or an open_clip architecture with a pretrained tag or checkpoint path joined by "/", such as
-    "ViT-L-14-336/openai". Raises DetectorError if it is unknown or its weights cannot be loaded.
+    "ViT-L-14-336/openai". `progress("download", MiB done, MiB in all, {})` is told of a tag's first download; without
+    it a bar is drawn on standard error. Raises DetectorError if it is unknown or its weights cannot be loaded.
     """
     device = torch.device(device) if device is not None else default_device()
     key = (name, image_size, str(device))
@@ -43,6 +48,6 @@ def load_encoder(
             else:
                 from medclipad.encoders.clip import ClipEncoder
 
-                encoder = ClipEncoder(name, image_size)
+                encoder = ClipEncoder(name, image_size, progress)
             encoder = _encoders[key] = encoder.to(device)
         return encoder

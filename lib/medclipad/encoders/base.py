@@ -48,6 +48,7 @@ class ImageEncoder(nn.Module, ABC):
     widths, grids: token width and side of the token grid of each stage.
     n_prefix: tokens before the patch tokens (1 for a ViT's class token, else 0).
     embed_dim: width of the space shared with the text tower, or of the learned vectors in its place.
+    quick_gelu: whether its blocks have CLIP's QuickGELU, x·sigmoid(1.702 x), as activation.
     mean, std: CLIP's normalisation of RGB in [0, 1]; a method applies it or not (MVFA does not).
     text: the text tower, or None.
     """
@@ -62,6 +63,7 @@ class ImageEncoder(nn.Module, ABC):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     text: TextTower | None
+    quick_gelu: bool = False
 
     @abstractmethod
     def stem(self, images: Tensor) -> Tensor:
@@ -78,6 +80,13 @@ class ImageEncoder(nn.Module, ABC):
     @abstractmethod
     def with_tokens(self, state: Tensor, tokens: Tensor) -> Tensor:
         """The state with its tokens replaced."""
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Tokens (..., width) of the last stage in the space shared with the text tower, (..., embed_dim).
+
+        Only of encoders that have a text tower.
+        """
+        raise NotImplementedError(f"{self.name} shares no space with a text tower")
 
     def freeze(self) -> ImageEncoder:
         """Evaluation mode and no gradients for the weights (gradients still flow through to adapters)."""

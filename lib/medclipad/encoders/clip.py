@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from medclipad.compat import ensure_torchvision
+from medclipad.encoders.archive import is_archive, read_archive
 from medclipad.encoders.base import N_STAGES, ImageEncoder, TextTower
-from medclipad.errors import DetectorError
+from medclipad.encoders.download import Progress, fetch
+from medclipad.errors import DetectorError, MedCLIPADError
 
 # What OpenAI's archives carry beside the weights.
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
@@ -22,12 +23,13 @@ class ClipEncoder(ImageEncoder):
 
     n_prefix = 1
 
-    def __init__(self, name: str, image_size: int | None = None) -> None:
+    def __init__(self, name: str, image_size: int | None = None, progress: Progress | None = None) -> None:
         """Load `name`, an open_clip architecture and a pretrained tag or the path of a checkpoint, joined by "/".
 
         `image_size` (pixels) other than the architecture's resizes the positional embedding (bicubic, antialiased).
         "ViT-L-14-336/openai" computes with GELU and "ViT-L-14-336-quickgelu/openai" with QuickGELU, as open_clip has
-        it: MVFA's reference code used the former, MediCLIP's the latter.
+        it: MVFA's reference code used the former, MediCLIP's the latter. Weights of a tag are downloaded on first use,
+        told to `progress` or drawn as a bar on standard error.
 
         Raises DetectorError if the architecture is unknown, or the weights cannot be had, read or fitted.
         """
@@ -43,7 +45,7 @@ class ClipEncoder(ImageEncoder):
                 f'Encoder "{architecture}" is not known: use "embedded", or a CLIP ViT of open_clip and its weights, '
                 'such as "ViT-L-14-336/openai".'
             )
-        weights = _weights_file(architecture, pretrained)
+        weights = _weights_file(architecture, pretrained, progress)
         if image_size is not None:
             patch = config["vision_cfg"].get("patch_size", 16)
             if image_size < patch:
@@ -64,6 +66,7 @@ class ClipEncoder(ImageEncoder):
             raise DetectorError(f'Encoder "{architecture}" has {len(blocks)} blocks, which four stages cannot share.')
         self._blocks_per_stage = len(blocks) // N_STAGES
         self.name = name
+        self.quick_gelu = bool(config.get("quick_gelu"))
         self.sha256 = _sha256(weights)
         self.image_size = model.visual.image_size[0]
         width, grid = model.visual.class_embedding.shape[0], model.visual.grid_size[0]
@@ -89,6 +92,9 @@ class ClipEncoder(ImageEncoder):
     def with_tokens(self, state: Tensor, tokens: Tensor) -> Tensor:
         return tokens
 
+    def project(self, tokens: Tensor) -> Tensor:
+        return self._visual.ln_post(tokens) @ self._visual.proj
+
 
 class ClipText(TextTower):
     """The text tower of an open_clip CLIP model."""
@@ -111,9 +117,9 @@ class ClipText(TextTower):
         return x[torch.arange(len(x), device=x.device), end.to(x.device)] @ self._model.text_projection
 
 
-def _weights_file(architecture: str, pretrained: str) -> Path:
+def _weights_file(architecture: str, pretrained: str, progress: Progress | None) -> Path:
     """The local weights file of a pretrained tag (downloaded on first use, with a progress bar) or path."""
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
     if not pretrained:
         raise DetectorError(
@@ -128,8 +134,10 @@ def _weights_file(architecture: str, pretrained: str) -> Path:
             f'"{pretrained}" is neither a file nor a pretrained tag of {architecture} (its tags: {tags}).'
         )
     try:
-        return Path(download_pretrained(config))
-    except Exception as error:  # open_clip and its hubs raise a dozen kinds; each means the same to the user
+        return fetch(config, progress)
+    except MedCLIPADError:  # of a file that is not what it should be, or of a user who cancels
+        raise
+    except Exception as error:  # requests and the hub raise a dozen kinds; each means the same to the user
         raise DetectorError(
             f'The weights "{pretrained}" of {architecture} could not be downloaded ({_reason(error)}): connect to the '
             f'network, or download the file elsewhere and name it as "{architecture}/FILE".'
@@ -141,13 +149,10 @@ def _load_weights(model: torch.nn.Module, path: Path) -> None:
     from open_clip.factory import load_state_dict, resize_pos_embed
 
     try:
-        try:
-            state = load_state_dict(str(path), weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError) as error:
-            if "TorchScript" not in str(error):
-                raise
-            state = torch.jit.load(str(path), map_location="cpu").state_dict()
+        state = read_archive(path) if is_archive(path) else load_state_dict(str(path), weights_only=True)
         state = {key: value.float() for key, value in state.items() if key not in _NOT_WEIGHTS}
+        if not all(value.isfinite().all() for value in state.values()):
+            raise ValueError("some values are not finite")
         resize_pos_embed(state, model)
         model.load_state_dict(state)
     except Exception as error:  # a damaged or hostile file can raise nearly anything from inside torch

@@ -11,13 +11,24 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medclipad.encoders import N_STAGES, ImageEncoder
-from medclipad.methods.base import AnomalyMethod, MethodOptions, Progress, Shots, as_rgb, silent
+from medclipad.errors import DetectorError
+from medclipad.methods.base import (
+    AnomalyMethod,
+    MethodOptions,
+    Progress,
+    Shots,
+    as_rgb,
+    check_reference_state,
+    silent,
+)
 from medclipad.methods.mediclip.memory import NormalMemory
 from medclipad.prompts.mediclip import LearnablePrompts
 from medclipad.prompts.vectors import LearnedVectors
 
 FIRST_STAGE = 1  # taps after 1/2, 3/4 and all of the encoder: blocks 12, 18 and 24 of ViT-L
 PAPER_TEMPERATURE = 0.07
+PART = 16  # slices whose tokens are computed together
+PROMPT_KINDS = ("abnormal", "normal")  # in the order of the reference's checkpoint
 
 
 class MediCLIPOptions(MethodOptions):
@@ -45,6 +56,13 @@ class MediCLIPOptions(MethodOptions):
         "an encoder without text tower",
     )
     memory_size: int = Field(4000, ge=1, le=100_000, description="normal tokens that the memory holds")
+    score_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="a slice's score is the mean of this share of its map, the highest; 0 is the maximum; default 0, "
+        "as published, or 0.02 on an encoder without text tower",
+    )
 
 
 class MediCLIP(AnomalyMethod):
@@ -66,6 +84,10 @@ class MediCLIP(AnomalyMethod):
         self.prompts = LearnablePrompts(encoder) if encoder.text else LearnedVectors(encoder.embed_dim)
         share = (0.0 if encoder.text else 0.9) if options.memory_share is None else options.memory_share
         self.memory_share = share
+        if options.score_share is None:
+            self.score_share = 0.0 if encoder.text else 0.02
+        else:
+            self.score_share = options.score_share
         self.memory = NormalMemory(encoder.widths[1:3], options.memory_size) if share else None
         self.register_buffer("mean", torch.tensor(encoder.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(encoder.std)[:, None, None], persistent=False)
@@ -114,30 +136,57 @@ class MediCLIP(AnomalyMethod):
         """Feature maps (B, C, grid, grid) of the two stages that the memory joins."""
         return [self.encoder.patch_maps(tokens[place], FIRST_STAGE + place) for place in (0, 1)]
 
+    def _memory_tokens(self, images: np.ndarray) -> Tensor:
+        """What the memory remembers of slices float32 (n, S, S): tokens (n, grid, grid, width)."""
+        joined = [
+            self.memory.join(self._memory_maps(self.patch_tokens(part)), part.to(self.encoder.device))
+            for part in torch.from_numpy(images).split(PART)
+        ]
+        return torch.cat(joined)
+
     @torch.inference_mode()
     def remember(self, normal: np.ndarray, seed: int) -> None:
         """Fill the memory, if there is one, from normal slices float32 (n, S, S)."""
         if self.memory is None:
             return
-        joined = [self.memory.join(self._memory_maps(self.patch_tokens(part))) for part in _parts(normal)]
-        self.memory.remember(torch.cat(joined).flatten(0, 2).cpu(), torch.Generator().manual_seed(seed))
+        self.memory.remember(self._memory_tokens(normal).cpu(), torch.Generator().manual_seed(seed))
 
     @torch.inference_mode()
     def calibrate(self, normal: np.ndarray) -> None:
         """The text map is a probability: only the memory's distances need a scale."""
         if self.memory is not None:
-            joined = [self.memory.join(self._memory_maps(self.patch_tokens(part))) for part in _parts(normal)]
-            self.memory.calibrate(self.memory.distance(torch.cat(joined)))
+            self.memory.calibrate(self.memory.distance(self._memory_tokens(normal)))
 
     @torch.inference_mode()
     def anomaly(self, images: Tensor) -> tuple[Tensor, None]:
         tokens = self.patch_tokens(images)
         maps = self.probabilities(tokens)[:, 1]
         if self.memory is not None:
-            remembered = self.memory(self._memory_maps(tokens), self.encoder.image_size)
+            remembered = self.memory(self._memory_maps(tokens), images.to(maps.device))
             maps = (1 - self.memory_share) * maps + self.memory_share * remembered
         return maps, None
 
+    def adopt(self, state: dict[str, dict[str, Tensor]], shots: Shots | None, seed: int, progress: Progress) -> None:
+        self.load_reference_state(state)
+        if shots is not None:
+            self.remember(shots.normal, seed)
 
-def _parts(images: np.ndarray, size: int = 16) -> list[Tensor]:
-    return list(torch.from_numpy(images).split(size))
+    def reference_state(self) -> dict[str, dict[str, Tensor]]:
+        if not self.encoder.text:
+            raise DetectorError(
+                f"A MediCLIP detector on encoder {self.encoder.name} has learned vectors in place of prompts, which "
+                "the reference's checkpoint cannot hold: export one on a CLIP encoder."
+            )
+        adapters = {}
+        for level, adapter in enumerate(self.adapters):  # the reference has 1×1 convolutions
+            adapters[f"{level}_adapter.0.weight"] = adapter.weight.detach()[:, :, None, None]
+            adapters[f"{level}_adapter.0.bias"] = adapter.bias.detach()
+        prompts = {f"ctx.{kind}_end": getattr(self.prompts, f"{kind}_context").detach() for kind in PROMPT_KINDS}
+        return {"adapter_state_dict": adapters, "prompt_state_dict": prompts}
+
+    @torch.no_grad()
+    def load_reference_state(self, state: dict[str, dict[str, Tensor]]) -> None:
+        for part, own in check_reference_state(self, state).items():
+            for key, value in own.items():
+                value.copy_(state[part][key])
+

@@ -51,7 +51,8 @@ def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
         images, masks = (np.stack(part) for part in zip(*pairs, strict=True))
         losses.append(step(model, optimiser, torch.from_numpy(images), torch.from_numpy(masks)))
         epoch = (len(losses) - 1) // per_epoch + 1
-        progress("train", len(losses), total, {"epoch": epoch, "loss": sum(losses[-1])})
+        epochs = {"epoch": epoch, "epochs": -(-total // per_epoch)}
+        progress("train", len(losses), total, {**epochs, "loss": sum(losses[-1])})
     progress("memory", 0, 1, {})
     model.remember(shots.normal, seed)
     progress("memory", 1, 1, {})

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from medclipad.encoders import N_STAGES, ImageEncoder
 from medclipad.errors import DetectorError
-from medclipad.methods.base import AnomalyMethod, MethodOptions, Progress, Shots, as_rgb, silent
+from medclipad.methods.base import (
+    AnomalyMethod,
+    MethodOptions,
+    Progress,
+    Shots,
+    as_rgb,
+    check_reference_state,
+    silent,
+)
+from medclipad.methods.mvfa.adapters import HEADS, RESIDUAL, VARIANTS
 from medclipad.methods.mvfa.memory import TokenMemory, draw
 from medclipad.prompts.mvfa import text_features
 from medclipad.prompts.vectors import LearnedVectors
 
-HEADS = ("seg", "det")
+PAPER_BATCH = 16
 SCALE = 100.0  # of cosines before the softmax: CLIP's temperature
-RESIDUAL = 0.1  # share of each of the two adapters in the next stage's input
+SCORE_SHARE = 0.02  # of a map, the highest values, whose mean is a slice's score where there is no text tower
 _CHUNK = 8  # slices looked at together
 _EPS = 1e-12
 
@@ -30,9 +39,12 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 class MVFAOptions(MethodOptions):
     """Options of MVFA."""
 
+    variant: Literal["reference", "paper"] = Field(
+        "reference", description="what the reference code computes, or what the paper says"
+    )
     class_name: str = Field("Brain", min_length=1, max_length=100, description="what the prompts call the picture")
     epochs: int = Field(50, ge=1, le=10_000, description="passes over the augmented shots")
-    batch: int = Field(8, ge=1, le=256, description="slices a step; the reference code has 1")
+    batch: int = Field(8, ge=1, le=256, description="slices a step; the reference code has 1, the paper 16")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="of both Adams; the reference's zero-shot code has 1e-4")
     max_samples: int | None = Field(
         600, ge=1, description="training ends after so many slices even within the epochs; none: the reference's"
@@ -43,6 +55,20 @@ class MVFAOptions(MethodOptions):
     residual: float | None = Field(
         None, ge=0, lt=0.5, description="share of each adapter in the next stage's input; none: 0.1 on CLIP, else 0"
     )
+    score_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="a slice's score is the mean of this share of its map, the highest; 0: the published score; "
+        "none: 0 on CLIP, else 0.02",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _batch_of_the_paper(cls, given):
+        """The paper's variant has another default batch."""
+        paper = isinstance(given, dict) and given.get("variant") == "paper"
+        return {"batch": PAPER_BATCH, **given} if paper else given
 
 
 class Level(NamedTuple):
@@ -50,7 +76,7 @@ class Level(NamedTuple):
 
     before: Tensor  # (B, n_prefix + grid², width): the stage's output
     after: Tensor  # the same, blended with the adapters' output: the next stage's input
-    seg: Tensor  # (B, n_prefix + grid², embed_dim): bottlenecks, the features used
+    seg: Tensor  # (B, n_prefix + grid², embed_dim): the features used
     det: Tensor
 
 
@@ -73,15 +99,6 @@ class Evidence(NamedTuple):
     few_score: Tensor  # (B,) mean of few_map
 
 
-class Adapter(nn.Module):
-    """Bottleneck a = LeakyReLU(x W1ᵀ), the feature used, and output LeakyReLU(a W2ᵀ) for the next stage."""
-
-    def __init__(self, width: int, bottleneck: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Sequential(nn.Linear(width, bottleneck, bias=False), nn.LeakyReLU())
-        self.fc2 = nn.Sequential(nn.Linear(bottleneck, width, bias=False), nn.LeakyReLU())
-
-
 class MVFA(AnomalyMethod):
     """MVFA on any encoder with stages.
 
@@ -89,7 +106,7 @@ class MVFA(AnomalyMethod):
     what the next stage sees: x ← 0.8 x + 0.1 o_seg + 0.1 o_det on CLIP. Their bottlenecks are compared with the
     features of prompts (zero-shot evidence) and with those of normal images (few-shot evidence). Trained with lesion
     masks it uses the seg head, and a slice's score is the maximum of its map; trained without any it uses the det head
-    for map and score.
+    for map and score. The paper's variant has other adapters, see `PaperAdapters`.
     """
 
     name = "mvfa"
@@ -101,8 +118,12 @@ class MVFA(AnomalyMethod):
         self.residual = options.residual
         if self.residual is None:  # a CNN's batch norms are made for its own activations: altering them costs accuracy
             self.residual = RESIDUAL if encoder.text else 0.0
-        self.seg_adapters = nn.ModuleList(Adapter(width, encoder.embed_dim) for width in encoder.widths)
-        self.det_adapters = nn.ModuleList(Adapter(width, encoder.embed_dim) for width in encoder.widths)
+        self.score_share = options.score_share
+        if self.score_share is None:
+            self.score_share = 0.0 if encoder.text else SCORE_SHARE
+        self.adaptation = VARIANTS[options.variant](encoder, self.residual)
+        for name, module in self.adaptation.modules.items():
+            self.add_module(name, module)
         if encoder.text:
             self.register_buffer("text_features", torch.zeros(encoder.embed_dim, 2))
         else:
@@ -154,14 +175,12 @@ class MVFA(AnomalyMethod):
     def levels(self, frozen: list[Tensor]) -> Iterator[Level]:
         """Adapt the tokens of each level in turn, from what `frozen` gave."""
         state = frozen[0]
-        for level, (seg_adapter, det_adapter) in enumerate(zip(self.seg_adapters, self.det_adapters, strict=True)):
+        for level in range(N_STAGES):
             if level:
                 state = frozen[level] if level < len(frozen) else self.encoder.stage(state, level)
-            before = after = self.encoder.tokens(state)
-            seg, det = seg_adapter.fc1(before), det_adapter.fc1(before)
+            before = self.encoder.tokens(state)
+            seg, det, after = self.adaptation(before, level)
             if self.residual:
-                after = (1 - 2 * self.residual) * before
-                after = after + self.residual * seg_adapter.fc2(seg) + self.residual * det_adapter.fc2(det)
                 state = self.encoder.with_tokens(state, after)
             yield Level(before, after, seg, det)
 
@@ -229,6 +248,11 @@ class MVFA(AnomalyMethod):
 
         return fit(self, shots, seed, progress)
 
+    def adopt(self, state: dict[str, dict[str, Tensor]], shots: Shots | None, seed: int, progress: Progress) -> None:
+        from medclipad.methods.mvfa.training import adopt
+
+        adopt(self, state, shots, seed, progress)
+
     def remember(self, images: np.ndarray | Tensor, seed: int = 0, progress: Progress = silent) -> list[Tensor]:
         """Fill the memory with tokens of normal images, prefix included: of each level all, or `memory_tokens`.
 
@@ -251,12 +275,17 @@ class MVFA(AnomalyMethod):
         return banks
 
     def calibrate(self, normal: np.ndarray) -> None:
-        """Set the low ends to the least that normal slices show, and raise the high ends to the most they show."""
+        """Set the low ends to the least that normal slices show, and raise the high ends to the most they show.
+
+        Where nothing abnormal was seen (a high end is nan), normal slices fill the lower half of the scale.
+        """
         low, high = extremes(self.evidence(normal))
-        self.ranges = torch.stack([low, torch.maximum(high, self.ranges[:, 1])], dim=1)
+        abnormal = self.ranges[:, 1]
+        high = torch.where(abnormal.isnan(), 2 * high - low, torch.maximum(high, abnormal))
+        self.ranges = torch.stack([low, high], dim=1)
 
     def anomaly(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Maps (B, S, S) in [0, 1] and, unless it is the map's maximum, the score (B,) of each slice.
+        """Maps (B, S, S) in [0, 1] and, unless it follows from the map (`scores_of`), the score (B,) of each slice.
 
         Zero- and few-shot evidence scaled by `ranges` and averaged; without a memory the zero-shot evidence alone, with
         the det head's score.
@@ -269,7 +298,8 @@ class MVFA(AnomalyMethod):
         zero_map, few_map, zero_score, few_score = scaled
         if not self.has_memory:
             return zero_map, zero_score
-        return (zero_map + few_map) / 2, None if self.has_masks else (zero_score + few_score) / 2
+        from_map = self.has_masks or self.score_share
+        return (zero_map + few_map) / 2, None if from_map else (zero_score + few_score) / 2
 
     # -- weights -------------------------------------------------------------------------------------------------
 
@@ -281,22 +311,17 @@ class MVFA(AnomalyMethod):
         super().load_head_state(state)
 
     def reference_state(self) -> dict[str, dict[str, Tensor]]:
-        """The adapters as the reference code saves them: a state dict for "seg_adapters" and one for "det_adapters"."""
-        return {f"{head}_adapters": getattr(self, f"{head}_adapters").state_dict() for head in HEADS}
+        if self.options.variant != "reference" or not self.encoder.text:
+            what = "learned vectors in place of prompts" if not self.encoder.text else "the paper's projectors"
+            raise DetectorError(
+                f"An MVFA detector with {what} has no place in the reference's checkpoint: export one of variant "
+                "reference on a CLIP encoder."
+            )
+        return {name: module.state_dict() for name, module in self.adaptation.modules.items()}
 
     def load_reference_state(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Put in adapters as the reference code saves them; raises DetectorError if keys or shapes differ."""
-        own = self.reference_state()
-        if state.keys() != own.keys():
-            raise DetectorError(f"An MVFA checkpoint holds {' and '.join(own)}, not {', '.join(map(str, state))}.")
-        for part, weights in state.items():
-            try:
-                getattr(self, part).load_state_dict(weights)
-            except (RuntimeError, AttributeError, TypeError) as error:
-                reason = " ".join(str(error).split())
-                raise DetectorError(
-                    f"The checkpoint's {part} do not fit encoder {self.encoder.name} ({reason[:300]})."
-                ) from error
+        for part in check_reference_state(self, state):
+            getattr(self, part).load_state_dict(state[part])
 
 
 def combine(zero: Array, few: Array) -> Array:

@@ -12,8 +12,9 @@ from torch import Tensor
 from medclipad.errors import TrainingError
 from medclipad.methods.base import Progress, Shots
 from medclipad.methods.losses import dice_loss, focal_loss
+from medclipad.methods.mvfa.adapters import HEADS
 from medclipad.methods.mvfa.augment import augment
-from medclipad.methods.mvfa.model import HEADS, MVFA, extremes
+from medclipad.methods.mvfa.model import MVFA, extremes
 
 BETAS = (0.5, 0.999)  # of Adam
 
@@ -37,7 +38,8 @@ class Trainer:
         self.model = model
         self.optimisers = {}
         for head in HEADS:
-            parameters = list(getattr(model, f"{head}_adapters").parameters())
+            modules = [getattr(model, name) for name in model.adaptation.trained[head]]
+            parameters = [weight for module in modules for weight in module.parameters()]
             if not model.encoder.text:
                 parameters += model.learned_text[head].parameters()
             self.optimisers[head] = torch.optim.Adam(parameters, lr=learning_rate, betas=BETAS)
@@ -85,7 +87,7 @@ class FrozenStates:
     """What training does not change of the images: computed when first asked for, kept while it fits."""
 
     def __init__(self, model: MVFA, images: Tensor, limit: int = 1 << 30) -> None:
-        """`images` as `MVFA.frozen` takes them; `limit` in bytes."""
+        """`images` as `MVFA.frozen` takes them, or what gives these for a list of indices; `limit` in bytes."""
         self._model, self._images, self._left = model, images, limit
         self._kept: dict[int, tuple[Tensor, ...]] = {}
 
@@ -138,9 +140,7 @@ def fit(model: MVFA, shots: Shots, seed: int, progress: Progress) -> dict:
     generator = torch.Generator().manual_seed(seed)
     initialise(model, seed)
     if model.encoder.text:
-        progress("text", 0, 1, {})
-        model.use_class(options.class_name)
-        progress("text", 1, 1, {})
+        encode_class(model, progress)
     data = samples(shots)
     model.has_masks = data.has_mask.any().to(device)
 
@@ -157,13 +157,36 @@ def fit(model: MVFA, shots: Shots, seed: int, progress: Progress) -> dict:
         chosen, order = order[: options.batch], order[options.batch :]
         losses = trainer.step(frozen[chosen], *(part[chosen].to(device) for part in data[1:]))
         history.append(losses.total.item())
-        progress("train", step + 1, steps, {"loss": history[-1]})
+        seen = (step + 1) * options.batch
+        epochs = {"epoch": -(-seen // len(data.images)), "epochs": -(-steps * options.batch // len(data.images))}
+        progress("train", step + 1, steps, {**epochs, "loss": history[-1]})
 
     model.remember(data.images[data.labels == 0], seed, progress)
-    low, high = extremes(model.evidence(shots.abnormal))
-    model.ranges = torch.stack([low, high], dim=1)
+    model.ranges = torch.stack(extremes(model.evidence(shots.abnormal)), dim=1)
     last = history[-max(1, len(data.images) // options.batch) :]
     return {"loss": float(np.mean(last)), "steps": steps}
+
+
+def adopt(
+    model: MVFA, state: dict[str, dict[str, Tensor]], shots: Shots | None, seed: int, progress: Progress
+) -> None:
+    """Put adapters of the reference code into `model`, encode its prompts and fill its memory; see `MVFA.adopt`."""
+    model.load_reference_state(state)
+    encode_class(model, progress)
+    if shots is None:
+        return
+    model.remember(augment(torch.as_tensor(shots.normal)), seed, progress)
+    if len(shots.abnormal):
+        model.ranges = torch.stack(extremes(model.evidence(shots.abnormal)), dim=1)
+    else:
+        model.ranges = torch.full_like(model.ranges, torch.nan)  # until `calibrate`
+
+
+def encode_class(model: MVFA, progress: Progress) -> None:
+    """Encode the prompts of the class in the options."""
+    progress("text", 0, 1, {})
+    model.use_class(model.options.class_name)
+    progress("text", 1, 1, {})
 
 
 def initialise(model: MVFA, seed: int) -> None:
@@ -171,9 +194,10 @@ def initialise(model: MVFA, seed: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for head in HEADS:
-            for module in getattr(model, f"{head}_adapters").modules():
-                if isinstance(module, torch.nn.Linear):
-                    module.reset_parameters()
+            for name in model.adaptation.trained[head]:
+                for module in getattr(model, name).modules():
+                    if isinstance(module, torch.nn.Linear):
+                        module.reset_parameters()
             if not model.encoder.text:
                 vectors = model.learned_text[head].vectors
                 # Both start as one, so that training parts them: far apart, 100 × cosine would saturate the softmax.

@@ -1,0 +1,181 @@
+"""Weights by open_clip's names, over real HTTP from a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+from medclipad.compat import ensure_torchvision
+from medclipad.encoders.clip import ClipEncoder
+from medclipad.errors import Cancelled, DetectorError
+
+ARCHITECTURE = "tiny-download-test"
+CONFIG = {
+    "embed_dim": 12,
+    "vision_cfg": {"image_size": 28, "layers": 4, "width": 32, "head_width": 16, "patch_size": 14},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers with the weights; under /cut/ with half of them, then hangs up."""
+
+    def do_HEAD(self, body: bool = False) -> None:
+        server = self.server
+        server.asked.append((self.command, self.path))
+        if self.path.startswith("/missing/") or self.path.endswith(".safetensors"):
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(server.content)))
+        self.send_header("ETag", f'"{hashlib.sha256(server.content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        if body:
+            half = len(server.content) // 2
+            self.wfile.write(server.content[:half] if self.path.startswith("/cut/") else server.content)
+        self.close_connection = True
+
+    def do_GET(self) -> None:
+        self.do_HEAD(body=True)
+
+    def log_message(self, *args) -> None:
+        """Quiet."""
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory) -> dict[str, torch.Tensor]:
+    ensure_torchvision()
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("configs")
+    (folder / f"{ARCHITECTURE}.json").write_text(json.dumps(CONFIG))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(0)
+    return open_clip.CLIP(**CONFIG).state_dict()
+
+
+@pytest.fixture(scope="module")
+def server(state, tmp_path_factory):
+    file = tmp_path_factory.mktemp("served") / "weights.pt"
+    torch.save(state, file)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.content, running.asked = file.read_bytes(), []
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty home, so that nothing is cached; returns the folder that open_clip caches in."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path / ".cache" / "clip"
+
+
+@pytest.fixture
+def tag(server, home, monkeypatch):
+    """`tag("/path/of/weights.pt")`: encoder name of a pretrained tag whose weights are at this place of the server."""
+    from open_clip import pretrained
+
+    def register(path: str = "/weights.pt", **entry) -> str:
+        entry = entry or {"url": f"http://127.0.0.1:{server.server_port}{path}"}
+        monkeypatch.setitem(pretrained._PRETRAINED, ARCHITECTURE, {"local": entry})
+        server.asked.clear()
+        return f"{ARCHITECTURE}/local"
+
+    return register
+
+
+def refused(name: str, words: str) -> None:
+    with pytest.raises(DetectorError, match=words) as caught:
+        ClipEncoder(name)
+    text = str(caught.value)
+    assert "\n" not in text and text.endswith(".") and len(text) < 600, text
+
+
+def test_first_use_downloads_with_a_bar_and_the_second_does_not(server, tag, home, state, capsys):
+    name, told = tag(), []
+    encoder = ClipEncoder(name)
+    bar = capsys.readouterr().err
+    assert "weights.pt" in bar and "100%" in bar
+    assert encoder.sha256 == hashlib.sha256(server.content).hexdigest()
+    assert torch.equal(encoder.state_dict()["_visual.conv1.weight"], state["visual.conv1.weight"])
+    assert [file.name for file in home.iterdir()] == ["weights.pt"]
+    again = ClipEncoder(name, progress=lambda *report: told.append(report))
+    assert len(server.asked) == 1 and not told and again.sha256 == encoder.sha256
+
+
+def test_progress_is_told_instead_of_drawn(tag, server, capsys):
+    told = []
+    ClipEncoder(tag(), progress=lambda *report: told.append(report))
+    done, total = len(server.content) >> 20, max(len(server.content) >> 20, 1)
+    assert told[-1] == ("download", done, total, {}) and len(told) >= 2
+    assert [report[1] for report in told] == sorted(report[1] for report in told)
+    assert not capsys.readouterr().err
+
+
+def test_interrupted_download_leaves_nothing(tag, home):
+    name = tag("/cut/weights.pt")
+    refused(name, f"could not be downloaded.*{ARCHITECTURE}/FILE")
+    assert not list(home.iterdir())
+    assert ClipEncoder(tag()).sha256, "the next try starts anew"
+
+
+def test_cancelled_download_leaves_nothing(tag, home):
+    def cancel(*report):
+        raise Cancelled("Stopped.")
+
+    with pytest.raises(Cancelled):
+        ClipEncoder(tag(), progress=cancel)
+    assert not list(home.iterdir())
+
+
+def test_addresses_with_a_sha256(server, tag, home):
+    """As OpenAI's: the folder before the file's name is its SHA-256."""
+    right = hashlib.sha256(server.content).hexdigest()
+    refused(tag(f"/openaipublic/{'0' * 64}/weights.pt"), "another SHA-256")
+    assert not list(home.iterdir())
+    name = tag(f"/openaipublic/{right}/weights.pt")
+    assert ClipEncoder(name).sha256 == right
+    (home / "weights.pt").write_bytes(server.content[:-1])
+    refused(name, "SHA-256 differs.*remove it")
+
+
+@pytest.mark.parametrize("path", ["/missing/weights.pt", None])
+def test_server_without_the_file_or_no_server(tag, home, path):
+    name = tag(path) if path else tag(url="http://127.0.0.1:9/weights.pt")
+    refused(name, "could not be downloaded")
+    assert not home.exists() or not list(home.iterdir())
+
+
+def test_hub(server, tag, tmp_path, monkeypatch):
+    """The hub's own client, sent to our server: the second of the names that open_clip's models have."""
+    from huggingface_hub import constants
+
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    told = []
+    encoder = ClipEncoder(tag(hf_hub="owner/model/"), progress=lambda *report: told.append(report))
+    assert encoder.sha256 == hashlib.sha256(server.content).hexdigest()
+    asked = [path.rpartition("/")[2] for command, path in server.asked if command == "GET"]
+    assert asked.count("open_clip_pytorch_model.bin") == 1
+    assert "open_clip_model.safetensors" in {path.rpartition("/")[2] for _, path in server.asked}, "the first name"
+    assert told and told[-1][0] == "download"
+    assert ClipEncoder(f"{ARCHITECTURE}/local").sha256 == encoder.sha256
+    asked = [path.rpartition("/")[2] for command, path in server.asked if command == "GET"]
+    assert asked.count("open_clip_pytorch_model.bin") == 1, "the second time it is there"
