@@ -96,3 +96,25 @@ def models_table(detectors: Sequence[tuple[Path, DetectorInfo]]) -> None:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def benchmark_table(records: Sequence[dict]) -> None:
+    """Print the AUROCs of benchmark runs in %, beside those of the paper and of the reference code."""
+    from medclipad.evaluation.protocols.tables import NOT_AT_HAND, not_run, rows
+
+    def cell(row: dict, who: str, known: bool = True) -> str:
+        pair = [row[f"{who}image_auroc"], row[f"{who}pixel_auroc"]]
+        return " / ".join("–" if one is None else f"{100 * one:.2f}" for one in pair) if known else NOT_AT_HAND
+
+    source = records[0]["published"]["source"]
+    table = Table(caption=f"AUROC in %, image / pixel; the paper's figures: {source}")
+    for heading in ("class", "shots", "weights", "epoch", "ours", "paper", "reference code"):
+        table.add_column(heading, justify="left" if heading in ("class", "weights") else "right")
+    for row in [*rows(records), *not_run(records)]:
+        known = row["paper_image_auroc"] is not None
+        theirs = (cell(row, "paper_", known), cell(row, "reference_code_", known))
+        epoch = "–" if row["epoch"] is None else str(row["epoch"])
+        shots = str(row["shots"] or "zero-shot")
+        ours = "–" if row["image_auroc"] is None else cell(row, "")
+        table.add_row(row["class"], shots, row["weights"], epoch, ours, *theirs)
+    Console().print(table)

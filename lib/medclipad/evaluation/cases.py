@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medclipad.evaluation.metrics import CaseMetrics, baseline_map, evaluate_case
-from medclipad.volume import Volume, require_same_grid
+from medclipad.volume import Volume, require_mask
 
 if TYPE_CHECKING:
     from medclipad.detector import AnomalyDetector
@@ -35,7 +35,7 @@ def evaluate_cases(
 ) -> list[CaseFigures]:
     """Detect on (volume, truth mask) pairs and measure; raises VolumeError if a truth is on another grid."""
     for volume, truth in cases:
-        require_same_grid(volume, truth)
+        require_mask(volume, truth)
     figures = []
     for done, (volume, truth) in enumerate(cases):
         progress("evaluate", done, len(cases), {"volume": volume.name})

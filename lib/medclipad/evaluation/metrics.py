@@ -86,6 +86,11 @@ def evaluate_case(
     )
 
 
+def auroc(scores: np.ndarray, truth: np.ndarray) -> float | None:
+    """AUROC of scores against the truth, bool of the same shape; None if it has one class only."""
+    return _auroc(np.sort(scores[truth]), np.sort(scores[~truth]))
+
+
 def _auroc(positive: np.ndarray, negative: np.ndarray) -> float | None:
     """Mann-Whitney: the share of pairs in which the abnormal one scores higher, ties half. Both sorted."""
     if not positive.size or not negative.size:

@@ -1,0 +1,47 @@
+"""Example pictures of a run: test pictures with the map over them and the truth outlined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from medclipad.errors import TrainingError
+from medclipad.evaluation.drawing import Picture, draw_slices, image_bytes
+from medclipad.evaluation.protocols.protocol import Protocol
+from medclipad.evaluation.protocols.run import Outcome
+from medclipad.result import AnomalyResult
+from medclipad.volume import Slicing, Volume
+
+QUIET = 0.95  # share of the shown maps' pixels that stays transparent
+
+
+def save_examples(file: Path, protocol: Protocol, outcome: Outcome) -> None:
+    """Draw the outcome's examples, normal ones first, as a PNG; their names are in results.json."""
+    chosen = outcome.examples
+    grey = protocol.tests[chosen].mean(dim=1).numpy()
+    maps = np.stack([outcome.scores.maps[index] for index in chosen]).astype(np.float32)
+    # The drawing is of volumes: here each "slice" is a picture.
+    shape = grey.shape[::-1]
+    slicing = Slicing(Volume(np.zeros(shape, np.float32), np.eye(4)), "axial")
+    volume = Volume(slicing.stack(grey), np.eye(4), name=protocol.settings.class_name)
+    result = AnomalyResult(
+        anomaly_map=volume.with_array(slicing.stack(maps)),
+        slice_scores=outcome.scores.images[chosen],
+        foreground=np.ones(shape, bool),
+        threshold=float(np.quantile(maps, QUIET)),
+        slicing=slicing,
+        detector=protocol.name,
+        window=(0.0, 1.0),
+    )
+    truth = None
+    if protocol.truth is not None:
+        truth = volume.with_array(slicing.stack(protocol.truth[chosen].astype(np.uint8)))
+    normal = int((protocol.tests.labels[chosen] == 0).sum())
+    counts = f"{normal} normal and {len(chosen) - normal} abnormal pictures"
+    title = f"{protocol.name}, {protocol.settings.class_name}: {counts}"
+    figure = draw_slices(Picture(volume, result, truth), range(len(chosen)), title)
+    try:
+        file.write_bytes(image_bytes(figure, "png"))
+    except OSError as error:
+        raise TrainingError(f"{file} cannot be written ({error.strerror}): give another --out.") from error

@@ -1,0 +1,96 @@
+"""Pictures of a benchmark: where they are, whether they are sound, and their tensors, read when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from medclipad.errors import VolumeError
+from medclipad.methods.base import Progress
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on damaged files
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, its label (0 normal, 1 abnormal), and its lesion's mask where the benchmark has one."""
+
+    path: Path
+    label: int
+    mask: Path | None = None
+
+
+class Pictures:
+    """RGB tensors (B, 3, S, S) in [0, 1] of pictures, read anew each time: a test set need not fit in memory."""
+
+    def __init__(self, pictures: Sequence[Picture], load: Callable[[Image.Image], Tensor]) -> None:
+        self.pictures, self._load = tuple(pictures), load
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, chosen: Sequence[int]) -> Tensor:
+        return torch.stack([self._load(open_picture(self.pictures[index].path)) for index in chosen])
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (n,)."""
+        return torch.tensor([picture.label for picture in self.pictures])
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture with its pixels; raises VolumeError if it is missing or damaged."""
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError as error:
+        raise VolumeError(f"{path} is missing: restore the file, or take it out of the list that names it.") from error
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VolumeError(f"{path} is not a readable picture ({reason}): fetch the file again.") from error
+    return image
+
+
+def check(pictures: Sequence[Picture], progress: Progress) -> str:
+    """Read every picture and mask once, so that a fault shows now and not after hours of training.
+
+    Returns a SHA-256 of their names, sizes and labels; raises VolumeError for a damaged file, or a mask of another size
+    than its picture.
+    """
+    digest = hashlib.sha256()
+    for done, picture in enumerate(pictures):
+        progress("check the pictures", done, len(pictures), {})
+        size = open_picture(picture.path).size
+        if picture.mask is not None and (other := open_picture(picture.mask).size) != size:
+            raise VolumeError(
+                f"{picture.mask} has {other[0]} × {other[1]} pixels and its picture {size[0]} × {size[1]}: "
+                "give the mask that belongs to it."
+            )
+        digest.update(f"{picture.path.name} {picture.path.stat().st_size} {size} {picture.label}\n".encode())
+    progress("check the pictures", len(pictures), len(pictures), {})
+    return digest.hexdigest()
+
+
+def require_both(pictures: Sequence[Picture], where: Path) -> None:
+    """Raises VolumeError unless a test set has normal and abnormal pictures."""
+    for label, kind in enumerate(("normal", "abnormal")):
+        if all(picture.label != label for picture in pictures):
+            raise VolumeError(f"The test set in {where} has no {kind} picture: an AUROC needs both kinds.")
+
+
+def few(pictures: list[Picture], limit: int | None) -> list[Picture]:
+    """The first `limit` normal and the first `limit` abnormal pictures, in their order; all for None."""
+    seen: Counter[int] = Counter()
+    kept = []
+    for picture in pictures:
+        seen[picture.label] += 1
+        if limit is None or seen[picture.label] <= limit:
+            kept.append(picture)
+    return kept

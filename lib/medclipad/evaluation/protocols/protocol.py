@@ -1,0 +1,172 @@
+"""What the two benchmarks have in common: settings, a model in training, and a look at the test set."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medclipad.errors import DetectorError, TrainingError
+from medclipad.evaluation.metrics import auroc
+from medclipad.evaluation.protocols.pictures import Pictures
+from medclipad.methods.base import AnomalyMethod
+
+_OF_TRAINING = ("epochs", "learning_rate", "seed")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What defines a run.
+
+    shots: 0 for zero-shot. image_size: None for the encoder's own. max_images: of each kind of each test set, for
+    miniature runs.
+    """
+
+    class_name: str
+    shots: int
+    encoder: str
+    image_size: int | None
+    epochs: int
+    learning_rate: float
+    seed: int = 111
+    iterate: int = 0
+    max_images: int | None = None
+    select: str = "best-test"
+
+    @property
+    def encoder_label(self) -> str:
+        """The encoder without the folder of its file."""
+        architecture, _, weights = self.encoder.partition("/")
+        return f"{architecture}/{Path(weights).name}" if weights else architecture
+
+    def deviations(self, reference: dict, trained: bool) -> list[str]:
+        """How the run differs from the reference's settings, in words."""
+        own = {**asdict(self), "encoder": self.encoder_label}
+        return [
+            f"{key.replace('_', ' ')} {own[key]} instead of {theirs}"
+            for key, theirs in reference.items()
+            if own[key] != theirs and (trained or key not in _OF_TRAINING)
+        ]
+
+
+class Figures(NamedTuple):
+    """AUROCs over the test set; pixels only where there are masks."""
+
+    image_auroc: float
+    pixel_auroc: float | None
+
+    @property
+    def merit(self) -> float:
+        """What the reference codes choose the epoch by: the sum (or mean) of both."""
+        return self.image_auroc + (self.pixel_auroc or 0)
+
+
+class Scores(NamedTuple):
+    """What a look at the test set gives."""
+
+    images: np.ndarray  # (n,)
+    maps: dict[int, np.ndarray]  # (S, S) of the pictures asked for
+    figures: Figures
+
+
+Tick = Callable[[int], None]
+"""Called with the number of test pictures just looked at."""
+
+
+class Protocol(ABC):
+    """A model, its training pictures and its test set.
+
+    settings, reference: of this run and of the reference code. pictures: SHA-256 of the files. choice, scale: what the
+    reference lets the test set decide, in a sentence: which weights count, how scores are scaled. seeding, remarks:
+    other differences from the reference, of what is drawn and of the model, in words.
+    """
+
+    name: ClassVar[str]
+    batch: ClassVar[int]  # pictures a step
+    keeps_latest: ClassVar[bool] = False  # of epochs with equal figures the last is the best
+    choice: ClassVar[str]
+    scale: ClassVar[str | None] = None
+    seeding: ClassVar[str]
+
+    settings: Settings
+    reference: dict
+    pictures: str
+    remarks: list[str]
+    model: AnomalyMethod
+    optimisers: dict[str, torch.optim.Optimizer]
+    tests: Pictures
+    truth: np.ndarray | None  # bool (n, S, S)
+    steps: int  # an epoch
+
+    @abstractmethod
+    def batches(self) -> Sequence[Tensor | np.ndarray]:
+        """Draw an epoch's order: the pictures of each step."""
+
+    @abstractmethod
+    def step(self, chosen: Tensor | np.ndarray) -> float:
+        """Learn from the chosen pictures; returns the loss."""
+
+    def looks(self) -> set[int]:
+        """Before which steps of an epoch the reference tests; `steps` stands for after the last."""
+        return {self.steps}
+
+    @property
+    @abstractmethod
+    def draws(self) -> Tensor | str:
+        """State of the random generator."""
+
+    @draws.setter
+    @abstractmethod
+    def draws(self, state: Tensor | str) -> None: ...
+
+    @abstractmethod
+    def test(self, keep: Sequence[int] = (), tick: Tick = lambda done: None) -> Scores:
+        """Score all test pictures with the present weights, and keep the maps of some."""
+
+    def load_checkpoint(self, state: dict) -> None:
+        """Take weights as the reference saves them; raises DetectorError if they do not fit."""
+        if not self.model.encoder.text:
+            raise DetectorError('The reference\'s checkpoints belong to CLIP: give a CLIP encoder, not "embedded".')
+        self.model.load_reference_state(state)
+
+    def checkpoint(self) -> dict | None:
+        """The weights as the reference saves them; None where its format has no place for learned vectors."""
+        return self.model.reference_state() if self.model.encoder.text else None
+
+    def deviations(self, trained: bool) -> list[str]:
+        """How this run, with its training or without, differs from the reference's, in words."""
+        return [*self.settings.deviations(self.reference, trained), *self.remarks, *([self.seeding] if trained else [])]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the trained tensors."""
+        trained = ((name, value) for name, value in self.model.named_parameters() if value.requires_grad)
+        return {name: value.detach().cpu().clone() for name, value in trained}
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put back what `weights` gave."""
+        own = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in weights.items():
+                own[name].copy_(value)
+
+    def figures(self, images: np.ndarray, maps: np.ndarray | None) -> Figures:
+        """AUROCs of image scores (n,) and, if there is a truth, of maps (n, S, S)."""
+        if not np.isfinite(images).all():
+            raise TrainingError("The training diverged: the scores are not numbers; lower the learning rate.")
+        pixel = None if self.truth is None else auroc(maps, self.truth)
+        return Figures(auroc(images, self.tests.labels.numpy() > 0), pixel)
+
+
+def example_indices(labels: Sequence[int], normal: int = 3, abnormal: int = 5) -> list[int]:
+    """Pictures to draw, evenly spread over the normal and over the abnormal ones."""
+    chosen = []
+    for label, count in enumerate((normal, abnormal)):
+        kind = np.flatnonzero(np.asarray(labels) == label)
+        chosen += kind[np.unique(np.linspace(0, len(kind) - 1, min(count, len(kind))).round().astype(int))].tolist()
+    return chosen

@@ -1,0 +1,92 @@
+"""A benchmark that was killed gives, run again, the figures of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from protocol_trees import SHOTS
+
+from medclipad.errors import Cancelled, TrainingError
+from medclipad.evaluation.protocols import mediclip, mvfa
+from medclipad.evaluation.protocols.protocol import Settings
+from medclipad.evaluation.protocols.run import STATE, train_and_test
+
+COMMAND = Path(sys.executable).with_name("medclipad")
+EPOCHS = 6
+
+
+def few_shot(tree, **changed) -> mvfa.FewShot:
+    given = {"shots": SHOTS, "encoder": "embedded", "image_size": 64, "epochs": EPOCHS, "learning_rate": 1e-3}
+    return mvfa.FewShot(tree, tree / "fewshot_seed", Settings(**{"class_name": "Brain", **given, **changed}))
+
+
+@pytest.mark.long
+def test_killed_run_goes_on(bmad_tree, tmp_path):
+    """kill -9 in the middle of an epoch, then the same command again; beside it a run in one go."""
+    command = [str(COMMAND), "benchmark", "--protocol", "mvfa", "--data", str(bmad_tree), "--class", "Brain",
+               "--shots", str(SHOTS), "--encoder", "embedded", "--image-size", "64", "--epochs", str(EPOCHS),
+               "--out", str(tmp_path / "killed")]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    state = tmp_path / "killed" / STATE
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not state.exists():
+        assert process.poll() is None and time.monotonic() < deadline, "it ended before the first epoch"
+        time.sleep(0.02)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = json.loads(torch.load(state, weights_only=True)["history"])["epoch"]
+    assert 1 <= done < EPOCHS and not (tmp_path / "killed" / "results.json").exists()
+
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    found = json.loads((tmp_path / "killed" / "results.json").read_text())
+    whole = train_and_test(few_shot(bmad_tree), tmp_path / "whole")
+    assert found["figures"] == whole.figures and found["losses"] == whole.history.losses
+    assert found["looks"] == whole.history.looks and len(found["losses"]) == EPOCHS
+    scores = [float(line.split(",")[2]) for line in (tmp_path / "killed" / "scores.csv").read_text().split()[1:]]
+    assert scores == whole.scores.images.tolist()
+
+
+@pytest.mark.parametrize("kind", ["zero", "mediclip"])
+def test_cancelled_run_goes_on(bmad_tree, mediclip_tree, tiny_clip, tmp_path, kind):
+    """Both other protocols, stopped in the second epoch."""
+
+    def make():
+        settings = {"encoder": tiny_clip, "image_size": 64, "epochs": 3, "learning_rate": 1e-3}
+        if kind == "zero":
+            return mvfa.ZeroShot(bmad_tree, Settings(class_name="Brain", shots=0, max_images=1, **settings))
+        return mediclip.MediCLIPProtocol(mediclip_tree, Settings(class_name="busi", shots=4, **settings))
+
+    def stop(phase: str, done: int, total: int, info: dict) -> None:
+        if phase == "train and test" and done > 0.5 * total:
+            raise Cancelled("stop.")
+
+    with pytest.raises(Cancelled):
+        train_and_test(make(), tmp_path / "stopped", stop)
+    reports = []
+    outcome = train_and_test(make(), tmp_path / "stopped", lambda *report: reports.append(report))
+    whole = train_and_test(make(), tmp_path / "whole")
+    assert outcome.figures == whole.figures and outcome.history.losses == whole.history.losses
+    assert outcome.scores.images.tolist() == whole.scores.images.tolist()
+    assert reports[0][1] == reports[0][2] / 3, "one epoch of three was done"
+    again = train_and_test(make(), tmp_path / "whole")
+    assert again.figures == whole.figures, "a finished run only tests"
+
+
+def test_another_run_is_not_continued(bmad_tree, tmp_path):
+    train_and_test(few_shot(bmad_tree, epochs=1, max_images=1), tmp_path)
+    with pytest.raises(TrainingError, match=r"holds a run with other settings \(seed 111, now 7\): .*another --out"):
+        train_and_test(few_shot(bmad_tree, epochs=1, max_images=1, seed=7), tmp_path)
+    (tmp_path / STATE).write_bytes(b"PK\3\4 no state")
+    with pytest.raises(TrainingError, match=r"not a benchmark's state, or damaged: remove it"):
+        train_and_test(few_shot(bmad_tree, epochs=1, max_images=1), tmp_path)
+    assert (tmp_path / STATE).read_bytes() == b"PK\3\4 no state", "what it cannot read it does not touch"
