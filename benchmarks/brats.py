@@ -1,6 +1,6 @@
 """Accuracy on four glioma cases (BRATS 2013, FLAIR): fit on three, detect on the fourth, all four ways round.
 
-    python -m benchmarks.brats DIR [--method mediclip|mvfa|both] [--json FILE]
+    python -m benchmarks.brats DIR [--method mediclip|mvfa|both] [--variant reference|paper] [--json FILE]
 
 DIR holds one folder a case with Flair_subtrMeanDivStd.nii.gz and OTMultiClass.nii.gz (labels above 0 are tumour).
 MediCLIP learns from the lesion-free slices of the three; MVFA from their slices with lesion as well. Beside each figure
@@ -31,6 +31,7 @@ def main(
     epochs: int | None = None,
     image_size: int | None = None,
     plane: str = "axial",
+    variant: Annotated[str, typer.Option(help="of the methods: reference or paper")] = "reference",
     seeds: Annotated[int, typer.Option(help="Repeat with seeds 0 to N - 1.")] = 1,
     json: Path | None = None,
 ) -> None:
@@ -55,12 +56,13 @@ def main(
                         seed=seed,
                         image_size=image_size,
                         progress=progress,
+                        variant=variant,
                         **({} if epochs is None else {"epochs": epochs}),
                     )
                     figures += evaluate_cases(detector, [case], progress)
-            print(f"\n{one}, {encoder}, {shots or 'all'} shots, {plane}, seed {seed}")
+            print(f"\n{one}, {encoder}, {shots or 'all'} shots, {plane}, {variant}, seed {seed}")
             metrics_table(figures)
-            runs.append({"method": one, "seed": seed, "cases": figures})
+            runs.append({"method": one, "variant": variant, "seed": seed, "cases": figures})
     if json:
         write_json(json, {"machine": machine(), "shots": shots, "encoder": encoder, "plane": plane, "runs": runs})
 
