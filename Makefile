@@ -5,9 +5,12 @@ BIN = .venv/bin
 export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup demo test test-long lint starter clean
+.PHONY: setup system demo test test-long lint parity starter slicer-pictures slicer-faults clean
 
-setup: .venv/.ready
+setup: system .venv/.ready
+
+system:  ## Debian packages that some tests need (debian-packages.txt)
+	@tests/system-packages
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,8 +30,17 @@ test-long: setup
 lint: setup
 	$(BIN)/ruff check
 
+parity: setup  ## arrays of the reference codes against ours, into docs/parity.md
+	$(BIN)/python -m benchmarks.parity --long
+
 starter: setup  ## the starter detector that the server ships, from the sample study
 	$(BIN)/python -m sample_data.make_starter monailabel_app/starter
+
+slicer-pictures: setup  ## docs/images/slicer-*.png: the module's panel and views, against a real server
+	$(BIN)/python -m tests.slicer.pictures
+
+slicer-faults: setup  ## docs/slicer-faults.md: the faults seeded into the module, and the tests that catch them
+	$(BIN)/python -m tests.slicer.faults
 
 clean:
 	rm -rf .venv demo sample_data/study

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,17 @@ from medclipad.errors import MedCLIPADError
 from medclipad.methods import METHODS
 
 from .datastore import StudyDatastore
-from .infer import AnomalyInferTask
+from .dicomweb import DicomWebDatastore
+from .dicomweb_pacs import Pacs
+from .infer import AnomalyInferTask, jobs
+from .inference import Inferences
 from .models import DetectorCache, ModelStore
 from .orphans import mark_server
-from .strategies import Random
+from .results import ResultCache
+from .scores import Scorer
+from .strategies import STRATEGIES, ScoredStrategy
 from .train import AnomalyTrainTask
+from .trainings import Trainings
 
 
 class MedCLIPADApp(MONAILabelApp):
@@ -31,6 +38,12 @@ class MedCLIPADApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self.store = ModelStore(_models_folder(studies, conf))
+        self.detectors = DetectorCache()
+        self.results = ResultCache(self.store.folder / "results")
+        self.trainings = Trainings(self.store)
+        inferences = Inferences(self.detectors, self.results)
+        self._inferences = inferences
+        self.scorer = Scorer(self.store, self.detectors, inferences, self.results, self._busy)
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -42,18 +55,18 @@ class MedCLIPADApp(MONAILabelApp):
         self._auto_update_scoring = False  # MONAI Label would start a process after each sample and training
 
     def init_datastore(self) -> Datastore:
-        remote = self.studies.startswith(("http://", "https://"))
-        return super().init_datastore() if remote else StudyDatastore(self.studies)
+        if self.studies.startswith(("http://", "https://")):
+            return DicomWebDatastore(Pacs.from_environment(self.studies), self.studies, self.store.folder / "dicomweb")
+        return StudyDatastore(self.studies)
 
     def init_infers(self) -> dict[str, InferTask]:
-        cache = DetectorCache()
-        return {method: AnomalyInferTask(method, self.store, cache) for method in METHODS}
+        return {method: AnomalyInferTask(method, self.store, self._inferences, self.results) for method in METHODS}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         return {method: AnomalyTrainTask(method, self.store) for method in METHODS}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        return {"random": Random()}
+        return {name: ScoredStrategy(name, self.scorer, self.scoring_method) for name in STRATEGIES}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         return {}
@@ -62,6 +75,19 @@ class MedCLIPADApp(MONAILabelApp):
         """Called where the app is served, not in the processes that train."""
         super().server_mode(mode)
         mark_server()
+
+    def scoring_method(self) -> str | None:
+        """The method whose detector was made current last; None if none has one."""
+        serving = [method for method in METHODS if self.store.current(method) is not None]
+        return max(serving, key=self.store.changed, default=None)
+
+    def start_scoring(self) -> None:
+        """Score the images of a local folder in the background; those of a DICOMweb server only once somebody asks."""
+        if isinstance(self._datastore, StudyDatastore) and os.environ.get("MEDCLIPAD_SCORING", "on") != "off":
+            self.scorer.want(self.scoring_method(), self._datastore)
+
+    def _busy(self) -> bool:
+        return jobs.busy or self.trainings.running
 
     def infers(self) -> dict[str, Any]:
         return self._infers

@@ -18,18 +18,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock
+from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 
-from .problems import RequestError
+from .errors import RequestError
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 UPLOADABLE = (".nii.gz", ".nii", ".nrrd", ".mha")  # the others keep their voxels in a second file
 NOT_IMAGES = ("labels", "models")  # our own sub-folders of a studies folder
+INCOMING = ".incoming-"  # folder of a DICOM series on its way into the studies
 
 # A file name without separators, colons, wildcards or control characters, that neither starts with a dot nor ends with
 # a dot or a space: the same on every file system. Letters of any script are allowed.
 _NAME = re.compile(r"(?![. ])[^\x00-\x1f\x7f/\\:*?\"<>|]{1,128}(?<![. ])")
+_NAME_BYTES = 160  # file systems take 255, suffixes included
+_LONG = 3600.0  # seconds that no upload takes
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -40,7 +45,7 @@ def is_plain(name: str) -> bool:
 
 def check_image_name(name: str) -> str:
     """`name`, if it can be an image id; RequestError 400 otherwise."""
-    if not is_plain(name):
+    if not is_plain(name) or len(name.encode()) > _NAME_BYTES:
         raise RequestError(
             'An image id must be a plain name of 1 to 128 characters, without / \\ : * ? " < > | and no leading dot.'
         )
@@ -89,6 +94,9 @@ class StudyDatastore(LocalDatastore):
     def __init__(self, studies: str | Path) -> None:
         self._lock = threading.RLock()
         self._seen: tuple = ()
+        self._read_only = settings.MONAI_LABEL_DATASTORE_READ_ONLY
+        if not self._read_only:
+            _remove_leftovers(Path(studies))
         super().__init__(str(studies), extensions=[f"*{suffix}" for suffix in SUFFIXES], auto_reload=False)
 
     # --- reading: MONAI Label's methods, fresh and one at a time ---
@@ -121,6 +129,24 @@ class StudyDatastore(LocalDatastore):
         self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
         self._update_datastore_file()
         return image_id
+
+    @property
+    def folder(self) -> Path:
+        """The studies folder."""
+        return Path(self._datastore.image_path())
+
+    @_fresh
+    def add_series(self, series: dict[str, Path], image_info: dict[str, Any]) -> None:
+        """Move folders of DICOM files, on the same disk, into the studies; RequestError 409 if an id is taken."""
+        for image_id in series:
+            if check_image_name(image_id) in self._datastore.objects or (self.folder / image_id).exists():
+                raise RequestError(f"There is already an image {image_id!r}: choose another id.", 409)
+        for image_id, source in series.items():
+            os.rename(source, self.folder / image_id)
+            info = {**image_info, "ts": int(time.time()), "name": image_id}
+            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=""))
+        _sync_folder(self.folder)
+        self._update_datastore_file()
 
     @_fresh
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
@@ -162,6 +188,8 @@ class StudyDatastore(LocalDatastore):
         return added
 
     def _update_datastore_file(self, lock: bool = True) -> None:
+        if self._read_only:
+            return  # what changes is known until the server ends
         path = Path(self._datastore_config_path)
         text = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
         with self._lock, FileLock(self._lock_file):
@@ -188,5 +216,28 @@ def _replace(target: Path, write: Callable[[Path], Any]) -> None:
         with open(aside, "rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(aside, target)
+        _sync_folder(target.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; Windows has no way to, nor need."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove_leftovers(studies: Path) -> None:
+    """Remove what killed servers left half-written."""
+    for leftover in studies.glob(f"{INCOMING}*"):
+        if time.time() - leftover.stat().st_mtime > _LONG:
+            shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in [*studies.glob(".*.part"), *studies.glob("labels/*/.*.part")]:
+        writer = leftover.name.split(".")[-3]
+        if writer.isdecimal() and not psutil.pid_exists(int(writer)):
+            leftover.unlink(missing_ok=True)

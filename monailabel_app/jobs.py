@@ -12,9 +12,9 @@ from typing import Any
 
 from medclipad.errors import Cancelled
 
-from .problems import RequestError
+from .errors import RequestError
 
-WAITING_ROOM = 8  # inferences accepted at a time, the running one included
+WAITING_ROOM = 16  # inferences accepted at a time, the running one included
 REMEMBERED = 64  # finished jobs whose outcome can still be asked for
 
 
@@ -31,6 +31,10 @@ class Job:
 
     def report(self, phase: str, done: int, total: int, info: dict[str, Any] | None = None) -> None:
         self.check()
+        self.told(phase, done, total, info)
+
+    def told(self, phase: str, done: int, total: int, info: dict[str, Any] | None = None) -> None:
+        """Note how far it is, cancelled or not."""
         self.state = "running"
         self._phase, self._done, self._total, self._info = phase, done, total, dict(info or {})
 
@@ -48,6 +52,10 @@ class Job:
     @property
     def active(self) -> bool:
         return self._ended is None
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
 
     def json(self) -> dict[str, Any]:
         return {
@@ -98,6 +106,12 @@ class Jobs:
             raise
         else:
             job.end("done")
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits for an inference."""
+        with self._lock:
+            return any(job.active for job in self._jobs.values())
 
     def cancel_all(self) -> None:
         with self._lock:

@@ -10,6 +10,9 @@ until a first version is trained.
 
 from __future__ import annotations
 
+import errno
+import functools
+import hashlib
 import json
 import os
 import re
@@ -19,9 +22,11 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .problems import RequestError
+from medclipad.errors import DetectorError
+
+from .errors import RequestError
 
 if TYPE_CHECKING:
     from medclipad.detector import AnomalyDetector
@@ -29,7 +34,8 @@ if TYPE_CHECKING:
 STARTER = "starter"
 CURRENT = "current"
 VERSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_INCOMING = ".incoming-"
+_INCOMING, _OUTGOING = ".incoming-", ".outgoing-"
+_moving = threading.Lock()  # select and delete: what is made current must not vanish meanwhile
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,13 @@ class ModelStore:
         if name and _is_version(self.folder / method / name):
             return name
         return STARTER if self._starter_method() == method else None
+
+    def changed(self, method: str) -> float:
+        """When another version was last made current, in seconds; 0 if that never happened."""
+        try:
+            return (self.folder / method / CURRENT).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def path(self, method: str, name: str = CURRENT) -> Path:
         """Folder of a version by name. An unknown name raises RequestError 404 with the names there are."""
@@ -83,13 +96,14 @@ class ModelStore:
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise RequestError(
                 f"The server cannot store a detector ({error.strerror}): make room, or its models folder writable.",
-                409,
+                507 if full else 409,
             ) from error
 
     def publish(self, detector: AnomalyDetector, method: str, name: str) -> Path:
-        """Store a detector as a new version, then let it serve."""
+        """Store a detector as a new version; which one serves does not change."""
         self.check_new(method, name)
         home = self.folder / method
         aside = home / f"{_INCOMING}{os.getpid()}"
@@ -99,28 +113,97 @@ class ModelStore:
             os.rename(aside, home / name)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        self.select(method, name)
         return home / name
 
     def select(self, method: str, name: str) -> None:
-        """Let version `name` serve from the next request on."""
-        self.path(method, name)
-        aside = self.folder / method / f".{CURRENT}.{os.getpid()}"
-        with open(aside, "w", encoding="utf-8") as stream:
-            stream.write(name)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, self.folder / method / CURRENT)
+        """Let version `name` serve next. RequestError 404 if there is none, 409 if it is damaged."""
+        with _moving:
+            chosen = self.path(method, name)
+            if self.entry(method, name) is None:
+                raise RequestError(f"The {method} detector {name!r} is damaged: select another one.", 409)
+            aside = self.folder / method / f".{CURRENT}.{os.getpid()}"
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            with open(aside, "w", encoding="utf-8") as stream:
+                stream.write(chosen.name)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(aside, self.folder / method / CURRENT)
+
+    def delete(self, method: str, name: str) -> None:
+        """Remove a version for good. RequestError 404 if there is none, 409 if it serves now or ships with the app."""
+        with _moving:
+            folder = self.path(method, name)
+            if name == STARTER:
+                raise RequestError("The starter detector ships with the app and cannot be deleted.", 409)
+            if name == self.current(method):
+                raise RequestError(f"{name!r} serves now: let another {method} detector serve first.", 409)
+            aside = folder.with_name(f"{_OUTGOING}{name}")
+            os.rename(folder, aside)  # gone at once and whole, whatever happens to the removal of its files
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def entries(self, method: str) -> dict[str, Any]:
+        """{"current": name or None, "versions": [entry, ...]}, newest first; damaged versions are left out."""
+        found = [self.entry(method, name) for name in self.versions(method)]
+        return {"current": self.current(method), "versions": [entry for entry in found if entry is not None]}
+
+    def entry(self, method: str, name: str) -> dict[str, Any] | None:
+        """What is known of a version, in JSON's types; None if its detector.json is damaged."""
+        folder = self.starter if name == STARTER else self.folder / method / name
+        try:
+            info, size = _summary(folder, _stamp(folder))
+        except (DetectorError, OSError):
+            return None
+        return {**info, "name": name, "bytes": size, "starter": name == STARTER}
 
     def clean(self) -> None:
-        """Remove what a killed training left behind; only while none is running."""
-        for leftover in self.folder.glob(f"*/{_INCOMING}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        """Remove what a killed training or deletion left behind; only while none is running."""
+        for kind in (_INCOMING, _OUTGOING, f".{_INCOMING}"):  # the last is what storage.save_folder writes aside
+            for leftover in self.folder.glob(f"*/{kind}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def _starter_method(self) -> str | None:
         if not _is_version(self.starter):
             return None
         return json.loads((self.starter / "detector.json").read_text(encoding="utf-8"))["method"]
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether both files of a version are there."""
+    return all((folder / name).is_file() for name in ("detector.json", "weights.safetensors"))
+
+
+def identity(folder: Path) -> str:
+    """SHA-256 (hex) of a version's files: two versions with the same say the same of every volume."""
+    return _identity(folder, _stamp(folder))
+
+
+@functools.lru_cache(maxsize=256)
+def _identity(folder: Path, _: tuple) -> str:
+    digest = hashlib.sha256()
+    for name in ("detector.json", "weights.safetensors"):
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _summary(folder: Path, _: tuple) -> tuple[dict[str, Any], int]:
+    from medclipad.storage import read_info  # imports torch
+
+    info = read_info(folder)
+    kept = ("method", "encoder", "plane", "intensity", "image_size", "shots", "abnormal_shots", "description")
+    fields = {
+        **{name: getattr(info, name) for name in kept},
+        "created": info.created.isoformat(),
+        "threshold": info.calibration.threshold,
+        "metrics": info.metrics or None,
+    }
+    return fields, sum(file.stat().st_size for file in folder.iterdir())
+
+
+def _stamp(folder: Path) -> tuple:
+    """Changes if a version's files are replaced, which should never happen, and if they are gone raises OSError."""
+    stats = [(folder / name).stat() for name in ("detector.json", "weights.safetensors")]
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
 
 
 def _is_version(path: Path) -> bool:
@@ -146,3 +229,8 @@ class DetectorCache:
             while len(self._loaded) > self._size:
                 self._loaded.popitem(last=False)
             return self._loaded[path]
+
+    def forget(self, path: Path) -> None:
+        """Drop a detector that was deleted."""
+        with self._lock:
+            self._loaded.pop(path, None)

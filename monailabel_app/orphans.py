@@ -1,13 +1,19 @@
-"""Processes that MONAI Label starts end with the server that started them, however it went.
+"""Nothing outlives a server, however it ended: neither the processes that it started nor its temporary files.
 
-A server that is told to stop can stop them; one that is killed cannot, so they look themselves.
+A server that is told to stop can see to both; one that is killed cannot, so its children look themselves, and the next
+server removes its files.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
@@ -31,3 +37,19 @@ def end_with_server() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="server-watch", daemon=True).start()
+
+
+@contextmanager
+def own_temporary_folder() -> Iterator[None]:
+    """All temporary files of this process in one folder, which goes with the block; those of killed servers go too."""
+    before = tempfile.gettempdir()
+    for folder in Path(before).glob("medclipad-server-*-*"):
+        pid = folder.name.split("-")[2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+    tempfile.tempdir = tempfile.mkdtemp(prefix=f"medclipad-server-{os.getpid()}-")
+    try:
+        yield
+    finally:
+        shutil.rmtree(tempfile.tempdir, ignore_errors=True)
+        tempfile.tempdir = before

@@ -30,6 +30,7 @@ class InferParams(BaseModel):
     result_extension: Literal[".nii.gz", ".nii", ".nrrd", ".mha"] = Field(
         ".nii.gz", description="format of the labelmap; a map is always .nii.gz"
     )
+    store: bool = Field(False, description="with output=dicom_...: store the object in the archive of the studies too")
     request_id: str = Field("", pattern=r"^[A-Za-z0-9_-]{0,64}$", description="name for GET and DELETE /progress/{id}")
 
 
@@ -45,6 +46,12 @@ class TrainParams(BaseModel):
     plane: Literal["axial", "coronal", "sagittal", "acquisition"] = "axial"
     intensity: str = Field("auto", max_length=64, description="auto, mr, raw, ct:brain (lung, ...) or ct:LEVEL,WIDTH")
     name: str = Field("", max_length=64, description="name of the new version; by default the method and the time")
+    select: Literal["better", "always", "never"] = Field(
+        "better", description="whether the new version is to serve: unless it is measurably worse, in any case, or not"
+    )
+    held_out: float = Field(
+        0.25, ge=0, le=0.5, description="share of what is labelled that is kept out, to measure old and new version on"
+    )
     options: dict[str, Any] = Field({}, description="further options of the method")
     normal: list[str] = Field([], description="ids of images without any lesion; empty takes all that are marked so")
     abnormal: list[str] = Field([], description="ids of images with a final label; empty takes all that have one")
@@ -68,7 +75,7 @@ class TrainParams(BaseModel):
 def train_config() -> dict[str, Any]:
     """Training parameters as a MONAI Label form: scalars and lists of strings, the default first."""
     defaults = TrainParams().model_dump(exclude={"options"})
-    lists = {"plane": list(PLANES), "normal": "", "abnormal": ""}
+    lists = {"plane": list(PLANES), "select": ["better", "always", "never"], "normal": "", "abnormal": ""}
     return {**defaults, **lists}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 
 from fastapi import FastAPI, Request
@@ -12,16 +13,9 @@ from pydantic import ValidationError
 
 from medclipad.errors import Cancelled, MedCLIPADError
 
+from .errors import RequestError
+
 logger = logging.getLogger(__name__)
-
-
-class RequestError(MedCLIPADError):
-    """A request that cannot be served as asked; `status` is its HTTP status."""
-
-    def __init__(self, message: str, status: int = 400, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = headers
 
 
 def sentence(error: ValidationError | RequestValidationError) -> str:
@@ -32,11 +26,22 @@ def sentence(error: ValidationError | RequestValidationError) -> str:
     return f"{place}: {message}." if place else f"{message}."
 
 
+_FULL = "The server's disk is full: make room on it, then try again."
+_NO_SPACE, _NO_RIGHT = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def _number(error: BaseException | None) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
+
+
 def install(app: FastAPI) -> None:
     """Answer every exception that a route can raise with a status and one sentence."""
 
     def answer(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
         return JSONResponse({"detail": detail}, status_code=status, headers=headers)
+
+    def unexpected(error: Exception) -> JSONResponse:
+        return answer(500, f"The server failed unexpectedly ({type(error).__name__}); its log says where.")
 
     @app.exception_handler(RequestError)
     def _(_: Request, error: RequestError) -> JSONResponse:
@@ -48,7 +53,20 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(MedCLIPADError)
     def _(_: Request, error: MedCLIPADError) -> JSONResponse:
-        return answer(422, str(error))
+        return answer(507, _FULL) if _number(error.__cause__) in _NO_SPACE else answer(422, str(error))
+
+    @app.exception_handler(OSError)
+    def _(_: Request, error: OSError) -> JSONResponse:
+        if _number(error) in _NO_SPACE:
+            return answer(507, _FULL)
+        if _number(error) in _NO_RIGHT:
+            return answer(507, "The server may not write to its disk: give it the right to, then try again.")
+        logger.error("Unexpected %s", type(error).__name__, exc_info=error)
+        return unexpected(error)
+
+    @app.exception_handler(UnicodeEncodeError)
+    def _(_: Request, __: UnicodeEncodeError) -> JSONResponse:
+        return answer(400, "The request holds characters that cannot be stored as text.")
 
     @app.exception_handler(MONAILabelException)
     def _(_: Request, error: MONAILabelException) -> JSONResponse:
@@ -60,5 +78,4 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def _(_: Request, error: Exception) -> JSONResponse:
-        logger.error("Unexpected %s", type(error).__name__)  # uvicorn logs the traceback
-        return answer(500, f"The server failed unexpectedly ({type(error).__name__}); its log says where.")
+        return unexpected(error)  # starlette hands it on, and uvicorn logs it

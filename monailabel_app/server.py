@@ -17,12 +17,12 @@ ensure_torchvision()
 
 from fastapi import FastAPI  # noqa: E402
 from monailabel.interfaces.utils.app import app_instance  # noqa: E402
-from monailabel.utils.async_tasks.task import AsyncTask  # noqa: E402
 
 from . import problems  # noqa: E402
 from .guard import Guard  # noqa: E402
 from .infer import jobs  # noqa: E402
-from .routes import active, datastore, infer, info, train  # noqa: E402
+from .orphans import own_temporary_folder  # noqa: E402
+from .routes import active, datastore, infer, info, marks, train, versions  # noqa: E402
 
 TOKEN = "MEDCLIPAD_TOKEN"  # environment variable, so that no process list shows it
 
@@ -32,16 +32,21 @@ async def _life(_: FastAPI) -> AsyncIterator[None]:
     instance = app_instance()
     instance.server_mode(True)
     instance.store.clean()
-    yield
-    jobs.cancel_all()
-    AsyncTask.stop("train")
+    instance.results.clean()
+    with own_temporary_folder():
+        instance.start_scoring()
+        yield
+        jobs.cancel_all()
+        instance.trainings.stop()
+        instance.scorer.stop()
 
 
 def create_app(token: str | None) -> FastAPI:
     """The ASGI application; with a token, every request must carry it."""
     app = FastAPI(title="MedCLIPAD", lifespan=_life)
-    for module in (info, infer, train, active, datastore):
+    for module in (info, infer, train, versions, active, datastore, marks):
         app.include_router(module.router)
+    app.state.token = token is not None  # whether there is one, no more
     problems.install(app)
     app.add_middleware(Guard, token=token)
     return app

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from medclipad import cli
+from medclipad.cli_cases import read_case
 from medclipad.detector import load_detector
 from medclipad.errors import MedCLIPADError
 from medclipad.volume import read_volume, write_volume
@@ -245,11 +246,11 @@ def test_a_truth_of_another_size_is_told(study, model, head, tmp_path, fails):
 def test_colons_in_names(study, tmp_path, head):
     odd = tmp_path / "a:b.nii.gz"
     write_volume(head(1), odd)
-    assert cli._case(str(odd)).array.shape == head(1).shape, "an existing file of that name is one image"
-    image, mask = cli._case(f"{odd}:{study / 'truth.nii.gz'}")
+    assert read_case(str(odd)).array.shape == head(1).shape, "an existing file of that name is one image"
+    image, mask = read_case(f"{odd}:{study / 'truth.nii.gz'}")
     assert np.array_equal(image.array, head(1).array) and mask.array.max() == 1
     with pytest.raises(MedCLIPADError, match="mask"):
-        cli._case(str(odd), mask_required=True)
+        read_case(str(odd), mask_required=True)
 
 
 @pytest.mark.parametrize("arguments", [[], ["fit"], ["detect"], ["evaluate"], ["serve"], ["models"]])

@@ -15,9 +15,12 @@ from importlib import import_module
 _HOMES = {
     "AnomalyDetector": "medclipad.detector",
     "AnomalyResult": "medclipad.result",
+    "Case": "medclipad.shots",
     "MedCLIPADError": "medclipad.errors",
     "Volume": "medclipad.volume",
+    "export_checkpoint": "medclipad.checkpoints",
     "fit": "medclipad.detector",
+    "import_checkpoint": "medclipad.checkpoints",
     "load_detector": "medclipad.detector",
     "read_volume": "medclipad.volume",
     "write_volume": "medclipad.volume",

@@ -1,14 +1,19 @@
-"""The command line: medclipad fit | detect | evaluate | serve | models."""
+"""The command line: medclipad fit | detect | evaluate | benchmark | serve | models."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from medclipad.cli_benchmark import benchmark
+from medclipad.cli_cases import read_case, require_new, tell, tell_memory
+from medclipad.cli_dicom import DicomResult
+from medclipad.cli_dicom import series as series_command
+from medclipad.cli_models import models_app
+from medclipad.cli_versions import app as versions_app
 from medclipad.errors import MedCLIPADError
 
 # Everything heavy is imported inside the commands: --help must not wait for torch.
@@ -19,8 +24,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Anomaly maps of MRI and CT volumes, from a few normal slices.",
 )
-models_app = typer.Typer(no_args_is_help=True, help="Look at saved detectors.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
+app.add_typer(versions_app, name="versions")
+app.command()(benchmark)
+app.command("series")(series_command)
 
 Pairs = list[str]
 
@@ -71,18 +78,14 @@ def fit(
     from medclipad.detector import fit as fit_detector
     from medclipad.terminal import progress_bar
 
-    if out.exists():
-        raise MedCLIPADError(f"{out} exists already: choose another folder for the detector.")
-    home = next(folder for folder in out.absolute().parents if folder.exists())
-    if not home.is_dir() or not os.access(home, os.W_OK):  # better known now than after the training
-        raise MedCLIPADError(f"Nothing can be written to {home}: choose another folder for the detector.")
+    require_new(out, "folder for the detector")
     options = {} if epochs is None else {"epochs": epochs}
     with progress_bar() as progress:
         detector = fit_detector(
             method=method,
             encoder=encoder,
-            normal=[_case(text) for text in normal],
-            abnormal=[_case(text, mask_required=True) for text in abnormal],
+            normal=[read_case(text) for text in normal],
+            abnormal=[read_case(text, mask_required=True) for text in abnormal],
             shots=shots or None,
             plane=plane,
             intensity=intensity,
@@ -102,13 +105,25 @@ def fit(
 def detect(
     detector: Annotated[Path, typer.Argument(help="Detector folder.")],
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Volumes: NIfTI, NRRD, MHA or a DICOM folder.")
+        list[str], typer.Argument(metavar="IMAGE...", help="NIfTI, NRRD, MHA, DICOM folders or zips, PNG, JPEG, TIFF.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     plane: Annotated[str | None, typer.Option(help="Plane to analyse; default the detector's.")] = None,
     png: Annotated[bool, typer.Option(help="Also draw the most anomalous slices: IMAGE_anomaly.png.")] = False,
     segmentation: Annotated[
         bool, typer.Option(help="Also write the mask at the threshold: IMAGE_segmentation.nii.gz.")
+    ] = False,
+    component: Annotated[
+        int | None, typer.Option(min=0, help="Time point, echo or channel to take where an image has several.")
+    ] = None,
+    series: Annotated[str | None, typer.Option(metavar="UID", help="DICOM series to take out of several.")] = None,
+    untilt: Annotated[bool, typer.Option(help="Resample a DICOM series with gantry tilt to upright slices.")] = False,
+    dicom: Annotated[
+        list[DicomResult],
+        typer.Option(help="Of a DICOM series, also write IMAGE_segmentation.dcm, _map.dcm ... Repeat for more."),
+    ] = [],  # noqa: B006
+    deidentify: Annotated[
+        bool, typer.Option(help="Take patient, study, dates and UIDs of the source out of the DICOM results.")
     ] = False,
 ) -> None:
     """Write IMAGE_anomaly.nii.gz, IMAGE_scores.csv and IMAGE.json for each volume."""
@@ -127,11 +142,16 @@ def detect(
     failed = 0
     for image in images:
         try:
-            volume = read_volume(image)
-            _tell(volume)
+            volume = read_volume(image, component=component, series=series, tilt="resample" if untilt else "refuse")
+            tell(volume)
+            tell_memory(volume, loaded.memory_for(volume, plane))
             with progress_bar(volume.name) as progress:
                 result = loaded.detect(volume, plane=plane, progress=progress)
             files = write_result(out, volume, result, png=png, segmentation=segmentation)
+            if dicom:
+                from medclipad.dicom_out import write_dicom
+
+                write_dicom(out, image, volume, result, list(dict.fromkeys(dicom)), deidentify)
             print(f"{volume.name}: volume score {result.volume_score:.3f}, {files[0]}")
         except MedCLIPADError as error:  # one bad file of a cohort must not cost the others
             failed += 1
@@ -153,7 +173,7 @@ def evaluate(
     from medclipad.evaluation import evaluate_cases
     from medclipad.terminal import metrics_table, progress_bar
 
-    cases = [_case(text, mask_required=True) for text in case]
+    cases = [read_case(text, mask_required=True) for text in case]
     loaded = load_detector(detector)
     with progress_bar() as progress:
         figures = evaluate_cases(loaded, cases, progress)
@@ -166,7 +186,7 @@ def evaluate(
 
 @app.command()
 def serve(
-    studies: Annotated[str, typer.Option(help="Folder with the volumes.")],
+    studies: Annotated[str, typer.Option(help="Folder with the volumes, or address of a DICOMweb server.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this machine's own needs a token.")
@@ -180,55 +200,3 @@ def serve(
     from medclipad.serve import serve as start
 
     start(studies=studies, port=port, host=host, token=token, models=models)
-
-
-@models_app.command("list")
-def models_list(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds detector folders.")],
-) -> None:
-    """List the detectors in a folder."""
-    from medclipad.storage import INFO, read_info
-    from medclipad.terminal import models_table
-
-    if not folder.is_dir():
-        raise MedCLIPADError(f"{folder} is not a folder.")
-    found = []
-    for file in sorted(folder.rglob(INFO)):
-        try:
-            found.append((file.parent, read_info(file.parent)))
-        except MedCLIPADError as error:  # a damaged detector must not hide the others
-            print(f"medclipad: {error}", file=sys.stderr)
-    if not found:
-        raise MedCLIPADError(f"There is no detector in {folder}: make one with `medclipad fit`.")
-    models_table([(path.relative_to(folder), info) for path, info in found])
-
-
-@models_app.command("show")
-def models_show(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Detector folder.")]) -> None:
-    """Print the detector.json of a detector."""
-    from medclipad.storage import read_info
-
-    print(read_info(folder).model_dump_json(indent=2))
-
-
-def _case(text: str, mask_required: bool = False):
-    """A volume, or (volume, mask), from "IMAGE" or "IMAGE:MASK"."""
-    from medclipad.volume import read_volume
-
-    image, _, mask = text.rpartition(":") if _has_mask(text) else (text, "", "")
-    if not mask and mask_required:
-        raise MedCLIPADError(f'"{text}" lacks its mask: write IMAGE:MASK.')
-    volume = read_volume(image)
-    _tell(volume)
-    return (volume, read_volume(mask)) if mask else volume
-
-
-def _tell(volume) -> None:
-    """Say how a file was understood, where that is not obvious."""
-    for note in volume.notes:
-        print(f"{volume.name}: {note}", file=sys.stderr)
-
-
-def _has_mask(text: str) -> bool:
-    """Whether the last colon parts an image from a mask: not that of C:\\ and not one in a file's name."""
-    return ":" in text[2:] and not Path(text).exists()

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -126,7 +126,10 @@ class Client:
         return self._json("GET", "/train/")
 
     def train_progress(self) -> Json:
-        """status, phase, done, total, fraction, info (loss and the like), seconds of the last training."""
+        """status, phase, done, total, fraction, seconds, remaining, epoch, epochs, loss, history of the last training.
+
+        When it is done, also outcome: which version serves now, and what both versions' figures are.
+        """
         return self._json("GET", "/train/progress")
 
     def stop_training(self) -> Json:
@@ -155,7 +158,38 @@ class Client:
                 raise ServerError(f"The training takes longer than {seconds:g} seconds.")
             time.sleep(POLL)
 
+    # --- versions ---
+    def versions(self) -> Json:
+        """{method: {"current": name or None, "versions": [{"name", "created", "metrics", ...}, ...]}}, newest first."""
+        return self._json("GET", "/versions/")
+
+    def select_version(self, method: str, name: str) -> Json:
+        """Let a version serve from the next request on; returns the method's entry of `versions()`."""
+        return self._json("PUT", "/versions/" + quote(method, safe="") + "/current", json={"name": name})
+
+    def delete_version(self, method: str, name: str) -> Json:
+        """Delete a version that does not serve; returns the method's entry of `versions()`."""
+        return self._json("DELETE", "/versions/" + quote(method, safe="") + "/" + quote(name, safe=""))
+
     # --- images and labels ---
+    def find_image(self, sha256: str) -> str | None:
+        """Id of the image with this content (`medclipad.fingerprint.content_sha256`), or None if there is none."""
+        try:
+            return self._json("GET", "/datastore/hash/" + quote(sha256, safe=""))["image"]
+        except ServerError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def marks(self, image: str) -> Json:
+        """{"plane", "normal": [slice, ...], "abnormal": [slice, ...]} that a reader marked in an image."""
+        return self._json("GET", "/marks", params={"image": image})
+
+    def set_marks(self, image: str, plane: str, normal: Sequence[int] = (), abnormal: Sequence[int] = ()) -> Json:
+        """Replace the marks of an image; trainings learn from them."""
+        body = {"plane": plane, "normal": list(normal), "abnormal": list(abnormal)}
+        return self._json("PUT", "/marks", params={"image": image}, json=body)
+
     def upload_image(self, path: str | Path, image: str | None = None) -> str:
         """Add a volume file to the studies; returns its id."""
         return self._upload("/datastore/image", "file", path, {"image": image} if image else {})["image"]
@@ -177,8 +211,12 @@ class Client:
         return self._download("/datastore/label", {"label": image, "tag": tag}, path)
 
     def next_sample(self, strategy: str = "random", params: Json | None = None) -> Json:
-        """The image to label next: {"id", ...}, or {} when all have a label."""
+        """The image to label next: {"id", "score", "slices", "reason", ...}, or {} when all have a label."""
         return self._json("POST", "/activelearning/" + quote(strategy, safe=""), json=params or {})
+
+    def scoring(self) -> Json:
+        """How many images the current detector has scored for `next_sample`: {"done", "total", "running", ...}."""
+        return self._json("GET", "/scoring/")
 
     # --- transport ---
     def _upload(self, address: str, field: str, path: str | Path, query: Json) -> Json:

@@ -12,7 +12,10 @@ import json
 import logging
 import os
 import socket
+import traceback
+import warnings
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from medclipad.errors import MedCLIPADError
 
@@ -107,6 +110,10 @@ def _environment(studies: str | Path, token: str | None, models: str | Path | No
     if importlib.util.find_spec("monailabel") is None:
         raise MedCLIPADError("MONAI Label is not installed: install the server as README says, under Install.")
     remote = str(studies).startswith(("http://", "https://"))
+    if remote and not models:
+        raise MedCLIPADError("With studies on a DICOMweb server, name a folder for the detectors with --models.")
+    if remote and "@" in urlsplit(str(studies)).netloc:
+        raise MedCLIPADError("Give MEDCLIPAD_PACS_USER and MEDCLIPAD_PACS_PASSWORD, no password in the address.")
     if not remote and not Path(studies).is_dir():
         raise MedCLIPADError(f"There is no studies folder {studies}: create it, or check the path.")
     settings = {
@@ -119,6 +126,22 @@ def _environment(studies: str | Path, token: str | None, models: str | Path | No
     return {**settings, "MEDCLIPAD_TOKEN": token} if token else settings
 
 
+class _Discreet(logging.Formatter):
+    """Where an error was raised and its type, but not its message: that may hold the name of a patient's file."""
+
+    def formatException(self, ei: tuple) -> str:  # noqa: N802  logging's name
+        frames = "".join(traceback.format_tb(ei[2]))
+        return f"Traceback (most recent call last):\n{frames}{ei[0].__name__}"
+
+
 def _log_quietly() -> None:
-    """Warnings and errors only: MONAI Label logs each request in full at a lower level, with the names of patients."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    """Warnings and errors only, and of MONAI Label, ITK and pydicom none: theirs hold names of patients and files."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    for name in ("monailabel", "pydicom", "nibabel", "dicomweb_client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)

@@ -1,23 +1,46 @@
-"""POST /activelearning/{strategy}: which image to label next."""
+"""POST /activelearning/{strategy}: which image to label next. GET /scoring/: how many have the scores for it."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from fastapi import APIRouter
-from monailabel.endpoints import activelearning
+from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
 
-from ..problems import RequestError
+from medclipad.methods import METHODS
+
+from ..errors import RequestError
+from ..strategies import check_request
 
 router = APIRouter(tags=["ActiveLearning"])
 
 
 @router.post("/activelearning/{strategy}", summary="The next image to label; {} when all are")
 def next_sample(strategy: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    known = app_instance().strategies()
+    """The body may hold method (whose scores count) and seed. MONAI Label's own version starts a process each time."""
+    app, request = app_instance(), params or {}
+    known = app.strategies()
     if strategy not in known:
         raise RequestError(f"There is no strategy {strategy!r}; there are: {', '.join(known)}.", 404)
-    if "strategy" in (params or {}):
+    if "strategy" in request:
         raise RequestError("The body must not contain 'strategy': the address of the request says it.")
-    return activelearning.sample(strategy, params)
+    check_request(request, list(METHODS))
+    store = app.datastore()
+    chosen = known[strategy]({**request, "strategy": strategy}, store)
+    if not chosen:
+        return {}
+    image = chosen["id"]
+    info = store.get_image_info(image)
+    if not settings.MONAI_LABEL_DATASTORE_READ_ONLY:
+        offer = {"ts": int(time.time()), "client_id": request.get("client_id")}
+        store.update_image_info(image, {"strategy": {**info.get("strategy", {}), strategy: offer}})
+    return {**info, **chosen, "strategy": strategy}
+
+
+@router.get("/scoring/", summary="How many images the current detector has scored, in the background")
+def scoring(method: str | None = None) -> dict[str, Any]:
+    check_request({"method": method}, list(METHODS))
+    app = app_instance()
+    return app.scorer.status(method or app.scoring_method() or METHODS[0], app.datastore())

@@ -5,75 +5,135 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Form, UploadFile
+from fastapi import APIRouter, Depends, Form, UploadFile
+from fastapi import Path as InPath
 from fastapi.responses import FileResponse
+from monailabel.config import settings
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.utils.app import app_instance
 from starlette.background import BackgroundTask
 
 from medclipad.volume import read_volume, require_same_grid, write_volume
 
-from ..datastore import check_image_name, check_tag, suffix_of
-from ..problems import RequestError
+from ..archives import ARCHIVE, add_archive
+from ..content import find_content, note_content
+from ..datastore import StudyDatastore, check_image_name, check_tag, suffix_of
+from ..errors import RequestError
+from ..limits import check_room
+from ..results import file_state
 from .uploads import checked, json_object, received
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
+MAP_TAG = "anomaly_map"  # of no label: the last map that was computed of an image, as long as the image is the same
 
 
-def _store() -> Datastore:
+def store() -> Datastore:
+    """The studies that are served."""
     return app_instance().datastore()
 
 
-def _image(image: str) -> str:
-    path = _store().get_image_uri(image)
+def writable() -> None:
+    """RequestError 403 where MONAI Label's setting says that the studies are only to be read."""
+    if settings.MONAI_LABEL_DATASTORE_READ_ONLY:
+        raise RequestError("The studies of this server are read-only.", 403)
+
+
+def image_path(image: str) -> str:
+    """File or DICOM folder of an image; RequestError 404 if there is none."""
+    path = store().get_image_uri(image)
     if not path or not os.path.exists(path):
         raise RequestError(f"There is no image {image!r} in the studies.", 404)
     return path
 
 
-def _label(label: str, tag: str) -> str:
-    path = _store().get_label_uri(label, tag)
-    if not path or not os.path.exists(path):
+def label_path(label: str, tag: str) -> str:
+    """File of a label, or of the image's last map; RequestError 404 if there is none."""
+    path = store().get_label_uri(label, tag)
+    if path and os.path.exists(path):
+        return path
+    if tag == MAP_TAG and (found := _last_map(label)) is not None:
+        return str(found / "map.nii.gz")
+    raise RequestError(f"Image {label!r} has no label with the tag {tag!r}.", 404)
+
+
+def _last_map(image: str) -> Path | None:
+    path = store().get_image_uri(image)
+    return app_instance().results.newest(image, file_state(path)) if path and os.path.exists(path) else None
+
+
+def _home() -> str:
+    """A folder on the disk that images and labels are written to."""
+    studies = app_instance().studies
+    return studies if os.path.isdir(studies) else tempfile.gettempdir()
+
+
+def _own_label(label: str, tag: str) -> None:
+    """RequestError 404 if there is no label file: a computed map is none."""
+    if tag == MAP_TAG and not store().get_label_uri(label, tag):
         raise RequestError(f"Image {label!r} has no label with the tag {tag!r}.", 404)
-    return path
+    label_path(label, tag)
 
 
 @router.get("/", summary="Counts, or all images with their labels and info")
 def datastore(output: Literal["stats", "train", "all"] = "stats") -> Any:
-    store = _store()
-    return {"all": store.json, "train": store.datalist, "stats": store.status}[output]()
+    return {"all": store().json, "train": store().datalist, "stats": store().status}[output]()
 
 
-@router.put("/", include_in_schema=False)
-@router.put("/image", summary="Add an image; 409 if its id is taken")
-def add_image(file: UploadFile, image: str | None = None, params: str = Form("{}")) -> dict[str, str]:
+@router.put("/", include_in_schema=False, dependencies=[Depends(writable)])
+@router.put("/image", summary="Add an image; 409 if its id is taken", dependencies=[Depends(writable)])
+def add_image(
+    file: UploadFile, image: str | None = None, params: str = Form("{}"), sha256: str | None = None
+) -> dict[str, Any]:
+    """A zip of DICOM files becomes an image for each of its series, see `images` and `left_out` of the answer.
+
+    `sha256` is of no consequence: the server computes the content's hash itself, see GET /datastore/hash.
+    """
     info = json_object(params, "params")
     name = image or Path(file.filename or "").name
-    name = check_image_name(name if image else name[: len(name) - len(suffix_of(name.lower()))])
-    with received(file) as path:
+    suffix = ARCHIVE if name.lower().endswith(ARCHIVE) else suffix_of(name.lower())
+    name = check_image_name(name if image else name[: len(name) - len(suffix)])
+    check_room(_home(), file.size or 0)
+    with received(file, archives=True) as path:
+        if path.suffix == ARCHIVE and isinstance(store(), StudyDatastore):
+            added = add_archive(store(), path, name, info)
+            for one in added["images"]:
+                note_content(store(), one)
+            return added
         checked(path)
-        return {"image": _store().add_image(name, str(path), info)}
+        added = store().add_image(name, str(path), info)
+    note_content(store(), added)
+    return {"image": added}
 
 
-@router.delete("/", include_in_schema=False)
-@router.delete("/image", summary="Remove an image and its labels")
+@router.get("/hash/{sha256}", summary="The image that has this content, whatever its format; 404 if there is none")
+def get_by_hash(sha256: Annotated[str, InPath(pattern="^[0-9a-f]{64}$")]) -> dict[str, str]:
+    """The hash is `medclipad.fingerprint.content_sha256` of the volume."""
+    found = find_content(store(), sha256)
+    if found is None:
+        raise RequestError("No image of the studies has this content.", 404)
+    return {"image": found}
+
+
+@router.delete("/", include_in_schema=False, dependencies=[Depends(writable)])
+@router.delete("/image", summary="Remove an image and its labels", dependencies=[Depends(writable)])
 def remove_image(id: str) -> dict[str, str]:
-    _image(id)
-    _store().remove_image(id)
+    image_path(id)
+    store().remove_image(id)
+    app_instance().results.forget(id)
     return {}
 
 
 @router.head("/image", summary="Whether there is such an image")
 def has_image(image: str) -> dict[str, str]:
-    _image(image)
+    image_path(image)
     return {}
 
 
 @router.get("/image", summary="An image's file; a DICOM series comes as NIfTI")
 def get_image(image: str) -> FileResponse:
-    path = _image(image)
+    path = image_path(image)
     if os.path.isfile(path):
         return FileResponse(path, media_type="application/octet-stream", filename=os.path.basename(path))
     handle, name = tempfile.mkstemp(prefix="medclipad-", suffix=".nii.gz")
@@ -89,54 +149,67 @@ def get_image(image: str) -> FileResponse:
 
 @router.get("/image/info", summary="What is known of an image")
 def get_image_info(image: str) -> dict[str, Any]:
-    _image(image)
-    return _store().get_image_info(image)
+    image_path(image)
+    return store().get_image_info(image)
 
 
-@router.put("/image/info", summary='Add to what is known of an image, e.g. {"normal": true}')
+@router.put(
+    "/image/info",
+    summary='Add to what is known of an image, e.g. {"normal": true}',
+    dependencies=[Depends(writable)],
+)
 def put_image_info(image: str, info: str = Form("{}")) -> dict[str, str]:
-    _image(image)
-    _store().update_image_info(image, json_object(info, "info"))
+    image_path(image)
+    given = json_object(info, "info")
+    for key in ("marks", "sha256", "sha256_of"):
+        if key in given:
+            raise RequestError(f"info must not contain {key!r}: the server keeps it, see /marks and /datastore/hash.")
+    store().update_image_info(image, given)
     return {}
 
 
-@router.put("/label", summary="Save a label on its image's own grid; tag final is what trainings learn from")
+@router.put(
+    "/label",
+    summary="Save a label on its image's own grid; tag final is what trainings learn from",
+    dependencies=[Depends(writable)],
+)
 def save_label(image: str, label: UploadFile, params: str = Form("{}"), tag: str = "final") -> dict[str, str]:
     info = json_object(params, "params")
     tag = check_tag(tag or "final")
-    source = _image(image)
+    source = image_path(image)
+    check_room(_home(), label.size or 0)
     with received(label) as path:
         require_same_grid(read_volume(source), checked(path))
-        return {"image": image, "label": _store().save_label(image, str(path), tag, info)}
+        return {"image": image, "label": store().save_label(image, str(path), tag, info)}
 
 
-@router.delete("/label", summary="Remove a label")
+@router.delete("/label", summary="Remove a label", dependencies=[Depends(writable)])
 def remove_label(id: str, tag: str) -> dict[str, str]:
-    _label(id, tag)
-    _store().remove_label(id, tag)
+    _own_label(id, tag)
+    store().remove_label(id, tag)
     return {}
 
 
 @router.head("/label", summary="Whether an image has a label with this tag")
 def has_label(image: str, tag: str) -> dict[str, str]:
-    _label(image, tag)
+    label_path(image, tag)
     return {}
 
 
-@router.get("/label", summary="A label's file")
+@router.get("/label", summary='A label\'s file; tag "anomaly_map" is the map computed last')
 def get_label(label: str, tag: str) -> FileResponse:
-    path = _label(label, tag)
+    path = label_path(label, tag)
     return FileResponse(path, media_type="application/octet-stream", filename=os.path.basename(path))
 
 
 @router.get("/label/info", summary="What is known of a label")
 def get_label_info(label: str, tag: str) -> dict[str, Any]:
-    _label(label, tag)
-    return _store().get_label_info(label, tag)
+    label_path(label, tag)
+    return store().get_label_info(label, tag)
 
 
-@router.put("/label/info", summary="Add to what is known of a label")
+@router.put("/label/info", summary="Add to what is known of a label", dependencies=[Depends(writable)])
 def put_label_info(label: str, tag: str, info: str = Form("{}")) -> dict[str, str]:
-    _label(label, tag)
-    _store().update_label_info(label, tag, json_object(info, "info"))
+    _own_label(label, tag)
+    store().update_label_info(label, tag, json_object(info, "info"))
     return {}

@@ -14,12 +14,15 @@ from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
 
-from ..infer import jobs
-from ..problems import RequestError
+from ..dicom_results import KINDS, dicom_image, dicom_result, saved
+from ..dicomweb import DicomWebDatastore
+from ..errors import RequestError
+from ..infer import AnomalyInferTask, jobs
+from .datastore import writable
 from .uploads import json_object, received
 
 router = APIRouter(tags=["Infer"])
-_ROUTE_KEYS = ("image", "model", "label", "session", "session_id")  # said by the address, never by params
+_ROUTE_KEYS = ("image", "id", "model", "label", "session", "session_id")  # said by the address, never by params
 
 
 @router.post("/infer/{model}", summary="Anomaly map or labelmap of one volume, with its scores")
@@ -28,11 +31,13 @@ def infer(
     image: str = "",
     params: str = Form("{}"),
     file: UploadFile | None = None,
-    output: Literal["all", "image", "json"] = "all",
+    output: Literal["all", "image", "json", "dicom_seg", "dicom_map", "dicom_report"] = "all",
 ) -> Response:
     """`image` names an image of the studies, or `file` brings one. `params` is a JSON object, see GET /info/.
 
-    The answer is multipart/form-data: `params` (JSON), then the file `image`; output=json or =image asks for one.
+    The answer is multipart/form-data: `params` (JSON), then the file `image`; output=json or =image asks for one, and
+    output=dicom_seg, dicom_map or dicom_report for a DICOM object beside the image's series (params.store: true also
+    stores it in the archive of the studies).
     """
     app = app_instance()
     task = app.infers().get(model)
@@ -44,15 +49,38 @@ def infer(
             raise RequestError(f"params must not contain {key!r}: the address of the request says it.")
     with ExitStack() as stack:
         if file is not None:
-            path = str(stack.enter_context(received(file)))
+            path = str(stack.enter_context(received(file, archives=True)))
         elif image:
             path = app.datastore().get_image_uri(image)
-            if not path:
+            if not path or not os.path.exists(path):
                 raise RequestError(f"There is no image {image!r} in the studies.", 404)
         else:
             raise RequestError("Name an image of the studies with ?image=, or send one as file.")
-        result, scores = task({**asked, "image": path})
+        request = {**asked, "image": path, "id": "" if file is not None else image}
+        if output in KINDS:
+            return _dicom(task, request, output)
+        if asked.get("store"):
+            raise RequestError(f"params.store needs a DICOM output: {', '.join(KINDS)}.")
+        result, scores = task(request)
     return _answer(Path(result), scores, output, image or "image")
+
+
+def _dicom(task: AnomalyInferTask, request: dict[str, Any], output: str) -> Response:
+    """The answer as a DICOM file, stored in the archive first if the request wants that."""
+    params = task.parameters(request)
+    studies = app_instance().datastore()
+    if params.store and not (request["id"] and isinstance(studies, DicomWebDatastore)):
+        raise RequestError("Only results of images of a DICOMweb server can be stored there: leave params.store out.")
+    if params.store:
+        writable()
+    volume_and_source = dicom_image(request["image"])  # before the work: it may be no DICOM
+    analysis, _ = task.analyse(request, params)
+    dataset = dicom_result(volume_and_source, analysis, output)
+    if params.store:
+        studies.store([dataset])
+    path = saved(dataset)
+    name = f"{request['id'] or 'image'}_{KINDS[output]}.dcm"
+    return FileResponse(path, media_type="application/dicom", filename=name, background=BackgroundTask(os.unlink, path))
 
 
 def _answer(result: Path, scores: dict[str, Any], output: str, image: str) -> Response:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse
 from monailabel.interfaces.utils.app import app_instance
+
+from ..guard import BODY_LIMIT
 
 router = APIRouter(tags=["App"])
 
@@ -17,5 +19,12 @@ def home() -> RedirectResponse:
 
 
 @router.get("/info/", summary="Models, trainers with their parameters, strategies, and the state of the studies")
-def info() -> dict[str, Any]:
-    return app_instance().info()
+def info(request: Request) -> dict[str, Any]:
+    app = app_instance()
+    server = {
+        "version": app.version,
+        "body_limit": BODY_LIMIT,
+        "token": request.app.state.token,
+        "strategies": list(app.strategies()),
+    }
+    return {**app.info(), "medclipad": server}

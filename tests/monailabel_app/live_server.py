@@ -75,12 +75,12 @@ class Server:
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._ready.wait(60)
-        found = re.search(r"http://\S+", self.log)
+        self._ready.wait(180)  # on a machine that is busy
+        found = re.search(r"ready at (http://\S+)", self.log)
         if not found:
             self.process.kill()
             raise AssertionError(f"The server did not start:\n{self.log}")
-        self.url = found.group()
+        self.url = found.group(1)
         self.client = Client(self.url, timeout=120)
 
     def _read(self) -> None:

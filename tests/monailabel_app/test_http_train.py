@@ -32,7 +32,7 @@ def test_labels_become_shots_and_the_new_version_serves(trained: list[dict], ser
     client.set_image_info("normal_1", {"normal": True})
     few = {"max_samples": 16, "memory_tokens": 100}
     client.train("mvfa", {"shots": 3, "epochs": 1, "options": few, "name": "from-labels"})
-    client.wait_trained(seconds=120)
+    client.wait_trained(seconds=400)
     detector = json.loads((server.studies / "models" / "mvfa" / "from-labels" / "detector.json").read_text())
     assert detector["method"] == "mvfa" and detector["shots"] == 3 and detector["abnormal_shots"] == 3
     sources = {record["volume"]: record for record in detector["training_slices"]}
@@ -41,7 +41,7 @@ def test_labels_become_shots_and_the_new_version_serves(trained: list[dict], ser
     assert client.infer("mvfa", "lesion_1")[1]["detector"] == "from-labels"  # without a restart
 
     client.train("mediclip", {**SMALL, "normal": ["normal_2", "lesion_2"]})
-    version = client.wait_trained(seconds=120)["info"]["version"]
+    version = client.wait_trained(seconds=400)["info"]["version"]
     assert version.startswith("mediclip-20")
     assert client.infer("mediclip", "normal_1")[1]["detector"] == version
     assert client.infer("mediclip", "normal_1", {"detector": "first"})[1]["detector"] == "first"
@@ -94,7 +94,11 @@ def test_one_training_at_a_time_and_stop(trained: list[dict], client: Client, se
     deadline = time.monotonic() + 60
     while client.train_progress()["phase"] in ("starting", "load", "read") and time.monotonic() < deadline:
         time.sleep(0.2)
+    started = time.monotonic()
     client.stop_training()
+    assert time.monotonic() - started < 2
+    home = server.studies / "models"
+    assert not [*home.glob("*/.*")] and not [*home.glob("*/endless*")], "something was left"
     assert client.train_progress()["status"] == client.train_status()["status"] == "STOPPED"
     assert not (server.studies / "models" / "mediclip" / "endless").exists()
     assert client.infer("mediclip", "normal_1")[1]["detector"] == before

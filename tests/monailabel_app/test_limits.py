@@ -11,8 +11,8 @@ from medclipad.errors import Cancelled
 
 
 def test_the_waiting_room_is_bounded_and_a_name_is_used_once() -> None:
+    from monailabel_app.errors import RequestError
     from monailabel_app.jobs import WAITING_ROOM, Jobs
-    from monailabel_app.problems import RequestError
 
     jobs = Jobs()
     with ExitStack() as stack:

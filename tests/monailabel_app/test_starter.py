@@ -30,4 +30,4 @@ def test_it_answers_on_a_server(server: Server, client: Client, tmp_path: Path) 
     assert scores["detector"] == "starter"
     assert heat.dtype == np.float32 and 0 <= heat.min() < heat.max() <= 1
     analysed = [score for score in scores["slice_scores"] if score is not None]
-    assert analysed and max(analysed) == np.float32(heat.max())
+    assert analysed and 0 < max(analysed) <= np.float32(heat.max()), "the score is a mean of the highest of the map"
