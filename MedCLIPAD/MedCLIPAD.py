@@ -1,0 +1,292 @@
+"""Anomaly maps of MRI and CT volumes from a MedCLIPAD server. The work is done in MedCLIPADLib."""
+
+# No `from __future__ import annotations` here: the parameter node wrapper reads the annotations.
+from typing import Annotated, Any
+
+import qt
+import slicer
+import vtk
+from MedCLIPADLib import navigation, sampledata
+from MedCLIPADLib.analysis import Analysis
+from MedCLIPADLib.grid import PLANES
+from MedCLIPADLib.keys import Keys
+from MedCLIPADLib.labelling import Labelling
+from MedCLIPADLib.panels.compare import ComparePanel
+from MedCLIPADLib.panels.connection import ConnectionPanel
+from MedCLIPADLib.panels.detect import DetectPanel
+from MedCLIPADLib.panels.help import HelpPanel
+from MedCLIPADLib.panels.results import ResultsPanel
+from MedCLIPADLib.panels.review import ReviewPanel
+from MedCLIPADLib.panels.training import TrainingPanel
+from MedCLIPADLib.plotclick import PlotClicks
+from MedCLIPADLib.results import Result
+from MedCLIPADLib.sampling import Sampling
+from MedCLIPADLib.session import Session
+from MedCLIPADLib.settings import Settings
+from MedCLIPADLib.training import Training
+from slicer import vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import Choice, Minimum, WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+SECTIONS = ("MedCLIPAD", "Connection", "Detect", "Results", "Review", "Training", "Help")  # one .ui file each
+DRAIN = 30  # ms between two looks at what the threads have to say
+
+
+class MedCLIPAD(ScriptedLoadableModule):
+    """What Slicer shows of the module in its lists."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("MedCLIPAD")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation"), "Active Learning"]
+        self.parent.dependencies = []
+        self.parent.contributors = ["MedCLIPAD contributors"]
+        self.parent.helpText = _(
+            "Anomaly maps of MRI and CT volumes: where does this scan look unlike normal ones? The work is done by a "
+            "MedCLIPAD server (MONAI Label), on this computer or another one. Research software: not for diagnosis."
+        )
+        self.parent.acknowledgementText = _(
+            "The methods are MVFA (Huang et al., CVPR 2024) and MediCLIP (Zhang et al., MICCAI 2024)."
+        )
+        slicer.app.connect("startupCompleted()", sampledata.register)
+
+
+@parameterNodeWrapper
+class MedCLIPADParameterNode:
+    """What is chosen in the panel; saved with the scene. Threshold and opacity: 0 to 1."""
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    component: Annotated[int, Minimum(0)] = 0
+    timePoint: Annotated[int, Minimum(0)] = 0
+    method: str = ""
+    version: str = ""
+    intensity: str = "auto"
+    plane: Annotated[str, Choice(["default", *PLANES])] = "default"
+    result: vtkMRMLScalarVolumeNode
+    compare: vtkMRMLScalarVolumeNode
+    opacity: Annotated[float, WithinRange(0, 1)] = 0.6
+    threshold: Annotated[float, WithinRange(0, 1)] = 0.5
+    showMap: bool = True
+    showLegend: bool = True
+    show3D: bool = False
+    rangeStart: Annotated[int, Minimum(0)] = 0
+
+
+class MedCLIPADLogic(ScriptedLoadableModuleLogic):
+    """The parts that work without widgets."""
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.session = Session(Settings().folder)
+        self.analysis = Analysis(self.session)
+        self.labelling = Labelling(self.session, self.scriptedNode)
+        self.training = Training(self.session)
+        self.sampling = Sampling(self.session)
+
+    def scriptedNode(self):
+        """The plain MRML node under the typed one."""
+        return ScriptedLoadableModuleLogic.getParameterNode(self)
+
+    def getParameterNode(self):
+        return MedCLIPADParameterNode(self.scriptedNode())
+
+
+class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: loads the sections and passes events between them, the scene and the threads."""
+
+    def __init__(self, parent=None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.parameters = None
+        self._guiTag = None
+        self._updating = False
+        self._plots = []
+
+    # --- life ---
+    def setup(self) -> None:
+        ScriptedLoadableModuleWidget.setup(self)
+        container = qt.QWidget()
+        column = qt.QVBoxLayout(container)
+        column.setContentsMargins(0, 0, 0, 0)
+        for name in SECTIONS:
+            section = slicer.util.loadUI(self.resourcePath(f"UI/{name}.ui"))
+            section.setMRMLScene(slicer.mrmlScene)
+            column.addWidget(section)
+        self.layout.addWidget(container)
+        self.layout.addStretch(1)
+        self.ui = slicer.util.childWidgetVariables(container)
+        self.settings = Settings()
+        self.logic = MedCLIPADLogic()
+        self.analysis, self.labelling = self.logic.analysis, self.logic.labelling
+        self.trainer, self.sampling = self.logic.training, self.logic.sampling
+        self.parameters = self.logic.getParameterNode()
+
+        self.timer = qt.QTimer()
+        self.timer.setInterval(DRAIN)
+        self.timer.connect("timeout()", self._drain)
+        self.logic.session.jobs.on_start = self.timer.start
+        self.connection, self.detect, self.results = ConnectionPanel(self), DetectPanel(self), ResultsPanel(self)
+        self.compare, self.review, self.training = ComparePanel(self), ReviewPanel(self), TrainingPanel(self)
+        self.help = HelpPanel(self)
+        self.panels = [
+            self.connection, self.detect, self.results, self.compare, self.review, self.training, self.help
+        ]  # fmt: skip
+        self.keys = Keys(self)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self._onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self._onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self._onSceneImported)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._onNodeRemoved)
+        slicer.app.layoutManager().connect("layoutChanged(int)", self._onLayoutChanged)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """Slicer quits, or the module is reloaded."""
+        self.keys.remove()
+        self.timer.stop()
+        self.compare.stop()
+        self.logic.session.jobs.cancel_all()
+        self.connection.local.stop_now()
+        slicer.app.layoutManager().disconnect("layoutChanged(int)", self._onLayoutChanged)
+        for widget, clicks in self._plots:
+            clicks.remove()
+            widget.plotView().disconnect("dataSelected(vtkStringArray*,vtkCollection*)", self.results.points_selected)
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self) -> None:
+        self.initializeParameterNode()
+        self.keys.enable(True)
+
+    def exit(self) -> None:
+        self.keys.enable(False)
+        self.compare.stop()
+
+    # --- parameter node ---
+    def initializeParameterNode(self) -> None:
+        self.setParameterNode(self.logic.getParameterNode())
+        if self.parameters.inputVolume is None:
+            volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            plain = [node for node in volumes if Result.of(node) is None and not node.IsA("vtkMRMLLabelMapVolumeNode")]
+            if plain:
+                self.parameters.inputVolume = plain[0]
+
+    def setParameterNode(self, parameters: Any) -> None:
+        if self._guiTag is not None:
+            self.parameters.disconnectGui(self._guiTag)
+            self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
+            self._guiTag = None
+        if parameters is None:
+            return
+        self.parameters = parameters
+        self._guiTag = parameters.connectGui(self.ui)
+        self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
+        self.update()
+
+    def _onModified(self, _caller=None, _event=None) -> None:
+        self.update()
+
+    def update(self) -> None:
+        """Let all sections show what is so now."""
+        if self._updating or self._guiTag is None:
+            return
+        self._updating = True
+        try:
+            for panel in self.panels:
+                panel.update()
+        finally:
+            self._updating = False
+        self._observe_volume()
+
+    # --- scene ---
+    def _onSceneStartClose(self, _caller, _event) -> None:
+        self.compare.stop()
+        self.logic.session.jobs.cancel_all()
+        self.setParameterNode(None)
+
+    def _onSceneEndClose(self, _caller, _event) -> None:
+        self.initializeParameterNode()
+
+    def _onSceneImported(self, _caller, _event) -> None:
+        for result in Result.all():
+            result.restore_colours()
+        qt.QTimer.singleShot(0, self.initializeParameterNode)  # once the node selectors know the new nodes
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeRemoved(self, _caller, _event, node) -> None:
+        if self.compare.active and node in (self.parameters.result, self.parameters.compare):
+            self.compare.stop()
+
+    # --- views ---
+    def _observe_volume(self) -> None:
+        """Let the maps follow when their volume gets another parent transform."""
+        event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        for result in Result.all():
+            if result.volume is not None and not self.hasObserver(result.volume, event, self._onVolumeMoved):
+                self.addObserver(result.volume, event, self._onVolumeMoved)
+
+    def _onVolumeMoved(self, volume, _event) -> None:
+        for result in Result.all(volume):
+            result.follow_volume()
+
+    def observe_views(self) -> None:
+        """Tell the current slice as the views move."""
+        for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+            if not self.hasObserver(node, vtk.vtkCommand.ModifiedEvent, self._onViewMoved):
+                self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onViewMoved)
+
+    def _onViewMoved(self, _node, _event) -> None:
+        if self.results.result is not None and _node is navigation.view_of(self.results.result):
+            self.results.show_slice()
+
+    def _onLayoutChanged(self, _layout) -> None:
+        self.observe_plots()
+
+    def observe_plots(self) -> None:
+        """Hear clicks and arrow keys in the plot views that there are by now."""
+        layout = slicer.app.layoutManager()
+        for number in range(layout.plotViewCount):
+            widget = layout.plotWidget(number)
+            if not any(widget == known for known, _clicks in self._plots):
+                view = widget.plotView()
+                view.connect("dataSelected(vtkStringArray*,vtkCollection*)", self.results.points_selected)
+                self._plots.append((widget, PlotClicks(view, self.results.plot_clicked)))
+                self.keys.on_plot(widget)
+
+    # --- threads ---
+    def _drain(self) -> None:
+        jobs = self.logic.session.jobs
+        jobs.drain()
+        self.detect.tick()
+        if jobs.idle:
+            self.timer.stop()
+
+    def say(self, sentence: str, bad: bool = False) -> None:
+        """Show one sentence at the top of the panel."""
+        self.ui.messageLabel.text = sentence
+        self.ui.messageLabel.setStyleSheet("color: #c62828; font-weight: bold;" if bad else "")
+
+
+class MedCLIPADTest(ScriptedLoadableModuleTest):
+    """Self test: what needs no server. Run it with Reload and Test in developer mode."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        from MedCLIPADLib.selftest import check_errors, check_grid, check_result
+
+        for check in (check_grid, check_result, check_errors):
+            self.setUp()
+            self.delayDisplay(check.__doc__)
+            check(self)
+        self.delayDisplay("MedCLIPAD's self test passed.")

@@ -1,0 +1,95 @@
+"""Volumes as files and as a content hash, made block by block so that it can be cancelled. No MRML."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from .errors import ModuleError
+
+BLOCK = 4 * 1024**2  # bytes between two looks at Cancel
+_NRRD_TYPES = {
+    "|i1": "int8", "|u1": "uint8", "<i2": "int16", "<u2": "uint16", "<i4": "int32", "<u4": "uint32",
+    "<i8": "int64", "<u8": "uint64", "<f4": "float", "<f8": "double",
+}  # fmt: skip
+Report = Callable[[int, int], None]
+
+
+def little_endian(array: np.ndarray) -> np.ndarray:
+    """`array` [k, j, i], contiguous and little-endian; itself if it is so already."""
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+
+
+def content_hash(array: np.ndarray, affine: np.ndarray, report: Report | None = None) -> str:
+    """SHA-256 of voxels and geometry, the same whatever the file format. array: [k, j, i] on the 4 x 4 `affine`."""
+    array = little_endian(array)
+    nk, nj, ni = array.shape
+    digest = hashlib.sha256(f"{ni}x{nj}x{nk} {array.dtype.str}\n".encode())
+    numbers = " ".join(f"{round(float(v), 4) + 0.0:.4f}" for v in np.asarray(affine)[:3].ravel())
+    digest.update(f"{numbers}\n".encode())
+    for block in _blocks(array, report):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray, report: Report | None = None) -> None:
+    """Write [k, j, i] on the 4 x 4 voxel-to-RAS `affine` as gzip-compressed NRRD; the geometry is kept to the last bit.
+
+    Own code because SimpleITK's writer can be neither cancelled nor asked how far it is.
+    """
+    array = little_endian(array)
+    if array.dtype.str not in _NRRD_TYPES:
+        raise ModuleError(f"Voxels of type {array.dtype} cannot be sent: cast the volume with Cast Scalar Volume.")
+    vector = lambda column: "(" + ",".join(repr(float(v)) for v in np.asarray(affine)[:3, column]) + ")"  # noqa: E731
+    header = [
+        "NRRD0004",
+        f"type: {_NRRD_TYPES[array.dtype.str]}",
+        "dimension: 3",
+        "space: right-anterior-superior",
+        "sizes: " + " ".join(str(n) for n in array.shape[::-1]),
+        "space directions: " + " ".join(vector(axis) for axis in range(3)),
+        "kinds: domain domain domain",
+        "endian: little",
+        "encoding: gzip",
+        f"space origin: {vector(3)}",
+    ]
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)  # 31: with the gzip header; level 1 is fast and nearly as small
+    with open(path, "wb") as stream:
+        stream.write(("\n".join(header) + "\n\n").encode())
+        for block in _blocks(array, report):
+            stream.write(packer.compress(block))
+        stream.write(packer.flush())
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(array [k, j, i] or [k, j, i, component], 4 x 4 voxel-to-RAS matrix) of a volume file."""
+    import SimpleITK as sitk  # here, because it takes a second, and releases the interpreter while it reads
+
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise ModuleError("The volume that the server sent cannot be read by this computer's SimpleITK.") from error
+    if image.GetDimension() == 2:
+        image = sitk.JoinSeries(image)
+    if image.GetDimension() != 3:
+        raise ModuleError(f"The volume that the server sent has {image.GetDimension()} dimensions; 3 are expected.")
+    direction = np.reshape(image.GetDirection(), (3, 3))
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.asarray(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return sitk.GetArrayFromImage(image), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS, as ITK has it, to RAS
+
+
+def _blocks(array: np.ndarray, report: Report | None):
+    """The bytes of a contiguous array, block by block."""
+    content = memoryview(array).cast("B") if array.size else memoryview(b"")
+    for start in range(0, len(content), BLOCK):
+        if report:
+            report(start, len(content))
+        yield content[start : start + BLOCK]
+    if report:
+        report(len(content), len(content))

@@ -1,0 +1,115 @@
+"""Compare: two maps of the same volume, in turn or side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+import slicer
+
+from .. import navigation, overlay
+from ..errors import ModuleError
+from ..results import Result
+from .base import Panel
+
+PERIOD = 500  # ms that each map is shown
+
+
+class ComparePanel(Panel):
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        self._second_shown = False
+        self._layout = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+        self._timer = qt.QTimer()
+        self._timer.setInterval(PERIOD)
+        self._timer.connect("timeout()", self.flip)
+        self.ui.flickerButton.connect(
+            "toggled(bool)", lambda on: self._switch(self.ui.flickerButton, self._flicker, on)
+        )
+        self.ui.linkButton.connect("toggled(bool)", lambda on: self._switch(self.ui.linkButton, self._link, on))
+
+    @property
+    def active(self) -> bool:
+        """Whether the views show what is compared, and not the chosen map alone."""
+        return self.ui.flickerButton.checked or self.ui.linkButton.checked
+
+    def pair(self) -> tuple[Result, Result]:
+        """The two maps; ModuleError if they cannot be compared."""
+        first, second = self.need_result(), Result.of(self.parameters.compare)
+        if second is None or second.node is first.node:
+            raise ModuleError("Choose another map to compare with.")
+        if first.volume is None or second.volume is not first.volume:
+            raise ModuleError("The two maps are of different volumes: choose another map of the same volume.")
+        return first, second
+
+    def _switch(self, button: Any, action: Any, on: bool) -> None:
+        try:
+            action(on)
+        except ModuleError as error:
+            button.checked = False
+            self.fail(str(error))
+
+    def _tie(self, first: Result, second: Result) -> None:
+        """The same threshold and colours for both."""
+        top = max(first.about["highest"], second.about["highest"])
+        for result in (first, second):
+            result.set_threshold(self.parameters.threshold, top)
+
+    def _untie(self) -> None:
+        for result in Result.all():
+            result.set_threshold(result.threshold)
+
+    def _flicker(self, on: bool) -> None:
+        if not on:
+            self._timer.stop()
+            self._untie()
+            self.module.update()
+            return
+        self._tie(*self.pair())
+        self.ui.linkButton.checked = False
+        self._second_shown = False
+        self._timer.start()
+
+    def flip(self) -> None:
+        """Show the other one of the two maps."""
+        try:
+            pair = self.pair()
+        except ModuleError:
+            self.stop()
+            return
+        self._second_shown = not self._second_shown
+        shown = pair[self._second_shown]
+        overlay.show(shown, self.parameters.opacity)
+        self.ui.resultLabel.text = f"Showing {shown.title}."
+
+    def _link(self, on: bool) -> None:
+        if not on:
+            overlay.end_side_by_side(self._layout)
+            if self.result is not None:
+                navigation.align_views(self.result)
+            self._untie()
+            self.module.update()
+            return
+        first, second = self.pair()
+        self.ui.flickerButton.checked = False
+        self._layout = slicer.app.layoutManager().layout
+        self._tie(first, second)
+        overlay.side_by_side(first, second, self.parameters.opacity)
+
+    def stop(self) -> None:
+        """Show the chosen map alone again."""
+        self.ui.flickerButton.checked = False
+        self.ui.linkButton.checked = False
+
+    def update(self) -> None:
+        if self.active:
+            try:
+                first, second = self.pair()
+            except ModuleError:
+                self.stop()
+                return
+            if abs(second.threshold - self.parameters.threshold) > 1e-9 or first.threshold != second.threshold:
+                self._tie(first, second)
+            if self.ui.linkButton.checked:
+                for composite in overlay.composites():
+                    composite.SetForegroundOpacity(self.parameters.opacity)

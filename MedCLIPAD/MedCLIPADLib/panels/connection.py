@@ -1,0 +1,145 @@
+"""Connection: address and token, a server on this computer, and what was not sent yet."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import qt
+import slicer
+
+from ..errors import ModuleError
+from ..localserver import LocalServer, find_executable
+from .base import Panel
+
+URL = "http://127.0.0.1:8000"
+
+
+class ConnectionPanel(Panel):
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        self.local = LocalServer(self._local_ready, self.ui.serverLogTextEdit.appendPlainText, self._local_stopped)
+        self.on_click(self.ui.connectButton, self.toggle)
+        self.on_click(self.ui.testButton, self.test)
+        self.on_click(self.ui.sendUnsentButton, self.send)
+        self.on_click(self.ui.startServerButton, self.start_local)
+        self.on_click(self.ui.stopServerButton, self.local.stop)
+        self.on_click(self.ui.browseExecutableButton, self.browse_executable)
+        self.on_click(self.ui.browseStudiesButton, self.browse_studies)
+        self._restore()
+
+    # --- settings ---
+    def _restore(self) -> None:
+        settings = self.module.settings
+        self.ui.urlLineEdit.text = settings.get("url", URL)
+        self.ui.tokenLineEdit.text = settings.get("token", "")
+        self.ui.rememberTokenCheckBox.checked = bool(settings.get("token", ""))
+        self.ui.studiesLineEdit.text = settings.get("studies", "")
+        self.ui.executableLineEdit.text = find_executable(settings.get("executable", "")) or ""
+
+    def _remember(self) -> None:
+        settings = self.module.settings
+        settings.put("url", self.ui.urlLineEdit.text)
+        settings.put("token", self.ui.tokenLineEdit.text if self.ui.rememberTokenCheckBox.checked else "")
+
+    # --- connection ---
+    def toggle(self) -> None:
+        if self.session.connected:
+            self.session.disconnect()
+            self.ui.connectionLabel.text = "Not connected."
+            self.module.update()
+        else:
+            self.connect()
+
+    def connect(self) -> None:
+        self._remember()
+        self._busy("Connecting ...")
+        self.session.connect(self.ui.urlLineEdit.text, self.ui.tokenLineEdit.text, self._connected, self._refused)
+
+    def _connected(self) -> None:
+        about = self.session.info["medclipad"]
+        self._idle(f"Connected to {self.session.url}, MedCLIPAD {about.get('version', '')}.")
+        self.module.say("")
+        self.module.update()
+        self.module.training.follow()
+        if self.session.pending.items():
+            self.say("Labels of an earlier time wait to be sent: press Send now, under Connection.")
+
+    def test(self) -> None:
+        self._busy("Asking the server ...")
+        self.session.test(self.ui.urlLineEdit.text, self.ui.tokenLineEdit.text, self._idle, self._refused)
+
+    def _refused(self, sentence: str) -> None:
+        self._idle(sentence)
+        self.fail(sentence)
+        self.module.update()
+
+    def _busy(self, text: str) -> None:
+        self.ui.connectionLabel.text = text
+        self.ui.connectButton.enabled = self.ui.testButton.enabled = False
+
+    def _idle(self, text: str) -> None:
+        self.ui.connectionLabel.text = text
+        self.ui.connectButton.enabled = self.ui.testButton.enabled = True
+
+    def send(self) -> None:
+        self.module.labelling.send_waiting(self._sent, self._not_sent)
+
+    def _sent(self, count: int) -> None:
+        self.say(f"{count} sent.")
+        self.module.update()
+
+    def _not_sent(self, sentence: str) -> None:
+        self.fail(sentence)
+        self.module.update()
+
+    # --- a server on this computer ---
+    def start_local(self) -> None:
+        executable, studies = self.ui.executableLineEdit.text.strip(), self.ui.studiesLineEdit.text.strip()
+        found = find_executable(executable)
+        if not found or (executable and found != executable and not os.path.isfile(executable)):
+            raise ModuleError("There is no medclipad program: install MedCLIPAD, or choose where it is.")
+        if not os.path.isdir(studies):
+            raise ModuleError("Choose the folder with the studies first.")
+        self.ui.executableLineEdit.text = found
+        self.module.settings.put("executable", found)
+        self.module.settings.put("studies", studies)
+        self.ui.serverLogTextEdit.clear()
+        self.local.start(found, studies)
+        self.ui.connectionLabel.text = "Starting the server on this computer ..."
+        self.update()
+
+    def _local_ready(self, url: str) -> None:
+        self.ui.urlLineEdit.text = url
+        self.guarded(self.connect)
+
+    def _local_stopped(self, sentence: str) -> None:
+        if sentence:
+            self.fail(sentence)
+        else:
+            self.say("The local server was stopped.")
+        if self.session.connected and self.session.url == self.ui.urlLineEdit.text:
+            self.session.disconnect()
+        self._idle(sentence or "Not connected.")
+        self.module.update()
+
+    def browse_executable(self) -> None:
+        chosen = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), "The medclipad program")
+        chosen = chosen[0] if isinstance(chosen, tuple) else chosen
+        if chosen:
+            self.ui.executableLineEdit.text = chosen
+            self.module.settings.put("executable", chosen)
+
+    def browse_studies(self) -> None:
+        chosen = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), "Folder with the studies")
+        if chosen:
+            self.ui.studiesLineEdit.text = chosen
+
+    def update(self) -> None:
+        self.ui.connectButton.text = "Disconnect" if self.session.connected else "Connect"
+        self.ui.startServerButton.enabled = not self.local.running
+        self.ui.stopServerButton.enabled = self.local.running
+        waiting = self.session.pending.items()
+        self.ui.unsentLabel.text = "Not sent yet: " + ", ".join(item.what for item in waiting) if waiting else ""
+        self.ui.unsentLabel.visible = self.ui.sendUnsentButton.visible = bool(waiting)
+        self.ui.sendUnsentButton.enabled = self.session.connected

@@ -1,0 +1,138 @@
+"""Train: parameters, progress, old against new, and which version serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ModuleError
+from ..form import Form
+from ..plots import loss_chart, show_chart, shown_loss
+from ..training import comparison, stage
+from .base import Panel, fill_combo, fill_table
+
+
+class TrainingPanel(Panel):
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        self._form = Form(self.ui.trainFormWidget)
+        self._outcome: dict = {}
+        self._running = False
+        ui = self.ui
+        self.on_click(ui.trainButton, self.train)
+        self.on_click(ui.stopTrainingButton, self.stop)
+        self.on_click(ui.lossButton, self.show_loss)
+        self.on_click(ui.useNewButton, lambda: self.select(self._outcome.get("version")))
+        self.on_click(ui.keepOldButton, lambda: self.select(self._outcome.get("previous")))
+        self.on_click(ui.rollBackButton, lambda: self.select(ui.servingComboBox.currentData))
+        self.on_click(ui.deleteVersionButton, self.delete)
+        ui.trainMethodComboBox.connect("currentIndexChanged(int)", lambda _: self.module.update())
+
+    @property
+    def method(self) -> str:
+        return self.ui.trainMethodComboBox.currentText
+
+    # --- training ---
+    def train(self) -> None:
+        params = self._form.values()
+        self._outcome = {}
+        self._running = True
+        self.ui.trainLabel.text = "Starting ..."
+        self.module.trainer.start(self.method, params, self._progress, self._done, self._failed)
+        self.module.update()
+
+    def follow(self) -> None:
+        """Take up a training that runs at the server already."""
+        self.module.trainer.follow(self._progress, self._followed, lambda _: self._over(""))
+
+    def stop(self) -> None:
+        self.module.trainer.stop(self.fail)
+        self.ui.trainLabel.text = "Stopping ..."
+
+    def _progress(self, report: dict) -> None:
+        if not self._running:
+            self._running = True
+            self.module.update()
+        self.ui.trainProgressBar.value = round(100 * (report.get("fraction") or 0))
+        self.ui.trainLabel.text = f"{stage(report)}, {report.get('seconds') or 0:.0f} s"
+        if report.get("history"):
+            loss_chart(report["history"])
+
+    def _followed(self, report: dict) -> None:
+        if report:
+            self._done(report)
+
+    def _done(self, report: dict) -> None:
+        self._outcome = report.get("outcome") or {}
+        self._over("")
+        name = self._outcome.get("version", "")
+        self.ui.verdictLabel.text = self._outcome.get("verdict") or f"The new version {name} is ready."
+        fill_table(self.ui.outcomeTable, ["", "Old", "New"], comparison(self._outcome))
+        self.say(f"The training is done: {self.ui.verdictLabel.text}")
+        self.ui.servingComboBox.clear()
+        self._refresh()
+
+    def _failed(self, sentence: str) -> None:
+        self._over(sentence)
+        self.fail(sentence)
+        self._refresh()
+
+    def _over(self, text: str) -> None:
+        self._running = False
+        self.ui.trainLabel.text = text
+        self.ui.trainProgressBar.value = 0
+        self.module.update()
+
+    def _refresh(self) -> None:
+        if self.session.connected:
+            self.session.refresh(self.module.update, self.fail)
+
+    def show_loss(self) -> None:
+        chart = shown_loss()
+        if chart is None:
+            raise ModuleError("There is no loss to show yet: train first.")
+        show_chart(chart)
+        self.module.observe_plots()
+
+    # --- versions ---
+    def select(self, version: str | None) -> None:
+        if not version:
+            raise ModuleError("There is no such version: train one first.")
+        self.session.select(self.method, version, lambda: self._selected(version), self._gone)
+
+    def _selected(self, version: str) -> None:
+        self.say(f"{version} serves now.")
+        self.parameters.version = version
+        self.ui.servingComboBox.clear()  # so that `update` chooses the one that serves
+        self.module.update()
+
+    def delete(self) -> None:
+        version = self.ui.servingComboBox.currentData
+        if not version:
+            raise ModuleError("There is no version to delete.")
+        self.session.delete(self.method, version, lambda: self._deleted(version), self._gone)
+
+    def _deleted(self, version: str) -> None:
+        self.say(f"{version} was deleted.")
+        self.module.update()
+
+    def _gone(self, sentence: str) -> None:
+        self.fail(sentence)
+        self._refresh()
+
+    # --- showing ---
+    def update(self) -> None:
+        ui, trainers = self.ui, self.module.trainer.methods
+        fill_combo(ui.trainMethodComboBox, [(name, name) for name in trainers], self.method)
+        self._form.show(trainers.get(self.method, {}))
+        versions = self.session.of_method(self.method)
+        current = self.session.current(self.method)
+        entries = [(f"{v['name']}{' (serving)' if v['name'] == current else ''}", v["name"]) for v in versions]
+        fill_combo(ui.servingComboBox, entries, ui.servingComboBox.currentData or current)
+        ui.trainButton.enabled = bool(trainers) and not self._running
+        ui.stopTrainingButton.enabled = self._running
+        ui.rollBackButton.enabled = ui.deleteVersionButton.enabled = bool(versions)
+        ui.useNewButton.enabled = bool(self._outcome.get("version")) and self._outcome["version"] != current
+        ui.keepOldButton.enabled = bool(self._outcome.get("previous")) and self._outcome["previous"] != current
+        if not self._outcome:
+            fill_table(ui.outcomeTable, ["", "Old", "New"], [])
+            ui.verdictLabel.text = ""

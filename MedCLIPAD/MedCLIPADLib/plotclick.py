@@ -1,0 +1,41 @@
+"""Clicks into a plot view. Slicer's own signal, dataSelected, comes only when points are selected with a box."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import vtk
+
+_STILL = 3  # pixels that the mouse may move between press and release of a click
+
+
+class PlotClicks:
+    """Calls `clicked(chart node, x)` for a click anywhere in the plot, x in units of its horizontal axis."""
+
+    def __init__(self, view: Any, clicked: Callable[[Any, float], None]) -> None:
+        self._view, self._clicked = view, clicked
+        self._pressed: tuple[int, int] | None = None
+        self._interactor = view.scene().GetRenderer().GetRenderWindow().GetInteractor()
+        self._tags = [
+            self._interactor.AddObserver(vtk.vtkCommand.LeftButtonPressEvent, self._press),
+            self._interactor.AddObserver(vtk.vtkCommand.LeftButtonReleaseEvent, self._release),
+        ]
+
+    def remove(self) -> None:
+        for tag in self._tags:
+            self._interactor.RemoveObserver(tag)
+
+    def _press(self, interactor: Any, _event: str) -> None:
+        self._pressed = interactor.GetEventPosition()
+
+    def _release(self, interactor: Any, _event: str) -> None:
+        before, self._pressed = self._pressed, None
+        x, y = interactor.GetEventPosition()
+        if before is None or abs(x - before[0]) > _STILL or abs(y - before[1]) > _STILL:
+            return  # the plot was dragged
+        chart, node = self._view.chart(), self._view.mrmlPlotViewNode().GetPlotChartNode()
+        (left, low), (right, high) = chart.GetPoint1(), chart.GetPoint2()
+        if node is not None and left <= x <= right and low <= y <= high and right > left:
+            axis = chart.GetAxis(vtk.vtkAxis.BOTTOM)
+            first, last = axis.GetUnscaledMinimum(), axis.GetUnscaledMaximum()
+            self._clicked(node, first + (last - first) * (x - left) / (right - left))

@@ -1,0 +1,84 @@
+"""What MedCLIPADTest checks inside Slicer: everything that needs no server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+
+from . import navigation, overlay, volumes
+from .client import Client
+from .detection import Answer
+from .errors import ServerError
+from .grid import Slicing
+from .plots import store_scores
+from .regions import find_regions, store_regions, stored_regions
+from .results import REGIONS, VOLUME, Result
+from .segmentation import cut_out, label_of, make_segmentation
+
+_TILTED = np.array([[-1.9, 0.3, 0.1, 20.0], [0.3, 1.9, -0.4, -30.0], [-0.1, 0.3, 3.9, 5.0], [0, 0, 0, 1]])
+
+
+def check_grid(test: Any) -> None:
+    """Slices are numbered from inferior to superior, whatever the order of the axes."""
+    for sign in (1, -1):
+        affine = np.diag([1.0, 1.0, 3.0 * sign, 1.0])
+        slicing = Slicing((4, 5, 6), affine, "axial")
+        heights = [sign * 3.0 * slicing.index(number) for number in range(len(slicing))]
+        test.assertEqual(heights, sorted(heights))
+
+
+def check_result(test: Any) -> None:
+    """A map gets its colours, plot, regions and segmentation, and all survive saving the scene."""
+    volume, result = _example()
+    test.assertIs(result.volume, volume)
+    store_scores(result)
+    regions = find_regions(result.array, result.slicing, result.threshold)
+    test.assertEqual(len(regions), 1)
+    store_regions(result, regions)
+    overlay.show(result, 0.6)
+    navigation.jump(result, regions[0].ijk)
+    node = make_segmentation(result, *cut_out(result.array, result.threshold))
+    test.assertEqual(int(label_of(node, result).sum()), int((result.array >= result.threshold).sum()))
+    folder = Path(slicer.util.tempDirectory())
+    slicer.util.saveScene(str(folder / "scene.mrb"))
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(folder / "scene.mrb"))
+    loaded = Result.all()
+    test.assertEqual(len(loaded), 1)
+    loaded[0].restore_colours()
+    test.assertIsNotNone(loaded[0].node.GetNodeReference(VOLUME))
+    test.assertEqual([region.ijk for region in stored_regions(loaded[0])], [region.ijk for region in regions])
+    test.assertIsNotNone(loaded[0].reference(REGIONS))
+    test.assertAlmostEqual(loaded[0].threshold, 0.5)
+
+
+def check_errors(test: Any) -> None:
+    """An address where nothing listens is told from one that is none."""
+    for url, cause in (("http://127.0.0.1:9", "refused"), ("nonsense", "address")):
+        with test.assertRaises(ServerError) as caught:
+            Client(url).info()
+        test.assertEqual(caught.exception.cause, cause)
+
+
+def _example() -> tuple[Any, Result]:
+    """A tilted volume with a map that has one warm spot."""
+    k, j, i = np.indices((10, 14, 12))
+    warm = np.exp(-((i - 7.0) ** 2 + (j - 5.0) ** 2 + (k - 4.0) ** 2) / 8).astype(np.float32)
+    image = volumes.new_image(warm)
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Self test")
+    slicer.util.updateVolumeFromArray(volume, (warm * 500).astype(np.int16))
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(_TILTED))
+    volume.CreateDefaultDisplayNodes()
+    scores = {
+        "method": "mediclip",
+        "detector": "example",
+        "plane": "axial",
+        "threshold": 0.5,
+        "volume_score": 0.9,
+        "slice_scores": [float(layer.max()) for layer in warm],
+    }
+    answer = Answer("example", "", "", scores, image, float(warm.max()), False)
+    return volume, Result.create(volume, answer, _TILTED)

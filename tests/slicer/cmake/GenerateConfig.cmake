@@ -1,0 +1,17 @@
+# What an extension includes as ${Slicer_EXTENSION_GENERATE_CONFIG}: its description must be complete.
+foreach(field HOMEPAGE CONTRIBUTORS DESCRIPTION ICONURL SCREENSHOTURLS DEPENDS)
+  if("${EXTENSION_${field}}" STREQUAL "")
+    message(SEND_ERROR "EXTENSION_${field} is not set")
+  endif()
+endforeach()
+separate_arguments(urls UNIX_COMMAND "${EXTENSION_ICONURL} ${EXTENSION_SCREENSHOTURLS}")
+foreach(url IN LISTS urls)
+  if(NOT url MATCHES "^https://" OR url MATCHES "github.com/.*/blob/")
+    message(SEND_ERROR "EXTENSION_ICONURL and EXTENSION_SCREENSHOTURLS must be raw files over https, not ${url}")
+  endif()
+  # An address in this repository must be that of a file that is there.
+  string(REGEX REPLACE "^https://raw.githubusercontent.com/[^/]+/[^/]+/[^/]+/" "" path "${url}")
+  if(NOT path STREQUAL url AND NOT EXISTS ${CMAKE_SOURCE_DIR}/${path})
+    message(SEND_ERROR "${url}: there is no ${path}")
+  endif()
+endforeach()

@@ -1,0 +1,57 @@
+# Stands for the SlicerConfig.cmake of a Slicer build: configures a scripted extension without Slicer.
+#
+# It does what Slicer's macros do with the files (copy what is listed, and only that, into the build tree) and refuses
+# what Slicer would find out only on a user's machine: a listed file that is missing, a file that is there but not
+# listed. ctest then loads and tests the copy in the build tree with tests/slicer/harness.
+#
+#   cmake -S . -B build -DSlicer_DIR=tests/slicer/cmake -DSLICER_PYTHON=python && ctest --test-dir build
+
+set(Slicer_FOUND TRUE)
+set(Slicer_VERSION 5.10.0)
+set(Slicer_QTSCRIPTEDMODULES_LIB_DIR lib/Slicer-5.10/qt-scripted-modules)
+set(Slicer_USE_FILE ${CMAKE_CURRENT_LIST_DIR}/UseSlicer.cmake)
+set(Slicer_EXTENSION_GENERATE_CONFIG ${CMAKE_CURRENT_LIST_DIR}/GenerateConfig.cmake)
+set(Slicer_EXTENSION_CPACK ${CMAKE_CURRENT_LIST_DIR}/CPack.cmake)
+set(SLICER_PYTHON python3 CACHE STRING "Python with the development packages of this repository")
+set(SLICER_TEST_RUNNER ${CMAKE_CURRENT_LIST_DIR}/../harness/run_module_test.py)
+
+function(slicerMacroBuildScriptedModule)
+  cmake_parse_arguments(MODULE "WITH_GENERIC_TESTS;WITH_SUBDIR;VERBOSE" "NAME;FOLDER" "SCRIPTS;RESOURCES" ${ARGN})
+  if(MODULE_UNPARSED_ARGUMENTS)
+    message(SEND_ERROR "slicerMacroBuildScriptedModule: unknown arguments ${MODULE_UNPARSED_ARGUMENTS}")
+  endif()
+  if(NOT "${MODULE_NAME}.py" IN_LIST MODULE_SCRIPTS)
+    message(SEND_ERROR "${MODULE_NAME}: ${MODULE_NAME}.py is not among SCRIPTS")
+  endif()
+  set(destination ${CMAKE_BINARY_DIR}/${Slicer_QTSCRIPTEDMODULES_LIB_DIR})
+  file(REMOVE_RECURSE ${destination})
+  foreach(file IN LISTS MODULE_SCRIPTS MODULE_RESOURCES)
+    if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+      message(SEND_ERROR "${MODULE_NAME}: ${file} is listed but does not exist")
+    else()
+      get_filename_component(folder ${file} DIRECTORY)
+      file(COPY ${CMAKE_CURRENT_SOURCE_DIR}/${file} DESTINATION ${destination}/${folder})
+      install(FILES ${file} DESTINATION ${Slicer_QTSCRIPTEDMODULES_LIB_DIR}/${folder})
+    endif()
+  endforeach()
+  file(GLOB_RECURSE present RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} CONFIGURE_DEPENDS *.py Resources/*)
+  foreach(file IN LISTS present)
+    if(NOT file MATCHES "^Testing/|__pycache__" AND NOT file IN_LIST MODULE_SCRIPTS AND NOT file IN_LIST MODULE_RESOURCES)
+      message(SEND_ERROR "${MODULE_NAME}: ${file} exists but is not listed: it would not be installed")
+    endif()
+  endforeach()
+  set(SLICER_TEST_MODULE ${destination}/${MODULE_NAME}.py CACHE INTERNAL "module that the tests load")
+  if(MODULE_WITH_GENERIC_TESTS AND BUILD_TESTING)
+    add_test(NAME qSlicer${MODULE_NAME}ModuleGenericTest COMMAND ${SLICER_PYTHON} ${SLICER_TEST_RUNNER} ${SLICER_TEST_MODULE})
+  endif()
+endfunction()
+
+function(slicer_add_python_unittest)
+  cmake_parse_arguments(TEST "" "SCRIPT;TESTNAME_PREFIX" "SLICER_ARGS" ${ARGN})
+  get_filename_component(name ${TEST_SCRIPT} NAME_WE)
+  set(script ${CMAKE_CURRENT_SOURCE_DIR}/${TEST_SCRIPT})
+  if(NOT EXISTS ${script})
+    message(SEND_ERROR "slicer_add_python_unittest: ${TEST_SCRIPT} does not exist")
+  endif()
+  add_test(NAME py_${TEST_TESTNAME_PREFIX}${name} COMMAND ${SLICER_PYTHON} ${SLICER_TEST_RUNNER} ${SLICER_TEST_MODULE} ${script})
+endfunction()

@@ -1,0 +1,56 @@
+"""A map in the scene without a server: a volume with two warm spots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from served import SHAPE, add_volume, grid
+
+SPOTS = (((22, 18, 13), 4.0, 0.9), ((9, 10, 5), 3.0, 0.75))  # (i, j, k), width in voxels, height
+
+
+def warm(shape: Any = SHAPE) -> np.ndarray:
+    """float32 [k, j, i] in [0, 1]."""
+    i, j, k = np.indices(shape)
+    values = [
+        height * np.exp(-((i - c[0]) ** 2 + (j - c[1]) ** 2 + (k - c[2]) ** 2) / (2 * width**2))
+        for c, width, height in SPOTS
+    ]
+    return np.ascontiguousarray(np.maximum.reduce(values).T.astype(np.float32))
+
+
+def example(
+    affine: np.ndarray | None = None,
+    plane: str = "axial",
+    array: np.ndarray | None = None,
+    volume: Any = None,
+    detector: str = "example",
+    skipped: tuple[int, ...] = (),
+) -> Any:
+    """A Result as an analysis makes it, with its plot."""
+    from MedCLIPADLib.detection import Answer
+    from MedCLIPADLib.grid import Slicing
+    from MedCLIPADLib.plots import store_scores
+    from MedCLIPADLib.results import Result
+    from MedCLIPADLib.volumes import new_image
+
+    affine = grid() if affine is None else affine
+    array = warm() if array is None else array
+    if volume is None:
+        volume = add_volume("case", (array * 300 + 50).astype(np.int16), affine)
+    slicing = Slicing(array.shape[::-1], affine, plane)
+    slices = slicing.first(array)
+    scores = [None if n in skipped else float(layer.max()) for n, layer in enumerate(slices)]
+    about = {
+        "method": "mediclip",
+        "detector": detector,
+        "plane": slicing.plane,
+        "threshold": 0.5,
+        "volume_score": 0.9,
+        "slice_scores": scores,
+    }
+    answer = Answer("case-1", "0" * 64, "http://127.0.0.1:9", about, new_image(array), float(array.max()), False)
+    result = Result.create(volume, answer, affine)
+    store_scores(result)
+    return result

@@ -1,0 +1,191 @@
+"""Faults seeded into the Slicer module: each must make a test of the module fail.
+
+`python -m tests.slicer.faults` breaks a copy of the module with one fault after the other, runs the test named with it,
+and writes the list to docs/slicer-faults.md. About half a minute each.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+REPORT = ROOT / "docs" / "slicer-faults.md"
+
+PANEL = "test_widget_review.py::test_every_control_has_a_tooltip"
+DETECT = "test_widget_detect.py::test_detect_lays_the_map_over_the_volume_in_all_views"
+SLIDERS = "test_widget_detect.py::test_opacity_and_threshold_act_at_once"
+PIXELS = "test_widget_detect.py::test_each_coloured_pixel_is_a_voxel_above_the_threshold"
+CANCEL = "test_widget_detect.py::test_cancel_gives_the_panel_back"
+JUMP = "test_logic_results.py::test_a_jump_and_the_current_slice_agree"
+LEGEND = "test_logic_results.py::test_the_legend_and_the_colours_follow_the_threshold"
+PLOT = "test_widget_detect.py::test_plot_table_and_keys_move_the_views"
+HOTTEST = "test_logic_detect.py::test_the_hottest_voxel_lies_in_the_lesion_in_ras"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """In `file` (below MedCLIPAD/) `old` becomes `new`; `test` must fail then."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+# fmt: off
+RESULTS, LIB = "MedCLIPADLib/panels/results.py", "MedCLIPADLib"
+FAULTS = [
+    # bindings and .ui files
+    Fault("wrong signal", RESULTS, "cellClicked(int,int)", "cellClick(int,int)", PANEL),
+    Fault("wrong property", f"{LIB}/panels/connection.py",
+          "connectButton.text =", "connectButton.caption =", PANEL),
+    Fault("property called as a method", f"{LIB}/panels/connection.py",
+          "self.ui.urlLineEdit.text, self.ui.tokenLineEdit.text, self._idle",
+          "self.ui.urlLineEdit.text(), self.ui.tokenLineEdit.text, self._idle",
+          "test_widget_review.py::test_one_message_per_cause"),
+    Fault("wrong parameter name in the .ui file", "Resources/UI/Results.ui",
+          "<string>opacity</string>", "<string>opaque</string>", PANEL),
+    Fault("missing .ui connection", "Resources/UI/Detect.ui",
+          "<receiver>inputSelector</receiver>", "<receiver>Detect</receiver>", DETECT),
+    Fault("button not connected", f"{LIB}/panels/detect.py",
+          "self.on_click(self.ui.cancelButton, self.cancel)", "pass", CANCEL),
+    Fault("lost observer of the parameters", "MedCLIPAD.py",
+          "self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)", "pass",
+          SLIDERS),
+    Fault("lost observer of the loaded scene", "MedCLIPAD.py",
+          "self.addObserver(scene, scene.EndImportEvent, self._onSceneImported)", "pass",
+          "test_widget_detect.py::test_save_close_and_reload_keeps_the_panel_working"),
+    # geometry
+    Fault("swapped axes", f"{LIB}/navigation.py",
+          "int(place[2]), int(place[1]), int(place[0])", "int(place[0]), int(place[1]), int(place[2])", JUMP),
+    Fault("slice numbers off by one", f"{LIB}/grid.py", "ijk[self.axis] + 0.5", "ijk[self.axis] + 1.5", JUMP),
+    Fault("slices numbered from the wrong end", f"{LIB}/grid.py", "sign[self.axis] > 0", "sign[self.axis] < 0",
+          "test_logic_detect.py::test_slices_are_numbered_as_the_server_does"),
+    Fault("LPS for RAS in the map", f"{LIB}/results.py",
+          "matrix_of(affine)", "matrix_of(np.diag([-1, -1, 1, 1]) @ affine)", PIXELS),
+    Fault("LPS for RAS in the uploaded file", f"{LIB}/files.py",
+          "right-anterior-superior", "left-posterior-superior", HOTTEST),
+    Fault("parent transform ignored", f"{LIB}/results.py",
+          "node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())", "pass",
+          "test_widget_detect.py::test_a_transform_given_later_moves_the_map"),
+    Fault("segmentation beside its place", f"{LIB}/segmentation.py", "i, j, k = first", "i, j, k = 0, 0, 0",
+          "test_logic_results.py::test_a_segmentation_is_what_the_overlay_shows_and_comes_back_as_label"),
+    # looks
+    Fault("opacity ignored", f"{LIB}/overlay.py", "opacity if visible else 0.0", "0.6 if visible else 0.0", SLIDERS),
+    Fault("threshold ignored", f"{LIB}/results.py", "display.SetThreshold(value,", "display.SetThreshold(0.0,", LEGEND),
+    Fault("legend ignores the threshold", f"{LIB}/results.py",
+          "display.SetWindowLevelMinMax(value, top)", "display.SetWindowLevelMinMax(0.0, top)", LEGEND),
+    Fault("3D view ignores the threshold", f"{LIB}/results.py", "(low - 1e-4, 0.0)", "(low - 1e-4, 0.2)",
+          "test_logic_results.py::test_the_3d_view_shows_what_is_above_the_threshold"),
+    Fault("colours not perceptually uniform", f"{LIB}/colours.py",
+          "even = np.linspace(0, length[-1], count)", "even = np.linspace(0, 1, count) ** 2 * length[-1]",
+          "test_logic_results.py::test_colours_are_perceptually_uniform"),
+    # results
+    Fault("region volumes in a wrong unit", f"{LIB}/regions.py", "/ 1000", "/ 100",
+          "test_logic_results.py::test_regions_are_scipys_components"),
+    Fault("skipped slices shift the plot's points", f"{LIB}/plots.py",
+          'return int(float(table.GetCellText(point, 0)))', "return point",
+          "test_logic_results.py::test_a_click_on_the_plot_names_the_slice_although_some_were_skipped"),
+    Fault("click on the plot misplaced", f"{LIB}/plotclick.py", "(x - left) /", "(x - left + 40) /", PLOT),
+    # the server
+    Fault("hash ignored: always uploaded", f"{LIB}/detection.py", "image = client.find(sha256)", "image = None",
+          "test_logic_detect.py::test_the_second_time_nothing_is_uploaded_and_the_answer_is_cached"),
+    Fault("hash over the wrong axis order", f"{LIB}/files.py", "{ni}x{nj}x{nk}", "{nk}x{nj}x{ni}",
+          "test_logic_detect.py::test_the_hash_is_the_servers"),
+    Fault("progress never reported", f"{LIB}/jobs.py", "job.on_progress = progress", "job.on_progress = None", CANCEL),
+    Fault("progress bar never moves", f"{LIB}/panels/detect.py",
+          "self.ui.detectProgressBar.value = 100 * done // total if total else 0", "pass", CANCEL),
+    Fault("cancel not sent", f"{LIB}/client.py", "self._client.cancel(self._id)", "pass",
+          "test_logic_detect.py::test_cancel_is_heard_by_the_server"),
+    Fault("work in the interface's thread", f"{LIB}/jobs.py",
+          'threading.Thread(target=run, name=f"MedCLIPAD {name}", daemon=True).start()', "run()", CANCEL),
+    Fault("connects by itself", f"{LIB}/panels/connection.py",
+          "        self._restore()\n", "        self._restore()\n        self.connect()\n",
+          "test_widget_review.py::test_nothing_is_sent_before_connect"),
+    Fault("token kept without being asked", f"{LIB}/panels/connection.py",
+          'self.ui.tokenLineEdit.text if self.ui.rememberTokenCheckBox.checked else ""', "self.ui.tokenLineEdit.text",
+          "test_widget_review.py::test_settings_are_remembered_and_the_token_only_if_asked"),
+    # labelling
+    Fault("marks swapped", f"{LIB}/keys.py",
+          '"N": lambda: review.mark("normal")', '"N": lambda: review.mark("abnormal")',
+          "test_widget_review.py::test_keys_mark_slices_and_a_range"),
+    Fault("unsent labels forgotten", f"{LIB}/pending.py",
+          "os.replace(aside, self.folder / item.name)", "shutil.rmtree(aside)",
+          "test_logic_labelling.py::test_nothing_is_lost_when_the_server_cannot_be_reached"),
+]
+# fmt: on
+
+
+def broken(fault: Fault | None, folder: Path) -> Path:
+    """A copy of the module with the fault, or without one; its MedCLIPAD.py."""
+    copy = shutil.copytree(ROOT / "MedCLIPAD", folder / "MedCLIPAD", ignore=shutil.ignore_patterns("__pycache__"))
+    if fault is not None:
+        path = Path(copy) / fault.file
+        text = path.read_text(encoding="utf-8")
+        if fault.old not in text:
+            raise ValueError(f"{fault.name}: {fault.file} no longer holds {fault.old!r}; seed the fault anew")
+        path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
+    return Path(copy) / "MedCLIPAD.py"
+
+
+def run(tests: list[str], fault: Fault | None = None) -> tuple[bool, str]:
+    """(whether all tests pass on a copy of the module with the fault, pytest's words)."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"MEDCLIPAD_SLICER_MODULE": str(broken(fault, Path(folder)))}
+        names = [f"tests/slicer/{name}" for name in tests]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider", *names]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode not in (0, 1):  # 0: all passed, 1: some failed; anything else is no verdict
+        raise RuntimeError(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 0, done.stdout
+
+
+def main() -> None:
+    """Seed every fault, write the report; exit 1 if a fault was not noticed, or a test fails without any."""
+    wanted = sys.argv[1:]
+    chosen = [fault for fault in FAULTS if not wanted or fault.name in wanted]
+    sound, said = run(sorted({fault.test for fault in chosen}))
+    if not sound:
+        sys.exit(f"The tests fail on the module without any fault:\n{said[-3000:]}")
+    rows = []
+    for number, fault in enumerate(chosen, 1):
+        start = time.monotonic()
+        caught = not run([fault.test], fault)[0]
+        rows.append((fault, caught))
+        verdict = "caught" if caught else "NOT CAUGHT"
+        print(f"{number:2}/{len(chosen)} {verdict}: {fault.name} ({time.monotonic() - start:.0f} s)", flush=True)
+    if not wanted:
+        REPORT.write_text(report(rows), encoding="utf-8")
+        print(f"wrote {REPORT.relative_to(ROOT)}")
+    missed = [fault.name for fault, caught in rows if not caught]
+    sys.exit(f"not caught: {', '.join(missed)}" if missed else 0)
+
+
+def report(rows: list[tuple[Fault, bool]]) -> str:
+    """The list as Markdown."""
+    caught = sum(found for _, found in rows)
+    lines = [
+        "# Faults seeded into the Slicer module",
+        "",
+        f"Written by `make slicer-faults`: {caught} of {len(rows)} faults make the test named with them fail; "
+        "all these tests pass on the module as it is.",
+        "",
+        "| Fault | File | Test that fails |",
+        "| --- | --- | --- |",
+    ]
+    for fault, found in rows:
+        test = f"`{fault.test.replace('.py::', '.py` `')}`" if found else "**none**"
+        lines.append(f"| {fault.name} | `{fault.file}` | {test} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""One sentence for each way in which a connection fails. Real sockets; no MRML, no widgets."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import http.server
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers as the server object's `plan` says: (status, headers, body), "hang" or "break"."""
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        plan = self.server.plan
+        if plan == "hang":
+            time.sleep(3)
+            return
+        if plan == "break":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this")
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        status, headers, body = plan
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _answer
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running.daemon_threads = True
+    running.plan = (200, {}, b"{}")
+    running.url = f"http://127.0.0.1:{running.server_port}"
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+def refused(url: str, **options: Any) -> Any:
+    from MedCLIPADLib.client import Client
+    from MedCLIPADLib.errors import ServerError
+
+    with pytest.raises(ServerError) as caught:
+        Client(url, options.pop("token", "")).info(**options)
+    sentence = str(caught.value)
+    assert sentence[0].isprintable() and sentence.endswith(".") and "\n" not in sentence and len(sentence) < 200
+    return caught.value
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_nothing_listens() -> None:
+    assert refused(f"http://127.0.0.1:{free_port()}").cause == "refused"
+
+
+def test_no_such_computer() -> None:
+    error = refused("http://no-such-host.invalid:8000")
+    assert error.cause == "unknown host" and "no-such-host.invalid" in str(error)
+
+
+def test_unreachable() -> None:
+    """A machine that takes no connection: on Linux, a socket whose queue of connections is full."""
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        assert refused(f"http://127.0.0.1:{full.getsockname()[1]}", wait=0.5).cause == "unreachable"
+
+
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.ENETUNREACH])
+def test_no_way_to_the_computer(number: int) -> None:
+    import requests
+    from MedCLIPADLib.transport import explained
+
+    try:
+        try:
+            raise OSError(number, "no way")
+        except OSError as error:
+            raise requests.ConnectionError(error) from error
+    except requests.ConnectionError as error:
+        assert explained(error, "http://somewhere:8000", 5).cause == "unreachable"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "ftp://x", "http://", "http://x:port", "http://[::1", "http://x:99999"]
+)
+def test_no_address(url: str) -> None:
+    assert refused(url).cause == "address"
+
+
+def test_https_where_http_is_spoken(server: Any) -> None:
+    assert refused(server.url.replace("http:", "https:"), wait=2.0).cause in ("address", "lost")
+
+
+def test_timeout(server: Any) -> None:
+    server.plan = "hang"
+    error = refused(server.url, wait=0.5)
+    assert error.cause == "timeout" and "0.5 seconds" in str(error)
+
+
+def test_the_server_dies_in_the_middle(server: Any) -> None:
+    server.plan = "break"
+    assert refused(server.url).cause == "lost"
+
+
+def test_a_token_is_wanted(server: Any) -> None:
+    server.plan = (401, {}, b'{"detail": "x"}')
+    assert refused(server.url).cause == "token"
+    assert refused(server.url, token="ключ").cause == "token"
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        (404, {}, b"<html>not here</html>"),
+        (404, {}, b'{"detail": "Not Found"}'),
+        (200, {}, b"<html>hello</html>"),
+        (200, {}, b"[1, 2]"),
+        (200, {}, b'{"version": "0.8.5", "models": {}}'),
+    ],
+    ids=["404 page", "another FastAPI", "a page", "other JSON", "MONAI Label without MedCLIPAD"],
+)
+def test_another_kind_of_server(server: Any, plan: Any) -> None:
+    server.plan = plan
+    assert refused(server.url).cause == "not medclipad"
+
+
+def test_busy(server: Any) -> None:
+    server.plan = (503, {"Retry-After": "5"}, b"")
+    assert refused(server.url).cause == "busy"
+    server.plan = (503, {}, b'{"detail": "Too many inferences are waiting: try again in a moment."}')
+    error = refused(server.url)
+    assert error.cause == "busy" and "Too many" in str(error)
+
+
+def test_the_servers_own_sentence_is_shown(server: Any) -> None:
+    server.plan = (507, {}, b'{"detail": "The disk of the server is full: free some space."}')
+    assert str(refused(server.url)) == "The disk of the server is full: free some space."
+    server.plan = (500, {}, b"Internal Server Error")
+    assert "HTTP 500" in str(refused(server.url))
+
+
+def test_a_damaged_or_foreign_map_is_refused(scene: Any) -> None:
+    import nibabel
+    from MedCLIPADLib.detection import read_map
+    from MedCLIPADLib.errors import ModuleError
+    from MedCLIPADLib.volumes import Source
+    from served import grid
+
+    source = Source("case", np.zeros((4, 5, 6), np.int16), grid())
+
+    def nifti(shape: Any, affine: np.ndarray) -> bytes:
+        return gzip.compress(nibabel.Nifti1Image(np.zeros(shape, np.float32), affine).to_bytes())
+
+    assert read_map(nifti((6, 5, 4), grid()), source).shape == (4, 5, 6)
+    shifted = grid()
+    shifted[0, 3] += 0.1
+    for content in (
+        b"",
+        b"nonsense",
+        nifti((6, 5, 4), grid())[:60],
+        nifti((6, 5, 5), grid()),
+        nifti((6, 5, 4), shifted),
+    ):
+        with pytest.raises(ModuleError, match=r"map|volume"):
+            read_map(content, source)
+
+
+def test_a_volume_too_large_for_the_server_is_not_sent(server: Any) -> None:
+    from MedCLIPADLib.client import Client
+    from MedCLIPADLib.detection import ensure_image
+    from MedCLIPADLib.errors import ModuleError
+    from MedCLIPADLib.jobs import Job, Jobs
+    from MedCLIPADLib.volumes import Source
+
+    server.plan = (404, {}, b'{"detail": "There is no image with this content."}')
+    noise = np.random.default_rng(0).integers(0, 30000, (20, 50, 50)).astype(np.int16)
+    with pytest.raises(ModuleError, match="too large"):
+        ensure_image(Client(server.url), Source("big", noise, np.eye(4)), Job(Jobs(), "x"), limit=50_000)
+
+
+def test_errors_of_jobs_reach_the_main_thread_as_one_sentence() -> None:
+    from MedCLIPADLib.errors import ModuleError
+    from MedCLIPADLib.jobs import Jobs
+    from served import Calls, run
+
+    jobs, done, failed = Jobs(), Calls(), Calls()
+
+    def broken(job: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def refusing(_: Any) -> None:
+        raise ModuleError("The answer does not fit.")
+
+    jobs.start("Detect", broken, done, failed)
+    run(jobs, lambda: failed, 5)
+    assert "Detect failed" in failed[0][0] and "No space left" in failed[0][0]
+    jobs.start("Detect", lambda job: 1, refusing, failed)
+    run(jobs, lambda: len(failed) == 2, 5)
+    assert failed[1] == ("The answer does not fit.",) and jobs.idle
+
+
+def test_schema_becomes_a_form() -> None:
+    from MedCLIPADLib.errors import ModuleError
+    from MedCLIPADLib.training import fields, parsed, shown
+
+    from monailabel_app.params import TrainParams
+
+    schema = json.loads(json.dumps(TrainParams.model_json_schema()))
+    found = {field.name: field for field in fields(schema)}
+    assert set(found) == set(TrainParams.model_fields)
+    assert found["plane"].kind == "choice" and "axial" in found["plane"].choices
+    assert found["shots"].kind == "integer" and (found["shots"].low, found["shots"].high) == (0, 10_000)
+    assert found["normal"].kind == "list" and parsed(found["normal"], "a, b ,") == ["a", "b"]
+    assert found["options"].kind == "object" and parsed(found["options"], "") == {}
+    with pytest.raises(ModuleError, match="JSON object"):
+        parsed(found["options"], "[1")
+    defaults = {
+        name: parsed(field, shown(field)) if field.kind in ("list", "object", "text") else field.default
+        for name, field in found.items()
+    }
+    TrainParams.model_validate(defaults)

@@ -1,0 +1,236 @@
+"""Labels, marks, training and the next volume, against the real server. No widgets."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from served import SMALL, Calls, add_volume, grid, head, run
+from test_logic_detect import detect
+
+
+class Labeller:
+    """Labelling with a parameter node, and its calls run to their end."""
+
+    def __init__(self, session: Any, scene: Any) -> None:
+        from MedCLIPADLib.labelling import Labelling
+
+        self.node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "parameters")
+        self.labelling = Labelling(session, lambda: self.node)
+        self.session, self.done, self.failed = session, Calls(), Calls()
+
+    def wait(self, count: int = 1) -> None:
+        run(self.session.jobs, lambda: len(self.done) + len(self.failed) >= count, 30)
+
+    @property
+    def history(self) -> list[dict]:
+        from MedCLIPADLib.labelling import history
+
+        return history(self.node)
+
+
+@pytest.fixture
+def labeller(session: Any, scene: Any) -> Labeller:
+    return Labeller(session, scene)
+
+
+_SEEDS = count(100)
+
+
+@pytest.fixture
+def analysed(session: Any, scene: Any) -> Any:
+    """A map of a volume that the server has not seen before."""
+    return detect(session, add_volume("to label", head(grid((3, 0, 5)), seed=next(_SEEDS))[0], grid((3, 0, 5))))
+
+
+def server_label(study: Any, image: str, folder: Path) -> np.ndarray:
+    from medclipad.volume import read_volume
+
+    return read_volume(study.client.download_label(image, "final", folder / "label.nrrd")).array.T
+
+
+def test_a_submitted_label_is_at_the_server_voxel_for_voxel(
+    analysed: Any, labeller: Labeller, study: Any, tmp_path: Path
+) -> None:
+    from MedCLIPADLib.segmentation import cut_out, make_segmentation
+
+    make_segmentation(analysed, *cut_out(analysed.array, analysed.threshold))
+    labeller.labelling.submit(analysed, labeller.done, labeller.failed)
+    labeller.wait()
+    assert not labeller.failed, labeller.failed
+    assert np.array_equal(
+        server_label(study, analysed.about["image"], tmp_path) > 0, analysed.array >= analysed.threshold
+    )
+    assert labeller.history[-1]["sent"] and not labeller.session.pending.items()
+
+
+def test_marks_arrive_and_come_back_with_the_next_analysis(analysed: Any, labeller: Labeller, scene: Any) -> None:
+    from MedCLIPADLib.marks import MARKS, marks, summary
+
+    image = analysed.about["image"]
+    for step, (first, last, kind) in enumerate([(2, 5, "normal"), (12, 12, "abnormal"), (4, 4, None)]):
+        labeller.labelling.mark(analysed, first, last, kind, labeller.done, labeller.failed)
+        labeller.wait(step + 1)
+    assert not labeller.failed
+    expected = {"plane": "axial", "normal": [2, 3, 5], "abnormal": [12]}
+    assert labeller.session.client().marks(image) == expected
+    assert summary(expected) == "axial slices normal: 2-3, 5; abnormal: 12"
+    analysed.volume.RemoveAttribute(MARKS)
+    again = detect(labeller.session, analysed.volume)
+    assert marks(again.volume, image) == expected, "another reader's marks, or ours of an earlier session"
+
+
+def test_many_quick_marks_leave_the_newest_state_at_the_server(analysed: Any, labeller: Labeller) -> None:
+    for number in range(12):
+        kind = "normal" if number % 2 else "abnormal"
+        labeller.labelling.mark(analysed, number, number, kind, labeller.done, labeller.failed)
+    labeller.wait(12)
+    assert not labeller.failed
+    found = labeller.session.client().marks(analysed.about["image"])
+    assert found["normal"][-6:] == [1, 3, 5, 7, 9, 11] and found["abnormal"] == [0, 2, 4, 6, 8, 10]
+
+
+def test_marks_in_another_plane_or_outside_are_refused(analysed: Any, labeller: Labeller) -> None:
+    from MedCLIPADLib.errors import ModuleError
+    from MedCLIPADLib.marks import mark
+
+    known = {"plane": "coronal", "normal": [1], "abnormal": []}
+    with pytest.raises(ModuleError, match="coronal"):
+        mark(known, "axial", 1, 1, "normal", 20)
+    with pytest.raises(ModuleError, match="no slice 20"):
+        mark({**known, "normal": []}, "axial", 18, 20, "normal", 20)
+
+
+def test_nothing_is_lost_when_the_server_cannot_be_reached(
+    analysed: Any, labeller: Labeller, study: Any, tmp_path: Path
+) -> None:
+    from MedCLIPADLib.client import Client
+    from MedCLIPADLib.pending import Pending
+    from MedCLIPADLib.segmentation import cut_out, make_segmentation
+
+    session = labeller.session
+    working, session._client = session._client, Client("http://127.0.0.1:9")
+    make_segmentation(analysed, *cut_out(analysed.array, 0.9 * analysed.threshold))
+    labeller.labelling.submit(analysed, labeller.done, labeller.failed)
+    labeller.labelling.mark(analysed, 1, 1, "normal", labeller.done, labeller.failed)
+    labeller.wait(2)
+    assert not labeller.done and all("kept on this computer" in sentence for (sentence,) in labeller.failed)
+    assert [entry["sent"] for entry in labeller.history] == [False, False]
+    kept = Pending(session.pending.folder)  # as after Slicer was started again
+    assert sorted(item.kind for item in kept.items()) == ["label", "marks"]
+
+    session._client = None
+    labeller.labelling.mark(analysed, 2, 2, "abnormal", labeller.done, labeller.failed)
+    labeller.wait(3)
+    assert "Not connected" in labeller.failed[-1][0]
+    assert len(kept.items()) == 2, "newer marks take the place of the older"
+
+    session._client = working
+    sent, failed = Calls(), Calls()
+    labeller.labelling.send_waiting(sent, failed)
+    run(session.jobs, lambda: sent or failed, 30)
+    assert sent == [(2,)] and not failed and not kept.items()
+    image = analysed.about["image"]
+    assert np.array_equal(server_label(study, image, tmp_path) > 0, analysed.array >= 0.9 * analysed.threshold)
+    assert session.client().marks(image) == {"plane": "axial", "normal": [1], "abnormal": [2]}
+    assert all(entry["sent"] for entry in labeller.history)
+
+
+def test_a_label_of_a_volume_that_the_server_lost_stays(labeller: Labeller) -> None:
+    from MedCLIPADLib.pending import Item
+
+    pending = labeller.session.pending
+    pending.add(Item("label", "http://elsewhere:1", "gone", "0" * 64, "gone"), np.zeros((2, 2, 2), np.uint8), np.eye(4))
+    sent, failed = Calls(), Calls()
+    labeller.labelling.send_waiting(sent, failed)
+    run(labeller.session.jobs, lambda: sent or failed, 30)
+    assert not sent and "no volume gone any more" in failed[0][0] and pending.items()
+
+
+def test_training_progress_outcome_and_roll_back(session: Any, study: Any) -> None:
+    from MedCLIPADLib.plots import loss_chart
+    from MedCLIPADLib.training import Training, comparison, stage
+
+    training = Training(session)
+    assert "mediclip" in training.methods and training.methods["mediclip"]["properties"]["shots"]
+    reports, done, failed = Calls(), Calls(), Calls()
+    params = {**SMALL, "normal": ["normal_1", "normal_2"], "name": "second", "select": "always"}
+    training.start("mediclip", params, reports, done, failed)
+    run(session.jobs, lambda: done or failed, 180)
+    assert not failed, failed
+    outcome = done[0][0]["outcome"]
+    assert outcome["version"] == "second" and outcome["previous"] == "first" and outcome["selected"]
+    assert [row[0] for row in comparison(outcome)] == ["Slice AUROC", "Voxel AUROC", "Average precision", "Best Dice"]
+    assert all(stage(report) for (report,) in reports)
+    history = done[0][0]["history"]
+    chart = loss_chart(history)
+    assert chart.GetNthPlotSeriesNode(0).GetTableNode().GetNumberOfRows() == len(history) > 0
+    assert loss_chart(history[:1]) is chart, "one curve in a scene"
+
+    refreshed = Calls()
+    session.refresh(refreshed, failed)
+    run(session.jobs, lambda: refreshed or failed, 30)
+    assert session.current("mediclip") == "second"
+    session.select("mediclip", "first", refreshed, failed)
+    run(session.jobs, lambda: len(refreshed) == 2 or failed, 30)
+    assert session.current("mediclip") == "first" == study.client.info()["models"]["mediclip"]["current"]
+    session.delete("mediclip", "second", refreshed, failed)
+    run(session.jobs, lambda: len(refreshed) == 3 or failed, 30)
+    assert not failed and not session.version("mediclip", "second")
+
+
+def test_a_training_that_cannot_start_says_why(session: Any) -> None:
+    from MedCLIPADLib.training import Training
+
+    done, failed = Calls(), Calls()
+    Training(session).start("mediclip", {"normal": ["nobody"]}, Calls(), done, failed)
+    run(session.jobs, lambda: done or failed, 30)
+    assert not done and "nobody" in failed[0][0]
+
+
+def test_a_training_can_be_stopped(session: Any, study: Any) -> None:
+    from MedCLIPADLib.training import Training
+
+    training, reports, done, failed = Training(session), Calls(), Calls(), Calls()
+    training.start("mediclip", {"shots": 16, "epochs": 500, "normal": ["normal_1", "normal_2"]}, reports, done, failed)
+    run(session.jobs, lambda: any(report["status"] == "RUNNING" for (report,) in reports) or failed, 90)
+    training.stop(failed)
+    run(session.jobs, lambda: failed, 60)
+    assert not done and failed == [("The training was stopped; what served before goes on serving.",)]
+    assert study.client.info()["models"]["mediclip"]["current"] == "first"
+
+
+def test_a_deleted_version_is_refused_with_the_servers_sentence(session: Any, scene: Any) -> None:
+    from MedCLIPADLib.analysis import Analysis
+    from MedCLIPADLib.detection import Request
+
+    done, failed = Calls(), Calls()
+    volume = add_volume("case", head(grid(), seed=11)[0], grid())
+    Analysis(session).detect(volume, Request("mediclip", "deleted"), done, failed)
+    run(session.jobs, lambda: done or failed, 30)
+    assert not done and "deleted" in failed[0][0]
+
+
+def test_the_next_volume_comes_with_its_voxels_and_is_not_uploaded_again(session: Any, scene: Any, study: Any) -> None:
+    from MedCLIPADLib.sampling import Sampling
+    from MedCLIPADLib.volumes import ijk_to_ras, image_id, voxels
+
+    done, failed, progress = Calls(), Calls(), Calls()
+    assert set(session.strategies) >= {"random", "most_anomalous"}
+    Sampling(session).next("most_anomalous", "mediclip", done, failed, progress)
+    run(session.jobs, lambda: done or failed, 90)
+    assert not failed, failed
+    node, sample = done[0]
+    assert sample["id"] != "case_1", "it has a label"
+    from medclipad.volume import read_volume
+
+    path = next(study.studies.glob(f"{sample['id']}.*"))
+    original = read_volume(path)
+    assert np.array_equal(voxels(node), original.array.T)
+    assert np.allclose(ijk_to_ras(node), original.affine, atol=1e-4)
+    assert image_id(node, session.url) == sample["id"]
+    result = detect(session, node)
+    assert result.about["image"] == sample["id"] and "Uploading" not in result.phases

@@ -1,0 +1,295 @@
+"""A map's nodes: colours, threshold, 3D, folder, regions, navigation, and all of it after a reload. No server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from examples import SPOTS, example, warm
+from scipy import ndimage
+from served import SHAPE, add_volume, grid
+from skimage.color import rgb2lab
+
+AFFINES = {
+    "straight": grid(),
+    "oblique": grid((14, -9, 21)),
+    "turned": grid(codes="LPS"),
+    "left-handed": grid(codes="LAS"),
+}
+
+
+def test_colours_are_perceptually_uniform(scene: Any) -> None:
+    from MedCLIPADLib.colours import colours
+
+    lab = rgb2lab(colours()[None])[0]
+    steps = np.linalg.norm(np.diff(lab, axis=0), axis=1)
+    assert steps.std() < 0.05 * steps.mean(), "equal steps of value are equal steps of colour"
+    assert (np.diff(lab[:, 0]) > 0).all(), "more is lighter, for colour-blind readers too"
+
+
+def test_the_legend_and_the_colours_follow_the_threshold(scene: Any) -> None:
+    result = example()
+    display = result.node.GetScalarVolumeDisplayNode()
+    for threshold in (0.3, 0.6):
+        result.set_threshold(threshold)
+        assert display.GetApplyThreshold() and display.GetLowerThreshold() == threshold
+        assert display.GetWindowLevelMin() == pytest.approx(threshold), "the legend takes its range from here"
+        assert display.GetWindowLevelMax() == pytest.approx(0.9, abs=1e-4)
+    assert display.GetColorNode().GetName() == "MedCLIPAD anomaly"
+    assert result.legend.GetTitleText() == "Anomaly"
+
+
+def test_the_3d_view_shows_what_is_above_the_threshold(scene: Any) -> None:
+    result = example()
+    result.show_3d(True)
+    result.set_threshold(0.62)
+    opacity = result.rendering.GetVolumePropertyNode().GetVolumeProperty().GetScalarOpacity()
+    assert opacity.GetValue(0.61) == pytest.approx(0, abs=1e-6) and opacity.GetValue(0.63) > 0.2
+    assert result.rendering.GetVisibility()
+    result.show_3d(False)
+    assert not result.rendering.GetVisibility()
+    assert result.node.GetNumberOfDisplayNodes() >= 2, "the slices keep their own display node, first"
+    assert result.node.GetNthDisplayNode(0).IsA("vtkMRMLScalarVolumeDisplayNode")
+
+
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_regions_are_scipys_components(scene: Any, affine: np.ndarray, plane: str) -> None:
+    from MedCLIPADLib.regions import find_regions, store_regions, stored_regions
+
+    result = example(affine, plane)
+    array, slicing = result.array, result.slicing
+    regions = find_regions(array, slicing, 0.5)
+    labels, count = ndimage.label(array >= 0.5)
+    assert len(regions) == count == 2
+    slices = slicing.first(labels)
+    for region in regions:
+        i, j, k = region.ijk
+        number = labels[k, j, i]
+        here = np.flatnonzero((slices == number).any(axis=(1, 2)))
+        assert (region.first, region.last) == (here[0], here[-1])
+        assert region.volume == pytest.approx((labels == number).sum() * abs(np.linalg.det(affine[:3, :3])) / 1000)
+        assert region.peak == array[labels == number].max() == array[k, j, i]
+        assert region.mean == pytest.approx(array[labels == number].mean(), abs=1e-6)
+        assert region.slice == slicing.of_point(np.array(region.ijk))
+    assert {region.ijk for region in regions} == {spot for spot, *_ in SPOTS}
+    assert regions[0].volume > regions[1].volume
+    store_regions(result, regions)
+    same_regions(stored_regions(result), regions)
+
+
+def same_regions(stored: list, regions: list) -> None:
+    """A table's file keeps six digits."""
+    assert [(r.first, r.last, r.slice, r.ijk) for r in stored] == [(r.first, r.last, r.slice, r.ijk) for r in regions]
+    for one, other in zip(stored, regions, strict=True):
+        assert (one.volume, one.peak, one.mean) == pytest.approx((other.volume, other.peak, other.mean), rel=1e-4)
+
+
+def test_no_region_above_a_high_threshold(scene: Any) -> None:
+    from MedCLIPADLib.regions import find_regions
+
+    result = example()
+    assert find_regions(result.array, result.slicing, 0.95) == []
+
+
+def test_peaks_are_walked_in_slice_order_and_round_the_end(scene: Any) -> None:
+    from MedCLIPADLib.navigation import next_peak, peaks
+
+    scores = np.array([np.nan, 0.1, 0.5, 0.2, 0.2, 0.8, 0.7, 0.1, 0.6])
+    assert peaks(scores) == [2, 5, 8], "the last slice counts too"
+    assert next_peak(scores, None) == 2 and next_peak(scores, 2) == 5 and next_peak(scores, 8) == 2
+    assert next_peak(scores, 5, -1) == 2 and next_peak(scores, 2, -1) == 8
+    assert peaks(np.full(4, np.nan)) == [] and peaks(np.full(4, 0.3)) == []
+    assert next_peak(np.full(4, 0.3), 1) is None
+
+
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_jump_and_the_current_slice_agree(scene: Any, affine: np.ndarray, plane: str, moved: bool) -> None:
+    import slicer
+    from MedCLIPADLib import navigation
+
+    result = example(affine, plane)
+    if moved:
+        transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(grid((20, 10, 35), (1, 1, 1))))
+        result.volume.SetAndObserveTransformNodeID(transform.GetID())
+        result.follow_volume()
+    navigation.align_views(result)
+    for number in (0, 3, len(result.slicing) // 2, len(result.slicing) - 1):
+        navigation.jump_to_slice(result, number)
+        assert navigation.current_slice(result) == number
+    i, j, k = SPOTS[0][0]
+    number = result.slicing.of_point(np.array([i, j, k]))
+    assert navigation.hottest(result, number) == (i, j, k)
+    assert np.allclose(navigation.from_world(result, navigation.to_world(result, (i, j, k))), (i, j, k))
+
+
+def test_views_are_turned_only_where_that_is_needed(scene: Any) -> None:
+    from MedCLIPADLib import navigation
+
+    assert navigation.align_views(example(grid())) is False
+    assert navigation.align_views(example(grid((14, -9, 21)))) is True
+
+
+def test_a_click_on_the_plot_names_the_slice_although_some_were_skipped(scene: Any) -> None:
+    from MedCLIPADLib.plots import slice_of_point
+    from MedCLIPADLib.results import CHART, SERIES, TABLE
+
+    result = example(skipped=(0, 1, 7))
+    table = result.reference(TABLE)
+    assert table.GetNumberOfRows() == len(result.slicing) - 3
+    assert [slice_of_point(result, row) for row in (0, 4, 5)] == [2, 6, 8]
+    assert slice_of_point(result, 1000) is None
+    assert result.reference(SERIES).GetTableNode() is table
+    assert result.reference(CHART).GetNthPlotSeriesNode(0) is result.reference(SERIES)
+
+
+def test_everything_of_a_result_lies_in_its_folder(scene: Any) -> None:
+    import slicer
+    from MedCLIPADLib.regions import find_regions, store_regions
+    from MedCLIPADLib.segmentation import empty_segmentation
+
+    result = example()
+    store_regions(result, find_regions(result.array, result.slicing, 0.5))
+    empty_segmentation(result)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result.node))
+    assert hierarchy.GetItemName(folder) == result.node.GetName()
+    import vtk
+
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(folder, items)
+    inside = {hierarchy.GetItemDataNode(items.GetId(n)).GetClassName() for n in range(items.GetNumberOfIds())}
+    assert inside >= {
+        "vtkMRMLScalarVolumeNode",
+        "vtkMRMLTableNode",
+        "vtkMRMLPlotChartNode",
+        "vtkMRMLPlotSeriesNode",
+        "vtkMRMLSegmentationNode",
+    }
+
+
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+def test_a_segmentation_is_what_the_overlay_shows_and_comes_back_as_label(scene: Any, affine: np.ndarray) -> None:
+    from MedCLIPADLib.segmentation import cut_out, label_of, make_segmentation
+
+    result = example(affine)
+    node = make_segmentation(result, *cut_out(result.array, 0.5))
+    assert np.array_equal(label_of(node, result), result.array >= 0.5)
+    first = make_segmentation(result, *cut_out(result.array, 0.6))
+    assert first is not node and node.GetScene() is not None, "what was edited before is not overwritten"
+    assert np.array_equal(label_of(first, result), result.array >= 0.6)
+
+
+def test_a_label_painted_on_another_grid_or_beside_a_transform_is_brought_back(scene: Any) -> None:
+    import slicer
+    from MedCLIPADLib.segmentation import NAME, cut_out, label_of, make_segmentation
+
+    affine = grid((14, -9, 21))
+    result = example(affine)
+    fine = affine.copy()
+    fine[:3, :3] /= 2
+    fine[:3, 3] -= fine[:3, :3].sum(axis=1) / 2  # centre of the first of the eight small voxels
+    mask = warm() >= 0.5
+    small = add_volume("fine", np.kron(mask, np.ones((2, 2, 2))).astype(np.uint8), fine)
+    labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    slicer.util.updateVolumeFromArray(labels, slicer.util.arrayFromVolume(small))
+    labels.CopyOrientation(small)
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "painted elsewhere")
+    slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labels, node)
+    found = label_of(node, result)
+    assert found.shape == mask.shape and (found != mask).mean() < 0.002, "borders may move by half a small voxel"
+
+    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(grid((0, 0, 90), (1, 1, 1))))
+    made = make_segmentation(result, *cut_out(result.array, 0.5))
+    result.volume.SetAndObserveTransformNodeID(transform.GetID())
+    result.follow_volume()
+    assert made.GetTransformNodeID() == transform.GetID()
+    assert np.array_equal(label_of(made, result), mask), "both moved: the same voxels"
+    assert made.GetSegmentation().GetNthSegment(0).GetName() == NAME
+
+
+def test_an_empty_segmentation_gives_an_empty_label_and_none_is_refused(scene: Any) -> None:
+    from MedCLIPADLib.errors import ModuleError
+    from MedCLIPADLib.segmentation import cut_out, empty_segmentation, label_of
+
+    result = example()
+    node = empty_segmentation(result)
+    assert label_of(node, result).sum() == 0
+    node.GetSegmentation().RemoveAllSegments()
+    with pytest.raises(ModuleError, match="no segments"):
+        label_of(node, result)
+    with pytest.raises(ModuleError, match="lower it"):
+        cut_out(result.array, 0.95)
+
+
+def test_a_saved_scene_works_as_before(scene: Any, tmp_path: Path, problems: Any) -> None:
+    problems.expect("orientation preset name: Reformat")  # MRML's own reader says so of turned views
+    import slicer
+    from MedCLIPADLib import navigation
+    from MedCLIPADLib.colours import colours
+    from MedCLIPADLib.marks import marks, set_marks
+    from MedCLIPADLib.regions import find_regions, store_regions, stored_regions
+    from MedCLIPADLib.results import CHART, SEGMENTATION, Result
+    from MedCLIPADLib.segmentation import cut_out, label_of, make_segmentation
+
+    result = example(grid((14, -9, 21)))
+    regions = find_regions(result.array, result.slicing, 0.6)
+    store_regions(result, regions)
+    make_segmentation(result, *cut_out(result.array, 0.6))
+    result.set_threshold(0.6)
+    result.show_3d(True)
+    set_marks(result.volume, "case-1", {"plane": "axial", "normal": [1], "abnormal": [5, 6]})
+    array = result.array.copy()
+    navigation.align_views(result)
+    slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    scene.Clear(0)
+    assert not Result.all()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    (again,) = Result.all()
+    again.restore_colours()
+    assert np.array_equal(again.array, array)
+    assert again.threshold == pytest.approx(0.6) and again.volume.GetName() == "case"
+    same_regions(stored_regions(again), regions)
+    assert np.array_equal(label_of(again.reference(SEGMENTATION), again), array >= 0.6)
+    assert again.reference(CHART).GetNthPlotSeriesNode(0).GetTableNode() is not None
+    assert marks(again.volume, "case-1")["abnormal"] == [5, 6]
+    assert again.rendering.GetVolumePropertyNode() is not None
+    colour = [0.0] * 4
+    again.node.GetScalarVolumeDisplayNode().GetColorNode().GetColor(255, colour)
+    assert np.allclose(colour[:3], colours()[-1], atol=0.01)
+    navigation.align_views(again)
+    navigation.jump_to_slice(again, 7)
+    assert navigation.current_slice(again) == 7
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(again.node))
+    assert hierarchy.GetItemName(folder) == again.node.GetName()
+
+
+def test_the_modality_says_which_detectors_suit(scene: Any) -> None:
+    import slicer
+    from MedCLIPADLib.presets import ANY, preset_of, suits
+    from MedCLIPADLib.volumes import modality
+
+    volume = add_volume("series", np.zeros((3, 4, 5), np.int16), grid())
+    assert modality(volume) == "" and modality(None) == ""
+    units = slicer.vtkCodedEntry()
+    units.SetValueSchemeMeaning("[hnsf'U]", "UCUM", "Hounsfield unit")
+    volume.SetVoxelValueUnits(units)
+    assert modality(volume) == "CT"
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.GetItemByDataNode(volume) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), volume)
+    hierarchy.SetItemAttribute(item, "DICOM.Modality", "MR")
+    assert modality(volume) == "MR"
+    assert (preset_of("CT"), preset_of("MR"), preset_of("US")) == ("ct", "mr", "")
+    assert suits("ct:brain", "ct") and suits("raw", "ct") and suits("mr", ANY) and suits("ct:lung", "ct:lung")
+    assert not suits("mr", "ct") and not suits("ct:lung", "ct:brain") and not suits("ct:lung", "mr")
+
+
+def test_shape_of_the_example() -> None:
+    assert warm().shape == SHAPE[::-1]
