@@ -37,6 +37,7 @@ starter: setup  ## the starter detector that the server ships, from the sample s
 	$(BIN)/python -m sample_data.make_starter monailabel_app/starter
 
 slicer-pictures: setup  ## docs/images/slicer-*.png: the module's panel and views, against a real server
+	$(BIN)/python -m sample_data.make_study sample_data/study
 	$(BIN)/python -m tests.slicer.pictures
 
 slicer-faults: setup  ## docs/slicer-faults.md: the faults seeded into the module, and the tests that catch them
