@@ -19,7 +19,7 @@ from medclipad.prompts.mediclip import ABNORMAL_WORDS, N_CONTEXT, NORMAL_WORDS
 CHECKPOINT, TRAIN, VITL = "mediclip_test_quickgelu", "mediclip_train", "mediclip_vitl_geometry"
 KINDS = ("normal", "abnormal")
 UNDEFINED_GRADIENT = 1e-8  # Adam's epsilon: below it a first step is rounding magnified to up to a learning rate
-UNDEFINED_SHARE = 1e-2
+UNDEFINED_SHARE = 1e-3
 
 
 def reference_keys(model: MediCLIP, adapter: str = "", prompt: str = "") -> dict[str, str]:
@@ -93,7 +93,7 @@ def test_text_features_have_no_causal_mask(tested, parity, same):
             means.append(tested.encoder.text.encode(tested.prompts.embeddings(kind), end, causal=True).mean(dim=0))
         causal = F.normalize(torch.stack(means, dim=1), dim=0)
         same(CHECKPOINT, key, causal, z[key], 1e-5)
-        assert (tested.prompts() - causal).abs().max() > 0.01, "the mask makes a difference, so its absence is tested"
+        assert (tested.prompts() - causal).abs().max() > 0.05, "the mask makes a difference, so its absence is tested"
 
 
 def test_preprocessing(tested, parity, same, monkeypatch):
