@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import nibabel
@@ -15,6 +15,14 @@ from medclipad.volume import Volume
 SHAPE = (40, 44, 20)
 AFFINE = np.array([[2.1, 0, 0, -41.3], [0, 1.9, 0, -40.7], [0, 0, 3.3, -30.1], [0, 0, 0, 1]])
 BLOB = (26, 15, 11)  # voxel in the middle of the lesion
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads what another version of the code left in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDCLIPAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from medclipad.calibration import Calibration
+from medclipad.compat import ensure_torchvision
 from medclipad.detector import MAX_SMOOTHING, AnomalyDetector, fit, installed_versions, load_detector
 from medclipad.encoders import load_encoder
 from medclipad.errors import DetectorError, TrainingError
@@ -94,6 +95,7 @@ def import_checkpoint(
     smoothing: float = 4.0,
     name: str | None = None,
     progress: Progress = silent,
+    precision: str = "auto",
     **options,
 ) -> AnomalyDetector:
     """A detector with the weights of a reference project's checkpoint.
@@ -134,7 +136,7 @@ def import_checkpoint(
         fault = error.errors()[0]
         raise DetectorError(f"Option {fault['loc'][0]} is not possible: {fault['msg']}.") from error
     image_size = image_size or kind.default_encoder_size
-    tower = load_encoder(encoder, image_size, progress=progress)
+    tower = load_encoder(encoder, image_size, progress=progress, precision=precision)
     if not tower.text:
         raise DetectorError(
             f"{checkpoint.path} needs the CLIP encoder that it was trained on, not {encoder}: name that one, such as "
@@ -151,15 +153,14 @@ def import_checkpoint(
         return {}
 
     sentences = [f"Weights of {checkpoint.path.name}, trained with the reference code of {checkpoint.method}."]
-    if tower.quick_gelu != (checkpoint.method == "mediclip"):
-        used, wanted = ("QuickGELU", "GELU")[:: 1 if tower.quick_gelu else -1]
-        sentences.append(f"{encoder} computes with {used}, the reference code of {checkpoint.method} with {wanted}.")
+    if note := activation_note(checkpoint.method, encoder):
+        sentences.append(note)
     common = {"name": name or checkpoint.path.stem, "plane": plane, "smoothing": smoothing, "seed": seed}
     if normal or abnormal:
         detector = fit(
             method=checkpoint.method, encoder=encoder, normal=normal, abnormal=abnormal, shots=shots,
             intensity=intensity, image_size=image_size, description=" ".join(sentences), progress=progress, learn=load,
-            **common, **options,
+            precision=precision, **common, **options,
         )  # fmt: skip
         info = detector.info
         if checkpoint.method == "mvfa" and not info.abnormal_shots and not info.calibration.held_out:
@@ -191,6 +192,30 @@ def import_checkpoint(
         **common,
     )
     return AnomalyDetector(model, info)
+
+
+def activation_note(method: str, encoder: str) -> str | None:
+    """A sentence if an encoder, by its name, computes with another activation than the method's reference code.
+
+    OpenAI trained CLIP with QuickGELU. MediCLIP's code ran these weights so, MVFA's with GELU; the maps differ. None
+    too of tags of others than OpenAI, which go with the activation that their architecture names.
+    """
+    architecture, _, weights = encoder.partition("/")
+    if method not in REFERENCE_ENCODERS or not weights or ":" in architecture:
+        return None
+    ensure_torchvision()
+    import open_clip
+
+    config = open_clip.get_model_config(architecture)
+    theirs = weights != "openai" and open_clip.pretrained.get_pretrained_cfg(architecture, weights)
+    quick, wanted_quick = bool((config or {}).get("quick_gelu")), "quickgelu" in REFERENCE_ENCODERS[method]
+    if config is None or theirs or quick == wanted_quick:
+        return None
+    used, wanted = ("QuickGELU", "GELU") if quick else ("GELU", "QuickGELU")
+    other = f"{architecture}-quickgelu" if wanted_quick else architecture.removesuffix("-quickgelu")
+    known = other != architecture and open_clip.get_model_config(other)
+    remedy = f": name {other} to compute as it did" if known else ""
+    return f"{architecture} computes with {used}, but the code of {method} ran OpenAI's weights with {wanted}{remedy}."
 
 
 def export_checkpoint(folder: str | os.PathLike, file: str | os.PathLike) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from medclipad.cli_benchmark import benchmark
-from medclipad.cli_cases import read_case, require_new, tell, tell_memory
+from medclipad.cli_cases import Precision, read_case, require_new, tell, tell_memory
 from medclipad.cli_dicom import DicomResult
 from medclipad.cli_dicom import series as series_command
 from medclipad.cli_models import models_app
@@ -73,12 +73,16 @@ def fit(
     smoothing: Annotated[float, typer.Option(min=0, help="Smoothing of the maps in mm; 0 for none.")] = 4.0,
     seed: Annotated[int, typer.Option(help="Same seed, same detector.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the detector; default that of the folder.")] = None,
+    precision: Precision = "auto",
 ) -> None:
     """Train a detector on a few slices and save it."""
+    from medclipad.checkpoints import activation_note
     from medclipad.detector import fit as fit_detector
     from medclipad.terminal import progress_bar
 
     require_new(out, "folder for the detector")
+    if note := activation_note(method, encoder):
+        print(f"medclipad: {note}", file=sys.stderr)
     options = {} if epochs is None else {"epochs": epochs}
     with progress_bar() as progress:
         detector = fit_detector(
@@ -94,6 +98,7 @@ def fit(
             seed=seed,
             name=name or out.name,
             progress=progress,
+            precision=precision,
             **options,
         )
     detector.save(out)
@@ -125,6 +130,7 @@ def detect(
     deidentify: Annotated[
         bool, typer.Option(help="Take patient, study, dates and UIDs of the source out of the DICOM results.")
     ] = False,
+    precision: Precision = "auto",
 ) -> None:
     """Write IMAGE_anomaly.nii.gz, IMAGE_scores.csv and IMAGE.json for each volume."""
     from medclipad.detector import load_detector
@@ -138,11 +144,15 @@ def detect(
         raise MedCLIPADError(
             f'Several images are called "{twice[0]}" and would overwrite each other: detect them one by one.'
         )
-    loaded = load_detector(detector)
+    loaded = load_detector(detector, precision)
     failed = 0
     for image in images:
         try:
             volume = read_volume(image, component=component, series=series, tilt="resample" if untilt else "refuse")
+            if dicom:
+                from medclipad.dicom_out import require_images
+
+                require_images(volume)
             tell(volume)
             tell_memory(volume, loaded.memory_for(volume, plane))
             with progress_bar(volume.name) as progress:
@@ -167,6 +177,7 @@ def evaluate(
         Pairs, typer.Option(metavar="IMAGE:MASK", help="Volume and its true lesion mask. Repeat for more.")
     ],
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all figures to this file.")] = None,
+    precision: Precision = "auto",
 ) -> None:
     """Measure a detector: slice and voxel AUROC, average precision, best Dice, beside the trivial baseline."""
     from medclipad.detector import load_detector
@@ -174,7 +185,7 @@ def evaluate(
     from medclipad.terminal import metrics_table, progress_bar
 
     cases = [read_case(text, mask_required=True) for text in case]
-    loaded = load_detector(detector)
+    loaded = load_detector(detector, precision)
     with progress_bar() as progress:
         figures = evaluate_cases(loaded, cases, progress)
     metrics_table(figures)

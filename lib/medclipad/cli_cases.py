@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 from medclipad.errors import MedCLIPADError
 
 if TYPE_CHECKING:
     from medclipad.volume import Volume
+
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(help="Of the frozen encoder: float32 as published; auto: bfloat16 where that is faster."),
+]
 
 _MUCH = 2e9  # bytes
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medclipad.cli_cases import read_case, require_new
+from medclipad.cli_cases import Precision, read_case, require_new
 from medclipad.errors import MedCLIPADError
 
 models_app = typer.Typer(
@@ -80,9 +80,10 @@ def models_import(
     ] = None,
     smoothing: Annotated[float, typer.Option(min=0, help="Smoothing of the maps in mm; 0 for none.")] = 4.0,
     seed: Annotated[int, typer.Option(help="Decides which slices and tokens are taken.")] = 0,
+    precision: Precision = "auto",
 ) -> None:
     """Make a detector of a checkpoint of the reference projects, checking every key, shape, type and value."""
-    from medclipad.checkpoints import import_checkpoint
+    from medclipad.checkpoints import activation_note, import_checkpoint
     from medclipad.terminal import progress_bar
 
     folders = [out / file.stem for file in files] if len(files) > 1 else [out]
@@ -98,9 +99,11 @@ def models_import(
         with progress_bar(file.stem) as progress:
             detector = import_checkpoint(
                 file, encoder, class_name, **cases, shots=shots or None, plane=plane, intensity=intensity,
-                image_size=image_size, smoothing=smoothing, seed=seed, progress=progress,
+                image_size=image_size, smoothing=smoothing, seed=seed, progress=progress, precision=precision,
             )  # fmt: skip
         detector.save(folder)
+        if note := activation_note(detector.info.method, detector.info.encoder):
+            print(f"medclipad: {note}", file=sys.stderr)
         print(f"{folder}: {detector.info.method} on {detector.info.encoder}. {detector.info.description}")
 
 

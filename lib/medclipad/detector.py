@@ -30,7 +30,6 @@ MAX_SMOOTHING = 100.0  # mm
 SMOOTHING_REACH = 3  # standard deviations after which `framing.smooth` cuts its Gaussian off
 
 
-
 class AnomalyDetector:
     """Finds in volumes what its normal slices did not show. Made by `fit` or `load_detector`."""
 
@@ -136,6 +135,7 @@ def fit(
     name: str | None = None,
     description: str = "",
     progress: Progress = silent,
+    precision: str = "auto",
     learn: Callable[[AnomalyMethod, Shots, int, Progress], dict] | None = None,
     **options,
 ) -> AnomalyDetector:
@@ -156,6 +156,7 @@ def fit(
         neighbouring slices vouch for each other. 0 leaves the maps as the method gives them.
     options: of the method, see `MediCLIPOptions` and `MVFAOptions`.
     progress: called as progress(phase, done, total, info); an exception raised in it stops the training.
+    precision: of the frozen encoder, see `load_encoder`; "float32" as in the reference codes, "auto" as fast as can be.
     learn: takes the place of the method's training, called as learn(method, shots, seed, progress); `import_checkpoint`
         puts in weights that were trained elsewhere.
 
@@ -174,7 +175,7 @@ def fit(
         raise TrainingError(f"Option {_fault(error)} (method {method}).") from error
     if image_size is None and encoder != "embedded":
         image_size = kind.default_encoder_size
-    tower = load_encoder(encoder, image_size, progress=progress)
+    tower = load_encoder(encoder, image_size, progress=progress, precision=precision)
     intensity = _resolved_intensity(intensity, [*normal, *abnormal, *cases])
     slices = select_shots(normal, abnormal, shots, plane, intensity, tower.image_size, seed, progress, cases)
 
@@ -234,15 +235,15 @@ def installed_versions() -> dict[str, str]:
     return {package: version(package) for package in ("medclipad", "torch", "open_clip_torch", "numpy")}
 
 
-def load_detector(path: str | os.PathLike) -> AnomalyDetector:
-    """The detector saved in a folder.
+def load_detector(path: str | os.PathLike, precision: str = "auto") -> AnomalyDetector:
+    """The detector saved in a folder; `precision` of its frozen encoder as in `load_encoder`.
 
     Raises DetectorError if the folder is not a detector, is damaged, or was made with other encoder weights.
     """
     if not Path(path).is_dir():
         raise DetectorError(f"There is no detector folder {path}: check the path, or make one with fit.")
     info = read_info(path)
-    encoder = load_encoder(info.encoder, info.image_size)
+    encoder = load_encoder(info.encoder, info.image_size, precision=precision)
     if encoder.sha256 != info.encoder_sha256:
         raise DetectorError(
             f"{path} was trained on other weights of {info.encoder} than those found here (SHA-256 "

@@ -54,6 +54,7 @@ def test_figures(mediclip_tree, tmp_path, tiny_clip, class_name, kind):
         pairs = [synthesis(ours.normal[index], rng) for index in rng.permutation(4)]
         batch = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
         losses.append(sum(step(model, optimiser, *batch)))
+        model.settle()
         maps = model.anomaly(tests)[0].numpy()
         scores = maps.max(axis=(1, 2))
         pixel = None

@@ -2,63 +2,23 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from discs import SIZE, slices
 
-from medclipad.compat import ensure_torchvision
-from medclipad.encoders import load_encoder
 from medclipad.errors import Cancelled, TrainingError
 from medclipad.methods.base import Shots
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
 from medclipad.methods.mediclip.memory import NormalMemory, coreset, farthest_points
 from medclipad.methods.mediclip.training import new_optimiser, step
 
-SIZE = 64
 QUICK = MediCLIPOptions(max_steps=3, memory_size=300)
-
-
-def slices(n: int, seed: int, lesion: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Grey discs in noise (n, S, S), each with a bright lesion or without, and the lesions' masks."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:SIZE, :SIZE]
-    images = 0.4 * (np.hypot(x - SIZE / 2, y - SIZE / 2) < 0.4 * SIZE) + rng.uniform(0, 0.05, (n, SIZE, SIZE))
-    masks = np.zeros((n, SIZE, SIZE), bool)
-    if lesion:
-        for mask, (cy, cx) in zip(masks, rng.uniform(0.35, 0.65, (n, 2)) * SIZE, strict=True):
-            mask |= np.hypot(x - cx, y - cy) < 0.13 * SIZE
-    return (images + 0.5 * masks).clip(0, 1).astype(np.float32), masks
 
 
 def shots(n: int = 6, m: int = 0) -> Shots:
     images, masks = slices(m, 1, lesion=True)
     return Shots(slices(n, 2)[0], images, tuple(masks))
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_encoder("embedded", SIZE, "cpu")
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """A CLIP of 4 blocks with random weights."""
-    ensure_torchvision()
-    import open_clip
-
-    folder = tmp_path_factory.mktemp("clip")
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 56, "layers": 4, "width": 32, "head_width": 16, "patch_size": 14},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
-    }
-    (folder / "tiny-mediclip-test.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
-    torch.manual_seed(0)
-    torch.save(open_clip.CLIP(**config).state_dict(), folder / "tiny.pt")
-    return load_encoder(f"tiny-mediclip-test/{folder / 'tiny.pt'}", SIZE, "cpu")
 
 
 def fitted(encoder, options=QUICK, given=None, seed=0) -> MediCLIP:
@@ -169,7 +129,7 @@ def test_training_lengths(embedded, n, options, steps):
 
 def test_default_lengths(clip, embedded, monkeypatch):
     seen = []
-    monkeypatch.setattr("medclipad.methods.mediclip.training.step", lambda *args: seen.append(1) or (0.0, 0.0))
+    monkeypatch.setattr("medclipad.methods.mediclip.training.learn", lambda *args: seen.append(1) or (0.0, 0.0))
     blank = np.zeros((SIZE, SIZE), np.uint8), np.zeros((SIZE, SIZE))
     monkeypatch.setattr("medclipad.methods.mediclip.training.AnomalySynthesis", lambda *a, **k: lambda *args: blank)
     description = MediCLIPOptions.model_fields["max_steps"].description
@@ -203,8 +163,11 @@ def test_only_the_head_learns(clip):
     images, masks = slices(2, 1, lesion=True)
     step(model, new_optimiser(model), torch.from_numpy(images * 255).byte(), torch.from_numpy(masks).double())
     assert all(torch.equal(value, encoder[key]) for key, value in clip.state_dict().items())
-    assert {key for key, value in model.head_state().items() if not torch.equal(value, head[key])} == set(head)
+    assert {key for key, value in model.head_state().items() if not torch.equal(value, head[key])} == {
+        key for key in head if key != "text_features"
+    }, "the text features are kept when the training is over"
     assert set(head) == {
+        "text_features",
         *(f"adapters.{level}.{part}" for level in range(3) for part in ("weight", "bias")),
         "prompts.normal_context",
         "prompts.abnormal_context",
@@ -215,14 +178,17 @@ def test_real_lesions_join_the_synthetic_ones(embedded, monkeypatch):
     """About half of the slices of all steps are real ones with their masks; those without a mask are left out."""
     seen = []
 
-    def record(model, optimiser, images, masks):
-        seen.extend(zip(images.numpy(), masks.numpy(), strict=True))
+    def record(model, optimiser, tokens, masks, text):
+        seen.extend(zip(np.round(tokens[0].numpy() * 255).astype(np.uint8), masks.numpy(), strict=True))
         return 0.0, 0.0
 
-    monkeypatch.setattr("medclipad.methods.mediclip.training.step", record)
+    monkeypatch.setattr("medclipad.methods.mediclip.training.learn", record)
+    model = MediCLIP(embedded, MediCLIPOptions(max_steps=40, memory_size=10))
+    monkeypatch.setattr(model, "patch_tokens", lambda images: [images])
+    monkeypatch.setattr(model, "remember", lambda *args: None)
     images, masks = slices(3, 1, lesion=True)
     given = Shots(slices(8, 2)[0], images, (masks[0], None, masks[2]))
-    MediCLIP(embedded, MediCLIPOptions(max_steps=40, memory_size=10)).fit(given, 0)
+    model.fit(given, 0)
     real = np.round(images * 255).astype(np.uint8)
     counts = [sum(np.array_equal(image, one) for image, _ in seen) for one in real]
     assert len(seen) == 320 and counts[1] == 0
@@ -276,7 +242,7 @@ def test_distance_is_that_to_the_nearest_token(monkeypatch):
     queries = torch.randn(2, 7, 7, 8, generator=generator)
     expected = torch.cdist(queries.flatten(0, 2), kept).amin(dim=1).view(2, 7, 7)
     torch.testing.assert_close(memory.distance(queries), expected, atol=1e-4, rtol=0)
-    monkeypatch.setattr("medclipad.methods.mediclip.memory.BLOCK", 13)
+    monkeypatch.setattr("medclipad.methods.mediclip.memory.BLOCK", (13, 7))
     torch.testing.assert_close(memory.distance(queries), expected, atol=1e-4, rtol=0)
     assert memory.distance(kept[:3]).max() < 1e-2
 

@@ -1,13 +1,13 @@
 """MVFA's variant="paper": other adapters, everything else as in the reference."""
 
-# ruff: noqa: F811 (fixtures of test_mvfa)
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_mvfa import clip, embedded, shots, slices  # noqa: F401
+from discs import slices
+from test_mvfa import shots
 
 from medclipad.errors import DetectorError
 from medclipad.methods.mvfa import MVFA, MVFAOptions

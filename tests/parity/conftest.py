@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from benchmarks.recipe import recipe_array, recipe_file
+from medclipad.prompts.mvfa import CLASS_NAMES, text_features
 
 FOLDER = Path(os.environ.get("MEDCLIPAD_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
 _differences: dict[tuple[str, str], tuple[float, float]] = {}
@@ -104,6 +105,21 @@ def vitl_clip(tmp_path) -> Callable[[str, int], str]:
     yield make
     (tmp_path / "recipe.pt").unlink(missing_ok=True)
     gc.collect()
+
+
+@pytest.fixture(scope="session")
+def class_of() -> Callable[..., str]:
+    """`class_of(encoder, features)`: the class whose prompts give these features; files at full size name none."""
+
+    def find(encoder, expected: np.ndarray) -> str:
+        gaps = {}
+        for name, words in CLASS_NAMES.items():
+            gaps[name] = np.abs(text_features(encoder.text, words).numpy() - expected).max()
+            if gaps[name] < 1e-3:
+                break
+        return min(gaps, key=gaps.get)
+
+    return find
 
 
 @pytest.fixture(scope="session")

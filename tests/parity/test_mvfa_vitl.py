@@ -23,7 +23,7 @@ def bits(z: dict[str, np.ndarray], key: str) -> np.ndarray:
 
 
 @pytest.mark.long
-def test_vitl_geometry(parity, same, vitl_clip, recipe):
+def test_vitl_geometry(parity, same, vitl_clip, recipe, class_of):
     z = parity(FILE)
     text = str(z["recipe"])
     seed = int(re.search(r"seed=(\d+)", text)[1])
@@ -34,7 +34,7 @@ def test_vitl_geometry(parity, same, vitl_clip, recipe):
         if "_adapters." in key:
             std = float(scale) * weight.shape[1] ** -0.5
             weight.data = recipe(f"adapter.{key}", tuple(weight.shape), std, int(adapter_seed)).float()
-    model.use_class(CLASS_NAMES["Brain"])
+    model.use_class(CLASS_NAMES[class_of(model.encoder, z["text_features"])])
     same(FILE, "text_features", model.text("seg"), z["text_features"], 1e-5)
     model.remember(augment(torch.stack([square(image, size) for image in z["valid_good_img"]])))
 

@@ -14,6 +14,7 @@ import typer
 from PIL import Image
 
 from medclipad import cli_benchmark
+from medclipad.encoders import load_encoder
 from medclipad.evaluation.protocols import bmad
 from medclipad.evaluation.protocols.mvfa import FewShot, ZeroShot
 from medclipad.evaluation.protocols.protocol import Settings
@@ -122,25 +123,26 @@ def test_training_steps(parity, same, toy_clip, tree, file):
 
 
 @pytest.mark.long
-def test_published_weights_at_full_size(parity, same, vitl_clip, recipe, tmp_path):
+def test_published_weights_at_full_size(parity, same, vitl_clip, recipe, class_of, tmp_path):
     """The command with --checkpoint on ViT-L-14-336 at 240 px, as for the table of the reference's README."""
     z, file = parity("mvfa_vitl_geometry"), "mvfa_vitl_geometry (protocol)"
-    data, names = tmp_path / "data", {}
+    data, names, text = tmp_path / "data", {}, str(z["recipe"])
+    encoder = vitl_clip("ViT-L-14-336", int(re.search(r"seed=(\d+)", text)[1]))
+    tower = load_encoder(encoder, z["test_good_img"].shape[-1])  # kept: the command takes the same
+    class_name = class_of(tower, z["text_features"])
+    root, seeds = data / f"{class_name}_AD", data / "fewshot_seed" / class_name
     for part in ("valid", "test"):
         for kind in ("good", "Ungood"):
             images = z[f"{part}_{kind}_img"]
             masks = np.unpackbits(z[f"{part}_{kind}_mask"])[: images.size].reshape(images.shape) * np.uint8(255)
             for folder, arrays in (("img", images), ("anomaly_mask", masks)):
-                (data / "Brain_AD" / part / kind / folder).mkdir(parents=True)
+                (root / part / kind / folder).mkdir(parents=True)
                 for n, array in enumerate(arrays):
-                    Image.fromarray(array).save(data / "Brain_AD" / part / kind / folder / f"{n}.png")
+                    Image.fromarray(array).save(root / part / kind / folder / f"{n}.png")
             names[part, kind] = " ".join(f"{n}.png" for n in range(len(images)))
     shots = len(z["valid_good_img"])
-    (data / "fewshot_seed" / "Brain").mkdir(parents=True)
-    (data / "fewshot_seed" / "Brain" / f"{shots}-shot.txt").write_text(
-        f"a-0: {names['valid', 'Ungood']}\nn-0: {names['valid', 'good']}"
-    )
-    text = str(z["recipe"])
+    seeds.mkdir(parents=True)
+    (seeds / f"{shots}-shot.txt").write_text(f"a-0: {names['valid', 'Ungood']}\nn-0: {names['valid', 'good']}")
     scale, seed = re.search(r"([\d.]+)\*in_features\*\*-0\.5, (\d+)", text).groups()
     checkpoint: dict[str, dict[str, torch.Tensor]] = {}
     for part in ("seg_adapters", "det_adapters"):
@@ -150,13 +152,12 @@ def test_published_weights_at_full_size(parity, same, vitl_clip, recipe, tmp_pat
                 key = f"{level}.{name}.0.weight"
                 std = float(scale) * shape[1] ** -0.5
                 checkpoint[part][key] = recipe(f"adapter.{part}.{key}", shape, std, int(seed)).float()
-    torch.save(checkpoint, tmp_path / "Brain.pth")
+    torch.save(checkpoint, tmp_path / f"{class_name}.pth")
 
     app = typer.Typer()
     app.command()(cli_benchmark.benchmark)
-    encoder = vitl_clip("ViT-L-14-336", int(re.search(r"seed=(\d+)", text)[1]))
-    arguments = {"protocol": "mvfa", "data": data, "class": "Brain", "shots": shots, "encoder": encoder,
-                 "checkpoint": tmp_path / "Brain.pth", "out": tmp_path / "out"}  # fmt: skip
+    arguments = {"protocol": "mvfa", "data": data, "class": class_name, "shots": shots, "encoder": encoder,
+                 "checkpoint": tmp_path / f"{class_name}.pth", "out": tmp_path / "out"}  # fmt: skip
     app([text for key, value in arguments.items() for text in (f"--{key}", str(value))], standalone_mode=False)
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     figures = record["figures"]["checkpoint"]

@@ -12,10 +12,11 @@ import torch
 
 from medclipad.encoders.base import N_STAGES, ImageEncoder, TextTower
 from medclipad.encoders.download import Progress
+from medclipad.encoders.precision import PRECISIONS, resolve_precision
 
-__all__ = ["N_STAGES", "ImageEncoder", "TextTower", "default_device", "load_encoder"]
+__all__ = ["N_STAGES", "PRECISIONS", "ImageEncoder", "TextTower", "default_device", "load_encoder"]
 
-_encoders: WeakValueDictionary[tuple[str, int | None, str], ImageEncoder] = WeakValueDictionary()
+_encoders: WeakValueDictionary[tuple, ImageEncoder] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
@@ -29,25 +30,31 @@ def load_encoder(
     image_size: int | None = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
+    precision: str = "float32",
 ) -> ImageEncoder:
     """The frozen encoder `name` for square images of `image_size` pixels, shared within the process.
 
     `name` is "embedded", or an open_clip architecture with a pretrained tag or checkpoint path joined by "/", such as
     "ViT-L-14-336/openai". `progress("download", MiB done, MiB in all, {})` is told of a tag's first download; without
-    it a bar is drawn on standard error. Raises DetectorError if it is unknown or its weights cannot be loaded.
+    it a bar is drawn on standard error. `precision` is that of weights and tokens: "float32" as in the reference codes,
+    "bfloat16", or "auto", which is bfloat16 for a CLIP encoder on a device that has instructions for it. Raises
+    DetectorError if it is unknown or its weights cannot be loaded.
     """
     device = torch.device(device) if device is not None else default_device()
-    key = (name, image_size, str(device))
+    if name == "embedded" and precision == "auto":  # a small CNN gains nothing
+        precision = "float32"
+    dtype = resolve_precision(precision, device)
+    key = (name, image_size, str(device), dtype)
     with _lock:
         encoder = _encoders.get(key)
         if encoder is None:
             if name == "embedded":
                 from medclipad.encoders.embedded import EmbeddedEncoder
 
-                encoder = EmbeddedEncoder(image_size or 224)
+                encoder = EmbeddedEncoder(image_size or 224, dtype).to(device)
             else:
                 from medclipad.encoders.clip import ClipEncoder
 
-                encoder = ClipEncoder(name, image_size, progress)
-            encoder = _encoders[key] = encoder.to(device)
+                encoder = ClipEncoder(name, image_size, progress, dtype, device)
+            _encoders[key] = encoder
         return encoder

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from medclipad.errors import DetectorError
+
 N_STAGES = 4
 
 
@@ -86,7 +88,7 @@ class ImageEncoder(nn.Module, ABC):
 
         Only of encoders that have a text tower.
         """
-        raise NotImplementedError(f"{self.name} shares no space with a text tower")
+        raise DetectorError(f"Encoder {self.name} has no text tower: choose a CLIP encoder, ViT-L-14-336/openai say.")
 
     def freeze(self) -> ImageEncoder:
         """Evaluation mode and no gradients for the weights (gradients still flow through to adapters)."""
@@ -95,6 +97,16 @@ class ImageEncoder(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    @property
+    def batch(self) -> int:
+        """Images to pass at once: on a processor few, whose activations its cache holds; on a GPU many."""
+        return 4 if self.device.type == "cpu" else 32
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, states and tokens: float32 or bfloat16."""
+        return next(self.parameters()).dtype
 
     def taps(self, images: Tensor, first: int = 0) -> list[Tensor]:
         """Tokens after the stages `first` to 3 of RGB images (B, 3, S, S): a plain pass without adapters."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from medclipad.compat import ensure_torchvision
-from medclipad.encoders.archive import is_archive, read_archive
 from medclipad.encoders.base import N_STAGES, ImageEncoder, TextTower
 from medclipad.encoders.download import Progress, fetch
+from medclipad.encoders.weights import load_part, reason
 from medclipad.errors import DetectorError, MedCLIPADError
 
-# What OpenAI's archives carry beside the weights.
-_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+_VISION = ("visual.",)
+_TEXT = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 
 
 class ClipEncoder(ImageEncoder):
@@ -23,13 +25,21 @@ class ClipEncoder(ImageEncoder):
 
     n_prefix = 1
 
-    def __init__(self, name: str, image_size: int | None = None, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        image_size: int | None = None,
+        progress: Progress | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
         """Load `name`, an open_clip architecture and a pretrained tag or the path of a checkpoint, joined by "/".
 
         `image_size` (pixels) other than the architecture's resizes the positional embedding (bicubic, antialiased).
         "ViT-L-14-336/openai" computes with GELU and "ViT-L-14-336-quickgelu/openai" with QuickGELU, as open_clip has
         it: MVFA's reference code used the former, MediCLIP's the latter. Weights of a tag are downloaded on first use,
-        told to `progress` or drawn as a bar on standard error.
+        told to `progress` or drawn as a bar on standard error. Weights and tokens are of type `dtype`. The text tower
+        is loaded when it is first used.
 
         Raises DetectorError if the architecture is unknown, or the weights cannot be had, read or fitted.
         """
@@ -53,8 +63,9 @@ class ClipEncoder(ImageEncoder):
                     f"An image size of {image_size} pixels is under one patch of {architecture}: give {patch} or more."
                 )
             config["vision_cfg"]["image_size"] = image_size
-        model = open_clip.CLIP(**config)
-        _load_weights(model, weights)
+        with torch.device("meta"):
+            model = open_clip.CLIP(**config)
+        load_part(model, weights, _VISION, dtype, torch.device(device))
         if not model.visual.transformer.batch_first or model.visual.attn_pool is not None:
             raise DetectorError(
                 f'Encoder "{architecture}" has another vision tower than OpenAI\'s ViT: choose a ViT-*.'
@@ -73,17 +84,16 @@ class ClipEncoder(ImageEncoder):
         self.widths, self.grids = (width,) * N_STAGES, (grid,) * N_STAGES
         self.embed_dim = model.text_projection.shape[1]
         self.mean, self.std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-        self._text_model = model  # registered, so that .to(device) moves the text tower too
-        self.text = ClipText(model, open_clip.get_tokenizer(architecture))
+        self.text = ClipText(architecture, config, weights, dtype, torch.device(device))
         self.freeze()
 
     def stem(self, images: Tensor) -> Tensor:
-        return self._visual._embeds(images)
+        return self._visual._embeds(images.to(self.dtype))
 
     def stage(self, state: Tensor, level: int) -> Tensor:
         first = level * self._blocks_per_stage
         for block in self._visual.transformer.resblocks[first : first + self._blocks_per_stage]:
-            state = block(state)
+            state = _through(block, state)
         return state
 
     def tokens(self, state: Tensor) -> Tensor:
@@ -97,24 +107,57 @@ class ClipEncoder(ImageEncoder):
 
 
 class ClipText(TextTower):
-    """The text tower of an open_clip CLIP model."""
+    """The text tower of an open_clip CLIP model, loaded when it is first used: finished detectors do without."""
 
-    def __init__(self, model: torch.nn.Module, tokenizer) -> None:
-        self._model, self._tokenizer = model, tokenizer
-        self.context_length, self.width = model.positional_embedding.shape
+    def __init__(
+        self, architecture: str, config: dict, weights: Path, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._architecture, self._config, self._weights = architecture, config, weights
+        self._dtype, self._device = dtype, device
+        self.context_length, self.width = config["text_cfg"]["context_length"], config["text_cfg"]["width"]
+
+    @cached_property
+    def _tokenizer(self):
+        import open_clip
+
+        return open_clip.get_tokenizer(self._architecture)
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        import open_clip
+
+        with torch.device("meta"):
+            model = open_clip.CLIP(**self._config)
+        load_part(model, self._weights, _TEXT, self._dtype, self._device)
+        del model.visual  # never loaded here
+        return model.eval().requires_grad_(False)
 
     def tokenize(self, texts: list[str]) -> Tensor:
         return self._tokenizer(texts, context_length=self.context_length)
 
     def token_embedding(self, tokens: Tensor) -> Tensor:
-        return self._model.token_embedding(tokens.to(self._model.positional_embedding.device))
+        return self._model.token_embedding(tokens.to(self._device))
 
     def encode(self, embeddings: Tensor, end: Tensor, causal: bool) -> Tensor:
-        length = embeddings.shape[1]
-        x = embeddings + self._model.positional_embedding[:length]
-        mask = self._model.attn_mask[:length, :length] if causal else None
-        x = self._model.ln_final(self._model.transformer(x, attn_mask=mask))
-        return x[torch.arange(len(x), device=x.device), end.to(x.device)] @ self._model.text_projection
+        x = embeddings.to(self._dtype) + self._model.positional_embedding[: embeddings.shape[1]]
+        for block in self._model.transformer.resblocks:
+            x = _through(block, x, causal)
+        x = self._model.ln_final(x[torch.arange(len(x), device=x.device), end.to(x.device)])
+        return (x @ self._model.text_projection).float()
+
+
+def _through(block: nn.Module, x: Tensor, causal: bool = False) -> Tensor:
+    """What a residual block of open_clip gives, of tokens (B, L, width).
+
+    Asked for gradients, the nn.MultiheadAttention in its own `forward` copies frozen weights for each image: 15 times
+    the time of this at 4 images in bfloat16.
+    """
+    attention = block.attn
+    qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    q, k, v = qkv.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
+    x = x + block.ls_1(attention.out_proj(mixed))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def _weights_file(architecture: str, pretrained: str, progress: Progress | None) -> Path:
@@ -139,32 +182,9 @@ def _weights_file(architecture: str, pretrained: str, progress: Progress | None)
         raise
     except Exception as error:  # requests and the hub raise a dozen kinds; each means the same to the user
         raise DetectorError(
-            f'The weights "{pretrained}" of {architecture} could not be downloaded ({_reason(error)}): connect to the '
+            f'The weights "{pretrained}" of {architecture} could not be downloaded ({reason(error)}): connect to the '
             f'network, or download the file elsewhere and name it as "{architecture}/FILE".'
         ) from error
-
-
-def _load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Load a state dict or OpenAI's TorchScript archive, in float32 before the positional embedding is resized."""
-    from open_clip.factory import load_state_dict, resize_pos_embed
-
-    try:
-        state = read_archive(path) if is_archive(path) else load_state_dict(str(path), weights_only=True)
-        state = {key: value.float() for key, value in state.items() if key not in _NOT_WEIGHTS}
-        if not all(value.isfinite().all() for value in state.values()):
-            raise ValueError("some values are not finite")
-        resize_pos_embed(state, model)
-        model.load_state_dict(state)
-    except Exception as error:  # a damaged or hostile file can raise nearly anything from inside torch
-        raise DetectorError(
-            f"The checkpoint {path.name} does not hold weights of this encoder ({_reason(error)}): choose the file "
-            "that belongs to it, or fetch it again."
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """Kind and first line of an error from another library, which may have no words at all."""
-    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])[:200]
 
 
 def _sha256(path: Path) -> str:

@@ -31,8 +31,8 @@ class EmbeddedEncoder(ImageEncoder):
     text = None
     widths = WIDTHS
 
-    def __init__(self, image_size: int = 224) -> None:
-        """Load the weights for square images of `image_size` pixels, a multiple of 32.
+    def __init__(self, image_size: int = 224, dtype: torch.dtype = torch.float32) -> None:
+        """Load the weights, as `dtype`, for square images of `image_size` pixels, a multiple of 32.
 
         Raises DetectorError for another image size.
         """
@@ -48,8 +48,12 @@ class EmbeddedEncoder(ImageEncoder):
         network = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
         network.eval()
+        _fuse(network, ("_conv_stem", "_bn0"))
         for block in network._blocks:
             _fuse(block, ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
+        for module in network.modules():
+            if isinstance(module, torch.nn.ReLU6):
+                module.inplace = True
         self._stem = torch.nn.Sequential(network._conv_stem, network._bn0, network._swish)
         starts = (0, *STAGE_ENDS[:-1])
         self._stages = torch.nn.ModuleList(
@@ -59,10 +63,10 @@ class EmbeddedEncoder(ImageEncoder):
         self.sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
         self.image_size = image_size
         self.grids = tuple(image_size // stride for stride in STRIDES)
-        self.freeze().to(memory_format=torch.channels_last)
+        self.freeze().to(dtype=dtype, memory_format=torch.channels_last)
 
     def stem(self, images: Tensor) -> Tensor:
-        return self._stem((images * 2 - 1).contiguous(memory_format=torch.channels_last))
+        return self._stem((images * 2 - 1).to(dtype=self.dtype, memory_format=torch.channels_last))
 
     def stage(self, state: Tensor, level: int) -> Tensor:
         return self._stages[level](state)
@@ -75,9 +79,14 @@ class EmbeddedEncoder(ImageEncoder):
 
 
 def _fuse(block: torch.nn.Module, *pairs: tuple[str, str]) -> None:
-    """Put each batch normalisation, which is frozen, into the convolution before it: the same values in less time."""
+    """Put each batch normalisation, which is frozen, and the padding, where it is the same on all sides, into the
+    convolution: the same values in less time.
+    """
     for convolution, normalisation in pairs:
         if hasattr(block, convolution):
             fused = fuse_conv_bn_eval(getattr(block, convolution), getattr(block, normalisation))
+            sides = getattr(fused.static_padding, "padding", (0,))
+            if len(set(sides)) == 1:
+                fused.padding, fused.static_padding = (sides[0], sides[0]), torch.nn.Identity()
             setattr(block, convolution, fused)
             setattr(block, normalisation, torch.nn.Identity())

@@ -45,27 +45,33 @@ class LearnablePrompts(nn.Module):
     def __init__(self, encoder: ImageEncoder) -> None:
         """Contexts drawn from N(0, 0.02²); `encoder` must have a text tower."""
         super().__init__()
-        text = encoder.text
-        self._encode = text.encode
-        self.normal_context = nn.Parameter(torch.randn(len(NORMAL_WORDS), N_CONTEXT, text.width) * 0.02)
-        self.abnormal_context = nn.Parameter(torch.randn(len(ABNORMAL_WORDS), N_CONTEXT, text.width) * 0.02)
-        for name, words in (("normal", NORMAL_WORDS), ("abnormal", ABNORMAL_WORDS)):
-            tokens = text.tokenize([" ".join(["X"] * N_CONTEXT) + f" {word}." for word in words])
+        self._text = encoder.text
+        self.normal_context = nn.Parameter(torch.randn(len(NORMAL_WORDS), N_CONTEXT, self._text.width) * 0.02)
+        self.abnormal_context = nn.Parameter(torch.randn(len(ABNORMAL_WORDS), N_CONTEXT, self._text.width) * 0.02)
+        self._fixed: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def tokens(self, kind: str) -> Tensor:
+        """Token ids (n words, 77) of the "normal" or "abnormal" prompts, X in the place of the contexts."""
+        return self._fixed_parts(kind)[0]
+
+    def _fixed_parts(self, kind: str) -> tuple[Tensor, Tensor]:
+        """Token ids and their embeddings, made when first used: a finished detector needs no text tower."""
+        if kind not in self._fixed:
+            words = {"normal": NORMAL_WORDS, "abnormal": ABNORMAL_WORDS}[kind]
+            tokens = self._text.tokenize([" ".join(["X"] * N_CONTEXT) + f" {word}." for word in words])
             with torch.no_grad():
-                embedding = text.token_embedding(tokens)
-            self.register_buffer(f"{name}_tokens", tokens, persistent=False)
-            self.register_buffer(f"{name}_embedding", embedding, persistent=False)
+                self._fixed[kind] = tokens, self._text.token_embedding(tokens)
+        return self._fixed[kind]
 
     def embeddings(self, kind: str) -> Tensor:
         """Token embeddings (n words, 77, width) of the "normal" or "abnormal" prompts with their learned contexts."""
-        fixed = getattr(self, f"{kind}_embedding")
+        fixed = self._fixed_parts(kind)[1]
         context = getattr(self, f"{kind}_context").to(fixed.dtype)
         return torch.cat([fixed[:, :1], context, fixed[:, 1 + N_CONTEXT :]], dim=1)
 
     def per_prompt(self, kind: str) -> Tensor:
         """Text features (n words, embed_dim) before mean and normalisation."""
-        end = getattr(self, f"{kind}_tokens").argmax(dim=1)
-        return self._encode(self.embeddings(kind), end, causal=False)
+        return self._text.encode(self.embeddings(kind), self.tokens(kind).argmax(dim=1), causal=False)
 
     def forward(self) -> Tensor:
         """Text features (embed_dim, 2), L2-normalised; column 0 normal, column 1 abnormal."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from medclipad.encoders import load_encoder
 from medclipad.errors import TrainingError
 from medclipad.evaluation.protocols.jsonlines import dataset_folder, test_pictures, train_pictures
-from medclipad.evaluation.protocols.pictures import Picture, Pictures, check, open_picture
+from medclipad.evaluation.protocols.pictures import Picture, Pictures, check, open_picture, require_lesions
 from medclipad.evaluation.protocols.protocol import Protocol, Scores, Settings, Tick
 from medclipad.methods.base import Progress, silent
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
@@ -30,6 +30,7 @@ REFERENCE = {
     "epochs": 200,
     "learning_rate": 1e-3,
     "max_images": None,
+    "variant": "reference",
 }
 
 
@@ -50,11 +51,15 @@ class MediCLIPProtocol(Protocol):
                 f"{folder} has {len(train)} normal training pictures, not {settings.shots}: ask for fewer shots."
             )
         chosen = random.Random(settings.seed).sample(train, settings.shots)
-        self.pictures = check([*tests, *chosen], progress)
+        self.pictures, self.repeats = check(tests, chosen, progress)
         tower = load_encoder(settings.encoder, settings.image_size)
         self.settings = replace(settings, image_size=tower.image_size)
         options = MediCLIPOptions(
-            epochs=settings.epochs, batch=self.batch, learning_rate=settings.learning_rate, memory_share=0
+            variant=settings.variant,
+            epochs=settings.epochs,
+            batch=self.batch,
+            learning_rate=settings.learning_rate,
+            memory_share=0,
         )
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
@@ -64,7 +69,7 @@ class MediCLIPProtocol(Protocol):
         size = tower.image_size
         self.tests = Pictures(tests, partial(test_square, size=size))
         masked = any(one.mask for one in tests)
-        self.truth = np.stack([_mask(one, size) for one in tests]) if masked else None
+        self.truth = require_lesions(np.stack([_mask(one, size) for one in tests]), folder) if masked else None
         self.normal = np.stack([training_square(open_picture(one.path), size) for one in chosen])
         self.synthesis = AnomalySynthesis(self.normal, options.variant)
         self.optimiser = new_optimiser(self.model)
@@ -90,6 +95,7 @@ class MediCLIPProtocol(Protocol):
         return sum(step(self.model, self.optimiser, images, masks))
 
     def test(self, keep: Sequence[int] = (), tick: Tick = lambda done: None) -> Scores:
+        self.model.settle()
         maps, scores, kept = [], [], {}
         for indices in torch.arange(len(self.tests)).split(self.batch):
             found = self.model.anomaly(self.tests[indices.tolist()])[0].cpu().numpy()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 CHUNK = 10_000  # tokens among which survivors are chosen first: they fit the processor's cache
 SURVIVORS = 3  # per token that the memory holds
 PROJECTED = 24  # dimensions in which the coreset is chosen (random projection, Johnson and Lindenstrauss)
-BLOCK = 4096  # tokens compared at a time
+BLOCK = (512, 1024)  # tokens × remembered tokens compared at once: 2 MB, which a processor's cache holds
 NORMAL_QUANTILE = 0.999
 NORM_WEIGHT = 0.3  # of the logarithm of a token's length, beside its direction (length 1)
 BRIGHTNESS_WEIGHT = 2.0  # of the picture's own brightness in [0, 1]
@@ -92,12 +92,14 @@ def _normal_limit(distances: Tensor) -> float:
 
 def nearest(tokens: Tensor, memory: Tensor) -> Tensor:
     """Euclidean distance (...) of tokens (..., width) to the nearest of a memory (n, width)."""
-    squares = (memory * memory).sum(dim=1)
-    found = [
-        (torch.addmm(squares, block, memory.T, alpha=-2).amin(dim=1) + (block * block).sum(dim=1))
-        for block in tokens.flatten(0, -2).split(BLOCK)
+    half_squares = ((memory * memory).sum(dim=1) / 2).split(BLOCK[1])
+    flat, banks = tokens.flatten(0, -2), memory.split(BLOCK[1])
+    best = [  # of x·m - m²/2, which is greatest where the distance is least
+        torch.stack([(part @ bank.T).sub_(half).amax(dim=1) for bank, half in zip(banks, half_squares, strict=True)])
+        for part in flat.split(BLOCK[0])
     ]
-    return torch.cat(found).clamp_min(0).sqrt().view(tokens.shape[:-1])
+    squared = (flat * flat).sum(dim=1) - 2 * torch.cat([part.amax(dim=0) for part in best])
+    return squared.clamp_min(0).sqrt().view(tokens.shape[:-1])
 
 
 def coreset(points: Tensor, n: int, generator: torch.Generator) -> Tensor:

@@ -21,13 +21,13 @@ from medclipad.methods.base import (
     check_reference_state,
     silent,
 )
+from medclipad.methods.layers import TokenLinear
 from medclipad.methods.mediclip.memory import NormalMemory
 from medclipad.prompts.mediclip import LearnablePrompts
 from medclipad.prompts.vectors import LearnedVectors
 
 FIRST_STAGE = 1  # taps after 1/2, 3/4 and all of the encoder: blocks 12, 18 and 24 of ViT-L
 PAPER_TEMPERATURE = 0.07
-PART = 16  # slices whose tokens are computed together
 PROMPT_KINDS = ("abnormal", "normal")  # in the order of the reference's checkpoint
 
 
@@ -48,6 +48,20 @@ class MediCLIPOptions(MethodOptions):
         "on an encoder without text tower",
     )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
+    reuse: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="steps that each synthetic anomaly takes part in, encoded once; default 8, or 1, as published, on "
+        "an encoder without text tower",
+    )
+    text_every: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="steps between two of the prompts, which take a pass through the text tower; default 8; 1, as "
+        "published; without effect on an encoder without text tower",
+    )
     memory_share: float | None = Field(
         None,
         ge=0,
@@ -80,8 +94,10 @@ class MediCLIP(AnomalyMethod):
 
     def __init__(self, encoder: ImageEncoder, options: MediCLIPOptions) -> None:
         super().__init__(encoder, options)
-        self.adapters = nn.ModuleList(nn.Linear(width, encoder.embed_dim) for width in encoder.widths[FIRST_STAGE:])
+        self.adapters = nn.ModuleList(TokenLinear(width, encoder.embed_dim) for width in encoder.widths[FIRST_STAGE:])
         self.prompts = LearnablePrompts(encoder) if encoder.text else LearnedVectors(encoder.embed_dim)
+        if encoder.text:  # what the prompts gave when they were trained: a finished model needs no text tower
+            self.register_buffer("text_features", torch.zeros(encoder.embed_dim, 2))
         share = (0.0 if encoder.text else 0.9) if options.memory_share is None else options.memory_share
         self.memory_share = share
         if options.score_share is None:
@@ -97,12 +113,12 @@ class MediCLIP(AnomalyMethod):
         """Patch tokens (B, grid², width) of the tapped stages of grey slices (B, S, S) in [0, 1]; no class token."""
         rgb = (as_rgb(images, self.encoder.device) - self.mean) / self.std
         with torch.no_grad():
-            taps = self.encoder.taps(rgb, FIRST_STAGE)
-        return [tokens[:, self.encoder.n_prefix :] for tokens in taps]
+            parts = [self.encoder.taps(part, FIRST_STAGE) for part in rgb.split(self.encoder.batch)]
+        return [torch.cat(level)[:, self.encoder.n_prefix :] for level in zip(*parts, strict=True)]
 
     def adapt(self, tokens: list[Tensor]) -> list[Tensor]:
         """Adapted tokens (B, grid², embed_dim) of each stage, L2-normalised."""
-        return [F.normalize(adapter(x), dim=-1) for adapter, x in zip(self.adapters, tokens, strict=True)]
+        return [F.normalize(adapter(x).float(), dim=-1) for adapter, x in zip(self.adapters, tokens, strict=True)]
 
     def similarity(self, adapted: list[Tensor], text: Tensor) -> list[Tensor]:
         """Cosine maps (B, 2, grid, grid) of each stage with the text features (embed_dim, 2)."""
@@ -111,9 +127,12 @@ class MediCLIP(AnomalyMethod):
             for level, x in zip(range(FIRST_STAGE, N_STAGES), adapted, strict=True)
         ]
 
-    def probabilities(self, tokens: list[Tensor]) -> Tensor:
-        """Maps (B, 2, S, S): probability of normal and abnormal at each pixel."""
-        levels = self.similarity(self.adapt(tokens), self.prompts())
+    def probabilities(self, tokens: list[Tensor], text: Tensor | None = None) -> Tensor:
+        """Maps (B, 2, S, S): probability of normal and abnormal at each pixel.
+
+        `text` (embed_dim, 2) replaces the features of the prompts, which take a pass through the text tower.
+        """
+        levels = self.similarity(self.adapt(tokens), self.prompts() if text is None else text)
         grid, size = max(level.shape[-1] for level in levels), self.encoder.image_size
         if self.options.variant == "paper":
             maps = [self._upsample(level / PAPER_TEMPERATURE, size).softmax(dim=1) for level in levels]
@@ -132,6 +151,12 @@ class MediCLIP(AnomalyMethod):
 
         return train(self, shots, seed, progress)
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Keep the text features of the prompts as they are now, for `anomaly`."""
+        if self.encoder.text:
+            self.text_features = self.prompts()
+
     def _memory_maps(self, tokens: list[Tensor]) -> list[Tensor]:
         """Feature maps (B, C, grid, grid) of the two stages that the memory joins."""
         return [self.encoder.patch_maps(tokens[place], FIRST_STAGE + place) for place in (0, 1)]
@@ -140,7 +165,7 @@ class MediCLIP(AnomalyMethod):
         """What the memory remembers of slices float32 (n, S, S): tokens (n, grid, grid, width)."""
         joined = [
             self.memory.join(self._memory_maps(self.patch_tokens(part)), part.to(self.encoder.device))
-            for part in torch.from_numpy(images).split(PART)
+            for part in torch.from_numpy(images).split(self.encoder.batch)
         ]
         return torch.cat(joined)
 
@@ -159,8 +184,10 @@ class MediCLIP(AnomalyMethod):
 
     @torch.inference_mode()
     def anomaly(self, images: Tensor) -> tuple[Tensor, None]:
+        if self.encoder.text and not self.text_features.any():
+            raise DetectorError("This MediCLIP model has no text features yet: fit it, or settle its prompts.")
         tokens = self.patch_tokens(images)
-        maps = self.probabilities(tokens)[:, 1]
+        maps = self.probabilities(tokens, self.text_features if self.encoder.text else None)[:, 1]
         if self.memory is not None:
             remembered = self.memory(self._memory_maps(tokens), images.to(maps.device))
             maps = (1 - self.memory_share) * maps + self.memory_share * remembered
@@ -189,4 +216,4 @@ class MediCLIP(AnomalyMethod):
         for part, own in check_reference_state(self, state).items():
             for key, value in own.items():
                 value.copy_(state[part][key])
-
+        self.settle()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +15,15 @@ from medclipad.methods.base import Progress, Shots
 from medclipad.methods.losses import dice_loss, focal_loss
 from medclipad.synthesis import AnomalySynthesis
 
+Batch = tuple[list[torch.Tensor], torch.Tensor]
+"""Patch tokens of each tapped stage and masks (B, S, S)."""
+
 if TYPE_CHECKING:
     from medclipad.methods.mediclip.model import MediCLIP
 
 BETAS = (0.5, 0.999)  # of Adam
 REAL_SHARE = 0.5  # of the slices of a step, where real abnormal shots are given
+REUSE = TEXT_EVERY = 8  # defaults of the options on CLIP: docs/performance.md has what they cost and save
 
 
 def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
@@ -37,22 +42,33 @@ def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
     ]
     options, rng = model.options, np.random.default_rng(seed)
     synthesis = AnomalySynthesis(normal, variant=options.variant)
+
+    def encoded(chosen: Iterable[int]) -> Batch:
+        """Synthetic anomalies in these normal slices, or lesions in their place, through the encoder."""
+        pairs = [
+            lesions[rng.integers(len(lesions))] if lesions and rng.random() < REAL_SHARE else synthesis(normal[i], rng)
+            for i in chosen
+        ]
+        images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
+        return model.patch_tokens(images / 255), masks
+
     optimiser = new_optimiser(model)
     size = min(options.batch, len(normal))
     per_epoch = -(-len(normal) // size)
     limit = options.max_steps or (400 if model.encoder.text else 60)
     total = min(options.epochs * per_epoch, limit)
-    losses = []
-    for chosen in islice(_epochs(len(normal), per_epoch, rng), total):
-        pairs = [
-            lesions[rng.integers(len(lesions))] if lesions and rng.random() < REAL_SHARE else synthesis(normal[i], rng)
-            for i in chosen
-        ]
-        images, masks = (np.stack(part) for part in zip(*pairs, strict=True))
-        losses.append(step(model, optimiser, torch.from_numpy(images), torch.from_numpy(masks)))
-        epoch = (len(losses) - 1) // per_epoch + 1
-        epochs = {"epoch": epoch, "epochs": -(-total // per_epoch)}
+    reuse = options.reuse or (REUSE if model.encoder.text else 1)
+    text_every = options.text_every or TEXT_EVERY
+    batches = _examples(map(encoded, _epochs(len(normal), per_epoch, rng)), size, reuse, rng)
+    losses, text = [], None
+    for number, (tokens, masks) in enumerate(islice(batches, total)):
+        if number % text_every == 0 or not model.encoder.text:
+            text = model.prompts()
+        losses.append(learn(model, optimiser, tokens, masks, text))
+        text = text.detach()
+        epochs = {"epoch": number // per_epoch + 1, "epochs": -(-total // per_epoch)}
         progress("train", len(losses), total, {**epochs, "loss": sum(losses[-1])})
+    model.settle()
     progress("memory", 0, 1, {})
     model.remember(shots.normal, seed)
     progress("memory", 1, 1, {})
@@ -66,6 +82,24 @@ def _epochs(n: int, steps: int, rng: np.random.Generator) -> Iterator[np.ndarray
         yield from np.array_split(rng.permutation(n), steps)
 
 
+def _examples(fresh: Iterator[Batch], size: int, reuse: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """Batches without end; each example takes part in `reuse` steps, on average.
+
+    Each step draws its batch from the latest `reuse` batches of fresh examples, and one is added every `reuse` steps:
+    the encoder is frozen, so that an example's tokens stay what they are.
+    """
+    if reuse == 1:
+        yield from fresh
+    pool = deque(islice(fresh, reuse), maxlen=reuse)
+    for number in count(1):
+        places = [(batch, row) for batch in pool for row in range(len(batch[1]))]
+        drawn = [places[i] for i in rng.choice(len(places), size, replace=False)]
+        levels = zip(*([level[row] for level in tokens] for (tokens, _), row in drawn), strict=True)
+        yield [torch.stack(level) for level in levels], torch.stack([masks[row] for (_, masks), row in drawn])
+        if number % reuse == 0:
+            pool.append(next(fresh))
+
+
 def new_optimiser(model: MediCLIP) -> torch.optim.Adam:
     """Adam over the trainable tensors, as in the reference code."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -75,8 +109,22 @@ def new_optimiser(model: MediCLIP) -> torch.optim.Adam:
 def step(
     model: MediCLIP, optimiser: torch.optim.Optimizer, images: torch.Tensor, masks: torch.Tensor
 ) -> tuple[float, float]:
-    """One optimisation step on images uint8 (B, S, S) and masks float64 (B, S, S); returns the focal and dice loss."""
-    probabilities = model.probabilities(model.patch_tokens(images / 255))
+    """The reference's step on images uint8 (B, S, S) and masks float64 (B, S, S); returns the focal and dice loss."""
+    return learn(model, optimiser, model.patch_tokens(images / 255), masks, model.prompts())
+
+
+def learn(
+    model: MediCLIP,
+    optimiser: torch.optim.Optimizer,
+    tokens: list[torch.Tensor],
+    masks: torch.Tensor,
+    text: torch.Tensor,
+) -> tuple[float, float]:
+    """One optimisation step on patch tokens and masks, with these text features (embed_dim, 2).
+
+    The prompts learn only if the features come from them with their gradients. Returns the focal and dice loss.
+    """
+    probabilities = model.probabilities(tokens, text)
     masks = masks.to(probabilities.device)
     focal, dice = focal_loss(probabilities, masks), dice_loss(probabilities[:, 1], masks)
     optimiser.zero_grad()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from medclipad.encoders import ImageEncoder
+from medclipad.methods.layers import TokenLinear
 
 HEADS = ("seg", "det")
 RESIDUAL = 0.1  # share of an adapter in what comes after it
@@ -15,9 +17,9 @@ RESIDUAL = 0.1  # share of an adapter in what comes after it
 class Adapted(NamedTuple):
     """Tokens of a stage after adaptation."""
 
-    seg: Tensor  # (B, n_prefix + grid², embed_dim): features for pixel maps
-    det: Tensor  # the same for image scores
-    after: Tensor  # (B, n_prefix + grid², width): the next stage's input
+    seg: Tensor | None  # (B, n_prefix + grid², embed_dim): features for pixel maps, if wanted
+    det: Tensor | None  # the same for image scores
+    after: Tensor | None  # (B, n_prefix + grid², width): the next stage's input, if wanted
 
 
 class Adapter(nn.Module):
@@ -25,8 +27,8 @@ class Adapter(nn.Module):
 
     def __init__(self, width: int, bottleneck: int) -> None:
         super().__init__()
-        self.fc1 = nn.Sequential(nn.Linear(width, bottleneck, bias=False), nn.LeakyReLU())
-        self.fc2 = nn.Sequential(nn.Linear(bottleneck, width, bias=False), nn.LeakyReLU())
+        self.fc1 = nn.Sequential(TokenLinear(width, bottleneck, bias=False), nn.LeakyReLU())
+        self.fc2 = nn.Sequential(TokenLinear(bottleneck, width, bias=False), nn.LeakyReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.fc1(x))
@@ -47,11 +49,15 @@ class ReferenceAdapters:
         self.modules = {"seg_adapters": self.seg, "det_adapters": self.det}
         self.trained = {"seg": ["seg_adapters"], "det": ["det_adapters"]}
 
-    def __call__(self, x: Tensor, level: int) -> Adapted:
-        """Adapt the tokens (B, n_prefix + grid², width) of a stage."""
-        seg, det = self.seg[level].fc1(x), self.det[level].fc1(x)
-        if not self.residual:
-            return Adapted(seg, det, x)
+    def __call__(self, x: Tensor, level: int, heads: Sequence[str] = HEADS, onward: bool = True) -> Adapted:
+        """Adapt the tokens (B, n_prefix + grid², width) of a stage, for these heads and, if so, for the next stage."""
+        blend = onward and self.residual
+        seg, det = (
+            modules[level].fc1(x) if blend or head in heads else None
+            for head, modules in zip(HEADS, (self.seg, self.det), strict=True)
+        )
+        if not blend:
+            return Adapted(seg, det, x if onward else None)
         after = (1 - 2 * self.residual) * x
         after = after + self.residual * self.seg[level].fc2(seg) + self.residual * self.det[level].fc2(det)
         return Adapted(seg, det, after)
@@ -72,13 +78,13 @@ class PaperAdapters:
         self.adapters = nn.ModuleList(Adapter(width, encoder.embed_dim) for width in encoder.widths[:-1])
         widths = encoder.widths[:-1] if encoder.text else encoder.widths
         self.seg, self.det = (
-            nn.ModuleList(nn.Linear(width, encoder.embed_dim, bias=False) for width in widths) for _ in HEADS
+            nn.ModuleList(TokenLinear(width, encoder.embed_dim, bias=False) for width in widths) for _ in HEADS
         )
         self.modules = {"adapters": self.adapters, "seg_projectors": self.seg, "det_projectors": self.det}
         self.trained = {"seg": ["seg_projectors"], "det": ["adapters", "det_projectors"]}
 
-    def __call__(self, x: Tensor, level: int) -> Adapted:
-        """Adapt the tokens (B, n_prefix + grid², width) of a stage."""
+    def __call__(self, x: Tensor, level: int, heads: Sequence[str] = HEADS, onward: bool = True) -> Adapted:
+        """Adapt the tokens (B, n_prefix + grid², width) of a stage, for these heads and, if so, for the next stage."""
         blend = x
         if level < len(self.adapters):
             share = self.residual or RESIDUAL
@@ -87,7 +93,11 @@ class PaperAdapters:
         if level == len(self.seg):
             own = self.project(blend)
             return Adapted(own, own, after)
-        return Adapted(self.seg[level](blend), self.det[level](blend), after)
+        seg, det = (
+            modules[level](blend) if head in heads else None
+            for head, modules in zip(HEADS, (self.seg, self.det), strict=True)
+        )
+        return Adapted(seg, det, after)
 
 
 VARIANTS = {"reference": ReferenceAdapters, "paper": PaperAdapters}

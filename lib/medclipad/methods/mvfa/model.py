@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from medclipad.cache import cached
 from medclipad.encoders import N_STAGES, ImageEncoder
 from medclipad.errors import DetectorError
 from medclipad.methods.base import (
@@ -24,13 +26,12 @@ from medclipad.methods.base import (
 )
 from medclipad.methods.mvfa.adapters import HEADS, RESIDUAL, VARIANTS
 from medclipad.methods.mvfa.memory import TokenMemory, draw
-from medclipad.prompts.mvfa import text_features
+from medclipad.prompts.mvfa import prompts, text_features
 from medclipad.prompts.vectors import LearnedVectors
 
 PAPER_BATCH = 16
 SCALE = 100.0  # of cosines before the softmax: CLIP's temperature
 SCORE_SHARE = 0.02  # of a map, the highest values, whose mean is a slice's score where there is no text tower
-_CHUNK = 8  # slices looked at together
 _EPS = 1e-12
 
 Array = TypeVar("Array", np.ndarray, Tensor)
@@ -75,16 +76,19 @@ class Level(NamedTuple):
     """What happens to the tokens after a stage."""
 
     before: Tensor  # (B, n_prefix + grid², width): the stage's output
-    after: Tensor  # the same, blended with the adapters' output: the next stage's input
-    seg: Tensor  # (B, n_prefix + grid², embed_dim): the features used
-    det: Tensor
+    after: Tensor | None  # the same, blended with the adapters' output: the next stage's input, if wanted
+    seg: Tensor | None  # (B, n_prefix + grid², embed_dim): the features used, of the heads that are wanted
+    det: Tensor | None
 
 
 class Features(NamedTuple):
-    """Adapted tokens (B, n_prefix + grid², embed_dim) of each level, for pixel maps (seg) and image scores (det)."""
+    """Adapted tokens (B, n_prefix + grid², embed_dim) of each level, for pixel maps (seg) and image scores (det).
 
-    seg: list[Tensor]
-    det: list[Tensor]
+    None at the levels of a head that is not wanted.
+    """
+
+    seg: list[Tensor | None]
+    det: list[Tensor | None]
 
 
 class Evidence(NamedTuple):
@@ -146,6 +150,11 @@ class MVFA(AnomalyMethod):
         """Whether normal images are remembered; without any, MVFA is zero-shot."""
         return all(self.memory.sizes)
 
+    @property
+    def scored(self) -> bool:
+        """Whether a slice's score is the det head's and the memory's own, and does not follow from the map."""
+        return not self.has_memory or not (self.has_masks or self.score_share)
+
     def text(self, head: str) -> Tensor:
         """Features (embed_dim, 2) of normal and abnormal: of the prompts, or a head's learned vectors."""
         return self.text_features if self.encoder.text else self.learned_text[head]()
@@ -157,7 +166,16 @@ class MVFA(AnomalyMethod):
                 f'Encoder "{self.encoder.name}" has no text tower for prompts: use a CLIP encoder such as '
                 '"ViT-L-14-336/openai".'
             )
-        self.text_features = text_features(self.encoder.text, class_name)
+        encoder = self.encoder
+        key = {
+            "medclipad": version("medclipad"),
+            "weights": encoder.sha256,
+            "architecture": encoder.name.partition("/")[0],
+            "precision": str(encoder.dtype),
+            "prompts": prompts(class_name),
+        }
+        features = cached("text", key, lambda: text_features(encoder.text, class_name).cpu())
+        self.text_features = features.to(encoder.device)
 
     @torch.no_grad()
     def frozen(self, images: np.ndarray | Tensor) -> list[Tensor]:
@@ -172,21 +190,25 @@ class MVFA(AnomalyMethod):
             states.append(self.encoder.stage(states[-1], len(states)))
         return states
 
-    def levels(self, frozen: list[Tensor]) -> Iterator[Level]:
-        """Adapt the tokens of each level in turn, from what `frozen` gave."""
+    def levels(self, frozen: list[Tensor], heads: Sequence[str] = HEADS, last: bool = True) -> Iterator[Level]:
+        """Adapt the tokens of each level in turn, from what `frozen` gave, for these heads.
+
+        `last`: blend those of the last level, too, which nothing needs but a comparison with the reference.
+        """
         state = frozen[0]
         for level in range(N_STAGES):
             if level:
                 state = frozen[level] if level < len(frozen) else self.encoder.stage(state, level)
             before = self.encoder.tokens(state)
-            seg, det, after = self.adaptation(before, level)
-            if self.residual:
+            onward = last or level < N_STAGES - 1
+            seg, det, after = self.adaptation(before, level, heads, onward)
+            if self.residual and onward:
                 state = self.encoder.with_tokens(state, after)
             yield Level(before, after, seg, det)
 
-    def adapt(self, frozen: list[Tensor]) -> Features:
-        """Features of what `frozen` gave."""
-        levels = list(self.levels(frozen))
+    def adapt(self, frozen: list[Tensor], heads: Sequence[str] = HEADS) -> Features:
+        """Features, for these heads, of what `frozen` gave."""
+        levels = list(self.levels(frozen, heads, last=False))
         return Features([level.seg for level in levels], [level.det for level in levels])
 
     def forward(self, images: np.ndarray | Tensor) -> Features:
@@ -197,7 +219,10 @@ class MVFA(AnomalyMethod):
 
     def logits(self, tokens: list[Tensor], text: Tensor) -> list[Tensor]:
         """100 × cosine of patch tokens with the text features (embed_dim, 2): per level (B, 2, grid, grid)."""
-        return [self.encoder.patch_maps(SCALE * F.normalize(x, dim=-1) @ text, level) for level, x in enumerate(tokens)]
+        return [
+            self.encoder.patch_maps(SCALE * F.normalize(x.float(), dim=-1) @ text, level)
+            for level, x in enumerate(tokens)
+        ]
 
     def upsample(self, maps: Tensor) -> Tensor:
         """Maps (B, C, grid, grid) as (B, C, S, S): bilinear, the corners aligned as in the reference."""
@@ -216,25 +241,28 @@ class MVFA(AnomalyMethod):
         """Distance of each patch to the memory, (B, 1, grid, grid) for each level, in [0, 2]."""
         maps = []
         for level, x in enumerate(tokens):
-            patches = x[:, self.encoder.n_prefix :]
+            patches = x[:, self.encoder.n_prefix :].float()
             maps.append(self.encoder.patch_maps(self.memory.distance(level, patches)[..., None], level))
         return maps
 
     @torch.inference_mode()
-    def evidence(self, images: np.ndarray | Tensor) -> Evidence:
+    def evidence(self, images: np.ndarray | Tensor, scores: bool = True) -> Evidence:
         """Unscaled evidence on images as in `forward`; the few-shot part is zero as long as the memory is empty.
 
-        Raises DetectorError if the prompts were never encoded (`fit` and `use_class` do).
+        Without `scores` the det head is not asked unless it is the head in use, and zero_score is zero. Raises
+        DetectorError if the prompts were never encoded (`fit` and `use_class` do).
         """
         if self.encoder.text and not self.text_features.any():
             raise DetectorError("This MVFA model knows no class yet: fit it, or name the class of the pictures.")
-        parts = []
-        for chunk in torch.as_tensor(images).split(_CHUNK):
-            features = self(chunk)
+        parts, heads = [], {self.head, "det"} if scores else {self.head}
+        for chunk in torch.as_tensor(images).split(self.encoder.batch):
+            features = self.adapt(self.frozen(chunk), heads)
             tokens = getattr(features, self.head)
             maps = self.probabilities(self.logits(tokens, self.text(self.head)))
             zero = torch.stack([level[:, 1] for level in maps]).sum(dim=0)
-            score = self.image_probability(self.logits(features.det, self.text("det"))).sum(dim=0)
+            score = torch.zeros_like(zero[:, 0, 0])
+            if scores:
+                score = self.image_probability(self.logits(features.det, self.text("det"))).sum(dim=0)
             few = torch.zeros_like(zero)
             if self.has_memory:
                 few = torch.cat([self.upsample(level) for level in self.distances(tokens)], dim=1).sum(dim=1)
@@ -253,18 +281,27 @@ class MVFA(AnomalyMethod):
 
         adopt(self, state, shots, seed, progress)
 
-    def remember(self, images: np.ndarray | Tensor, seed: int = 0, progress: Progress = silent) -> list[Tensor]:
+    def remember(
+        self,
+        images: np.ndarray | Tensor,
+        seed: int = 0,
+        progress: Progress = silent,
+        states: Callable[[Tensor], list[Tensor]] | None = None,
+    ) -> list[Tensor]:
         """Fill the memory with tokens of normal images, prefix included: of each level all, or `memory_tokens`.
 
+        `states` gives what `frozen` has for the images of these numbers, int64 (B,), where that is known already.
         Returns what is remembered, per level (n, embed_dim), before normalisation.
         """
         limit, n = self.options.memory_tokens, len(images)
         generator, kept = torch.Generator().manual_seed(seed), []
-        for start in range(0, n, _CHUNK):
-            stop = min(start + _CHUNK, n)
+        for start in range(0, n, self.encoder.batch):
+            stop = min(start + self.encoder.batch, n)
             progress("memory", start, n, {})
             with torch.inference_mode():
-                levels = [level.flatten(0, 1) for level in getattr(self(images[start:stop]), self.head)]
+                frozen = states(torch.arange(start, stop)) if states else self.frozen(images[start:stop])
+                features = self.adapt(frozen, (self.head,))
+                levels = [level.flatten(0, 1).float() for level in getattr(features, self.head)]
             if limit is not None:  # each image has the same share, and never are more held than remembered
                 levels = [draw(level, limit * stop // n - limit * start // n, generator) for level in levels]
             kept.append(levels)
@@ -279,7 +316,7 @@ class MVFA(AnomalyMethod):
 
         Where nothing abnormal was seen (a high end is nan), normal slices fill the lower half of the scale.
         """
-        low, high = extremes(self.evidence(normal))
+        low, high = extremes(self.evidence(normal, self.scored))
         abnormal = self.ranges[:, 1]
         high = torch.where(abnormal.isnan(), 2 * high - low, torch.maximum(high, abnormal))
         self.ranges = torch.stack([low, high], dim=1)
@@ -293,13 +330,12 @@ class MVFA(AnomalyMethod):
         low, high = self.ranges.T
         scaled = (
             ((part - a) / (b - a).clamp(min=_EPS)).clamp(0, 1)
-            for part, a, b in zip(self.evidence(images), low, high, strict=True)
+            for part, a, b in zip(self.evidence(images, self.scored), low, high, strict=True)
         )
         zero_map, few_map, zero_score, few_score = scaled
         if not self.has_memory:
             return zero_map, zero_score
-        from_map = self.has_masks or self.score_share
-        return (zero_map + few_map) / 2, None if from_map else (zero_score + few_score) / 2
+        return (zero_map + few_map) / 2, (zero_score + few_score) / 2 if self.scored else None
 
     # -- weights -------------------------------------------------------------------------------------------------
 

@@ -161,8 +161,9 @@ def fit(model: MVFA, shots: Shots, seed: int, progress: Progress) -> dict:
         epochs = {"epoch": -(-seen // len(data.images)), "epochs": -(-steps * options.batch // len(data.images))}
         progress("train", step + 1, steps, {**epochs, "loss": history[-1]})
 
-    model.remember(data.images[data.labels == 0], seed, progress)
-    model.ranges = torch.stack(extremes(model.evidence(shots.abnormal)), dim=1)
+    first = int(data.labels.sum())  # the normal ones come last
+    model.remember(data.images[first:], seed, progress, lambda chosen: frozen[first + chosen])
+    model.ranges = torch.stack(extremes(model.evidence(shots.abnormal, model.scored)), dim=1)
     last = history[-max(1, len(data.images) // options.batch) :]
     return {"loss": float(np.mean(last)), "steps": steps}
 
@@ -177,7 +178,7 @@ def adopt(
         return
     model.remember(augment(torch.as_tensor(shots.normal)), seed, progress)
     if len(shots.abnormal):
-        model.ranges = torch.stack(extremes(model.evidence(shots.abnormal)), dim=1)
+        model.ranges = torch.stack(extremes(model.evidence(shots.abnormal, model.scored)), dim=1)
     else:
         model.ranges = torch.full_like(model.ranges, torch.nan)  # until `calibrate`
 
