@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -51,7 +52,9 @@ def refused(folder, words: str) -> None:
 
 def test_folder_holds_two_files_without_pickle(good, detector):
     assert sorted(file.name for file in good.iterdir()) == [INFO, WEIGHTS]
-    assert DetectorInfo.model_validate_json((good / INFO).read_text()) == detector.info
+    written = DetectorInfo.model_validate_json((good / INFO).read_text())
+    digest = hashlib.sha256((good / WEIGHTS).read_bytes()).hexdigest()
+    assert written == detector.info.model_copy(update={"weights_sha256": digest})
     assert read_weights(good).keys() == detector._method.head_state().keys()
     for file in good.iterdir():
         with pytest.raises((pickle.UnpicklingError, KeyError, ValueError, EOFError, IndexError)):
@@ -158,7 +161,21 @@ def test_weights_that_do_not_fit(saved, damage):
     else:
         weights["more"] = torch.zeros(1)
     save_file(weights, saved / WEIGHTS)
+    refused(saved, "SHA-256")
+    change(saved, weights_sha256="")
     refused(saved, "do not fit the method mediclip.*(adapters.0.weight|more)")
+
+
+def test_a_flipped_bit_or_the_weights_of_another_detector(saved, good):
+    """Such weights fit, and would give plausible maps."""
+    content = bytearray((good / WEIGHTS).read_bytes())
+    content[-3] ^= 1
+    (saved / WEIGHTS).write_bytes(content)
+    refused(saved, "damaged, or belongs to another detector")
+    (saved / WEIGHTS).write_bytes((good / WEIGHTS).read_bytes())
+    load_detector(saved)
+    change(saved, weights_sha256="")
+    load_detector(saved)  # saved before there was one
 
 
 def test_existing_target_is_refused_and_left_alone(detector, saved, tmp_path):
@@ -221,7 +238,7 @@ def test_target_under_a_file_is_told(detector, tmp_path):
 
 def test_views_and_shared_tensors_are_saved(detector, tmp_path):
     base = torch.arange(12.0).view(3, 4)
-    save_folder(tmp_path / "new", detector.info, {"a": base.T, "b": base[:, 1:]})
+    written = save_folder(tmp_path / "new", detector.info, {"a": base.T, "b": base[:, 1:]})
     weights = read_weights(tmp_path / "new")
     assert torch.equal(weights["a"], base.T) and torch.equal(weights["b"], base[:, 1:])
-    assert read_info(tmp_path / "new") == detector.info
+    assert read_info(tmp_path / "new") == written

@@ -89,7 +89,7 @@ class AnomalyDetector:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the detector to a new folder, atomically. Raises DetectorError if it exists or cannot be written."""
-        save_folder(path, self.info, self._method.head_state())
+        self.info = save_folder(path, self.info, self._method.head_state())
 
     def features(self, volume: Volume, plane: str | None = None, progress: Progress = silent) -> np.ndarray:
         """What the frozen encoder sees in each slice: float32 (n_slices, width), nan where skipped.
@@ -252,7 +252,7 @@ def load_detector(path: str | os.PathLike, precision: str = "auto") -> AnomalyDe
     kind = method_class(info.method)
     try:
         method = kind(encoder, kind.Options(**info.options))
-        method.load_head_state(read_weights(path))
+        method.load_head_state(read_weights(path, info.weights_sha256))
     except (KeyError, ValueError) as error:  # pydantic's ValidationError is a ValueError
         reason = _fault(error) if isinstance(error, ValidationError) else error.args[0]
         raise DetectorError(

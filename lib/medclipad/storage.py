@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -42,13 +43,14 @@ class DetectorInfo(BaseModel):
     calibration: Calibration
     metrics: dict
     versions: dict[str, str]
+    weights_sha256: str = Field("", description="of weights.safetensors; empty in detectors of version 0.1")
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
 
-def save_folder(path: str | os.PathLike, info: DetectorInfo, weights: dict[str, Tensor]) -> None:
+def save_folder(path: str | os.PathLike, info: DetectorInfo, weights: dict[str, Tensor]) -> DetectorInfo:
     """Write a detector folder that is either complete or not there at all.
 
-    Raises DetectorError if `path` exists already or cannot be written.
+    Returns the information as it was written, with the SHA-256 of the weights. Raises DetectorError if `path` exists already or cannot be written.
     """
     path = Path(path)
     if path.exists():
@@ -60,11 +62,13 @@ def save_folder(path: str | os.PathLike, info: DetectorInfo, weights: dict[str, 
         aside.chmod(0o755)
         save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, aside / WEIGHTS)
         (aside / WEIGHTS).chmod(0o644)
+        info = info.model_copy(update={"weights_sha256": _sha256(aside / WEIGHTS)})
         (aside / INFO).write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
         for file in (aside / WEIGHTS, aside / INFO, aside):
             _fsync(file)
         aside.rename(path)
         _fsync(path.parent)
+        return info
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DetectorError(
@@ -90,15 +94,29 @@ def read_info(path: str | os.PathLike) -> DetectorInfo:
         ) from error
 
 
-def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The weights of a detector folder; raises DetectorError if they are missing or damaged."""
+def read_weights(path: str | os.PathLike, sha256: str = "") -> dict[str, Tensor]:
+    """The weights of a detector folder, of which detector.json says the SHA-256.
+
+    Raises DetectorError if they are missing, damaged or those of another detector.
+    """
     file = Path(path) / WEIGHTS
     try:
-        return load_file(file)
+        weights = load_file(file)
+        if sha256 and _sha256(file) != sha256:
+            raise DetectorError(
+                f"{file} is damaged, or belongs to another detector (its SHA-256 is not the one in {INFO}): save the "
+                "detector again, or restore a copy."
+            )
+        return weights
     except (OSError, SafetensorError) as error:
         raise DetectorError(
             f"{file} is missing or damaged ({error}): save the detector again, or restore a copy."
         ) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fsync(path: Path) -> None:
