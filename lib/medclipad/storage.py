@@ -50,7 +50,8 @@ class DetectorInfo(BaseModel):
 def save_folder(path: str | os.PathLike, info: DetectorInfo, weights: dict[str, Tensor]) -> DetectorInfo:
     """Write a detector folder that is either complete or not there at all.
 
-    Returns the information as it was written, with the SHA-256 of the weights. Raises DetectorError if `path` exists already or cannot be written.
+    Returns the information as it was written, with the SHA-256 of the weights. Raises DetectorError if `path` exists
+    already or cannot be written.
     """
     path = Path(path)
     if path.exists():
