@@ -133,6 +133,9 @@ def test_frozen_but_transparent_to_gradients(encoder):
 
 def test_one_copy_a_process_and_size(clip, embedded):
     assert load_encoder(clip.name, None, "cpu") is clip
+    assert load_encoder(clip.name, clip.image_size, "cpu") is clip
+    own_size = load_encoder("embedded", None, "cpu")
+    assert own_size is load_encoder("embedded", own_size.image_size, "cpu")
     assert load_encoder("embedded", 96, "cpu") is embedded is not load_encoder("embedded", 64, "cpu")
     assert default_device().type in ("cpu", "cuda")
 

@@ -56,5 +56,6 @@ def load_encoder(
                 from medclipad.encoders.clip import ClipEncoder
 
                 encoder = ClipEncoder(name, image_size, progress, dtype, device)
-            _encoders[key] = encoder
+            # Asked for without a size or with the size that it has, it is the same.
+            encoder = _encoders[key] = _encoders.setdefault((name, encoder.image_size, *key[2:]), encoder)
         return encoder
