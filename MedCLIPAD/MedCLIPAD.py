@@ -46,7 +46,10 @@ class MedCLIPAD(ScriptedLoadableModule):
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("MedCLIPAD")
-        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation"), "Active Learning"]
+        self.parent.categories = [
+            translate("qSlicerAbstractCoreModule", "Segmentation"),
+            translate("qSlicerAbstractCoreModule", "Active Learning"),
+        ]
         self.parent.dependencies = []
         self.parent.contributors = ["MedCLIPAD contributors"]
         self.parent.helpText = _(

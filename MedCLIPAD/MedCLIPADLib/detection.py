@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from slicer.i18n import tr as _
 
 from .client import Client, Json
 from .errors import ModuleError, ServerError
@@ -48,8 +49,9 @@ def ensure_image(client: Client, source: Source, job: Job, limit: int | None = N
 
     limit: bytes that the server takes in one request.
     """
-    sha256 = content_hash(source.array, source.affine, lambda done, total: job.report("Reading voxels", done, total))
-    job.report("Asking the server for the volume")
+    reading, compressing, uploading = _("Reading voxels"), _("Compressing"), _("Uploading")
+    sha256 = content_hash(source.array, source.affine, lambda done, total: job.report(reading, done, total))
+    job.report(_("Asking the server for the volume"))
     image = client.find(sha256)
     if image is None and source.image and (source.server, source.sha256) == (client.url, sha256):
         image = source.image if client.has(source.image) else None  # fetched from there: its file may differ in type
@@ -57,15 +59,17 @@ def ensure_image(client: Client, source: Source, job: Job, limit: int | None = N
         return image, sha256, False
     with tempfile.TemporaryDirectory(prefix="medclipad-") as folder:
         path = Path(folder) / "volume.nrrd"
-        write_nrrd(path, source.array, source.affine, lambda done, total: job.report("Compressing", done, total))
+        write_nrrd(path, source.array, source.affine, lambda done, total: job.report(compressing, done, total))
         if limit and path.stat().st_size > limit - 4096:
             raise ModuleError(
-                f"The volume is too large: {path.stat().st_size / 2**20:.0f} MiB compressed, and the server takes "
-                f"{limit / 2**20:.0f} MiB; crop it with the module Crop Volume."
+                _(
+                    "The volume is too large: {size} MiB compressed, and the server takes {limit} MiB; crop it with "
+                    "the module Crop Volume."
+                ).format(size=round(path.stat().st_size / 2**20), limit=round(limit / 2**20))
             )
         name = image_name(source.name, sha256)
         try:
-            image = client.upload(path, name, sha256, lambda done, total: job.report("Uploading", done, total))
+            image = client.upload(path, name, sha256, lambda done, total: job.report(uploading, done, total))
         except ServerError as error:
             if error.status != 409:
                 raise
@@ -83,12 +87,12 @@ def image_name(name: str, sha256: str) -> str:
 def analyse(client: Client, source: Source, request: Request, job: Job, limit: int | None = None) -> Answer:
     """Run the request; reports phases to `job`. Raises ModuleError with one sentence, or Cancelled."""
     image, sha256, uploaded = ensure_image(client, source, job, limit)
-    job.report("Waiting for the server")
+    job.report(_("Waiting for the server"))
     params = {"detector": request.detector, "plane": request.plane}
     scores, content = client.infer(
         request.method, image, params, lambda seen: _report(job, seen), lambda: job.cancelled
     )
-    job.report("Reading the map")
+    job.report(_("Reading the map"))
     array = read_map(content, source)
     job.check()
     return Answer(image, sha256, client.url, scores, new_image(array), float(array.max()), uploaded)
@@ -102,12 +106,12 @@ def read_map(content: bytes, source: Source) -> np.ndarray:
         try:
             array, affine = read_volume(path)
         except (OSError, gzip.BadGzipFile) as error:
-            raise ModuleError("The map that the server sent is damaged: try again.") from error
+            raise ModuleError(_("The map that the server sent is damaged: try again.")) from error
     corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float)
     corners[:, :3] *= np.array(source.array.shape[::-1]) - 1
     if array.shape != source.array.shape or np.abs(corners @ (affine - source.affine).T).max() > _TOLERANCE:
         raise ModuleError(
-            "The map that the server sent is not on the volume's grid: its version may not suit this module."
+            _("The map that the server sent is not on the volume's grid: its version may not suit this module.")
         )
     return np.ascontiguousarray(array, dtype=np.float32)
 
@@ -115,8 +119,10 @@ def read_map(content: bytes, source: Source) -> np.ndarray:
 def _report(job: Job, seen: Json) -> None:
     """A server's progress in words."""
     if seen["state"] == "queued":
-        job.report("Waiting for other requests")
+        job.report(_("Waiting for other requests"))
     elif seen["phase"] == "load":
-        job.report("Loading the detector")
+        job.report(_("Loading the detector"))
     elif seen["state"] == "running":
-        job.report("Analysing slices", seen["done"], seen["total"])
+        done, total = seen["done"], seen["total"]
+        phase = _("Analysing slices: {done} of {total}") if total else _("Analysing slices")
+        job.report(phase.format(done=done, total=total), done, total)

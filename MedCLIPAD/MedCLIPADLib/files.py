@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Callable
 
 import numpy as np
+from slicer.i18n import tr as _
 
 from .errors import ModuleError
 
@@ -43,7 +44,9 @@ def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray, report: Report
     """
     array = little_endian(array)
     if array.dtype.str not in _NRRD_TYPES:
-        raise ModuleError(f"Voxels of type {array.dtype} cannot be sent: cast the volume with Cast Scalar Volume.")
+        raise ModuleError(
+            _("Voxels of type {kind} cannot be sent: cast the volume with Cast Scalar Volume.").format(kind=array.dtype)
+        )
     vector = lambda column: "(" + ",".join(repr(float(v)) for v in np.asarray(affine)[:3, column]) + ")"  # noqa: E731
     header = [
         "NRRD0004",
@@ -72,11 +75,15 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise ModuleError("The volume that the server sent cannot be read by this computer's SimpleITK.") from error
+        raise ModuleError(_("The volume that the server sent cannot be read by this computer's SimpleITK.")) from error
     if image.GetDimension() == 2:
         image = sitk.JoinSeries(image)
     if image.GetDimension() != 3:
-        raise ModuleError(f"The volume that the server sent has {image.GetDimension()} dimensions; 3 are expected.")
+        raise ModuleError(
+            _("The volume that the server sent has {count} dimensions; 3 are expected.").format(
+                count=image.GetDimension()
+            )
+        )
     direction = np.reshape(image.GetDirection(), (3, 3))
     affine = np.eye(4)
     affine[:3, :3] = direction * np.asarray(image.GetSpacing())

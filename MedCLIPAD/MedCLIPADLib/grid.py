@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from slicer.i18n import tr as _
 
 from .errors import ModuleError
 
@@ -17,12 +18,14 @@ def require_orthogonal(affine: np.ndarray) -> None:
     """Raise ModuleError if the axes of a 4 x 4 voxel-to-RAS matrix are not perpendicular, or have no length."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or spacing.min() <= 0:
-        raise ModuleError("The volume's geometry is damaged: its IJK to RAS matrix cannot be inverted.")
+        raise ModuleError(_("The volume's geometry is damaged: its IJK to RAS matrix cannot be inverted."))
     axes = affine[:3, :3] / spacing
     if np.abs(axes.T @ axes - np.eye(3)).max() > _SHEAR:
         raise ModuleError(
-            "The volume's axes are sheared (gantry tilt?): resample it with the module Resample Image, or harden the "
-            "acquisition transform that Slicer offers when it loads such a series, then try again."
+            _(
+                "The volume's axes are sheared (gantry tilt?): resample it with the module Resample Image, or harden "
+                "the acquisition transform that Slicer offers when it loads such a series, then try again."
+            )
         )
 
 
@@ -49,7 +52,9 @@ class Slicing:
 
     def __init__(self, shape: tuple[int, ...], affine: np.ndarray, plane: str) -> None:
         if plane not in PLANES:
-            raise ModuleError(f"{plane!r} is not a plane; choose one of {', '.join(PLANES)}.")
+            raise ModuleError(
+                _("{plane} is not a plane; choose one of {planes}.").format(plane=repr(plane), planes=", ".join(PLANES))
+            )
         self.shape, self.affine = tuple(int(n) for n in shape), np.asarray(affine, dtype=float)
         world, sign = anatomical_axes(self.affine)
         if plane == "acquisition":

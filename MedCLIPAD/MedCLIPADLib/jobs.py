@@ -1,4 +1,4 @@
-"""Long work in threads. A thread never touches MRML or Qt: it is given plain data and hands plain data back.
+"""Long work in threads. A thread never touches MRML or widgets: it is given plain data and hands plain data back.
 
 What it reports goes through a queue that the main thread drains, in Slicer by a QTimer, in tests by a loop.
 """
@@ -10,6 +10,8 @@ import queue
 import threading
 import time
 from typing import Any, Callable
+
+from slicer.i18n import tr as _
 
 from .errors import Cancelled, ModuleError
 
@@ -94,10 +96,13 @@ class Jobs:
                 sentence = str(error)
                 outcome = lambda: failed(sentence)  # noqa: E731
             except MemoryError:
-                outcome = lambda: failed("There is not enough memory for this volume on this computer.")  # noqa: E731
+                sentence = _("There is not enough memory for this volume on this computer.")
+                outcome = lambda: failed(sentence)  # noqa: E731
             except Exception as error:  # a defect of ours, or a full disk: said in the panel, with its trace in the log
                 logging.exception("MedCLIPAD: %s failed", name)
-                sentence = f"{name} failed ({type(error).__name__}: {error}); the log has the details."
+                sentence = _("{name} failed ({kind}: {error}); the log has the details.").format(
+                    name=name, kind=type(error).__name__, error=error
+                )
                 outcome = lambda: failed(sentence)  # noqa: E731
             self.post(lambda: self._end(job, cancelled if job.cancelled else outcome, failed))
 

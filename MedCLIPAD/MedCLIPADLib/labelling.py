@@ -7,6 +7,8 @@ import threading
 import time
 from typing import Any, Callable
 
+from slicer.i18n import tr as _
+
 from .client import Client
 from .errors import ModuleError
 from .jobs import Job
@@ -31,7 +33,7 @@ class Labelling:
         """Send the result's segmentation as its volume's label. Raises ModuleError if there is none."""
         node = result.reference(SEGMENTATION)
         if node is None:
-            raise ModuleError("There is no segmentation of this volume yet: press Make segmentation first.")
+            raise ModuleError(_("There is no segmentation of this volume yet: press Make segmentation first."))
         self._require_whole(result)
         return self._send(self._item("label", result), done, failed, label_of(node, result), result.affine)
 
@@ -80,14 +82,20 @@ class Labelling:
             if label:
                 pending.add(item, *label)
             if client is None:
-                raise ModuleError(f"Not connected: the {item.what} is kept on this computer and offered again.")
+                raise ModuleError(
+                    _("Not connected: the {item} is kept on this computer and offered again.").format(item=item.what)
+                )
             with self._sending:
                 if not pending.has(item):
                     return item  # a newer one has taken its place
                 try:
                     pending.send(item, client)
                 except ModuleError as error:
-                    raise ModuleError(f"{error} The {item.what} is kept on this computer and offered again.") from error
+                    raise ModuleError(
+                        _("{error} The {item} is kept on this computer and offered again.").format(
+                            error=error, item=item.what
+                        )
+                    ) from error
             return item
 
         def finish(sent: Item) -> None:
@@ -104,7 +112,7 @@ class Labelling:
     @staticmethod
     def _require_whole(result: Result) -> None:
         if result.volume is None:
-            raise ModuleError("The volume of this map was deleted from the scene: load it again and press Detect.")
+            raise ModuleError(_("The volume of this map was deleted from the scene: load it again and press Detect."))
 
 
 def history(parameters: Any) -> list[dict]:
@@ -115,7 +123,7 @@ def history(parameters: Any) -> list[dict]:
 
 def note(parameters: Any, item: Item, sent: bool) -> None:
     """Add to `history`; a newer entry of the same kind and volume takes the place of the older."""
-    what = "label" if item.kind == "label" else summary(item.marks or {})
+    what = _("label") if item.kind == "label" else summary(item.marks or {})
     entry = {"time": time.strftime("%H:%M:%S"), "volume": item.volume, "kind": item.kind, "what": what, "sent": sent}
     older = [old for old in history(parameters) if (old["volume"], old["kind"]) != (item.volume, item.kind)]
     parameters.SetAttribute(HISTORY, json.dumps([*older, entry]))

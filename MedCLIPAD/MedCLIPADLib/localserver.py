@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 _READY = re.compile(r"ready at (https?://\S+)")
 _PATIENCE = 4000  # ms that the server has to stop by itself
@@ -89,13 +90,14 @@ class LocalServer:
             return
         self._read()
         self._process, self._ended = None, self._process
-        last = next((line.strip() for line in reversed(self._tail) if line.strip()), "it said nothing")
-        self._stopped("" if self._asked else f"The local server stopped by itself (exit code {code}): {last}")
+        last = next((line.strip() for line in reversed(self._tail) if line.strip()), _("it said nothing"))
+        sentence = _("The local server stopped by itself (exit code {code}): {last}").format(code=code, last=last)
+        self._stopped("" if self._asked else sentence)
 
     def _failed(self, error: Any) -> None:
         if self._process is not None and error == qt.QProcess.FailedToStart:
             self._process, self._ended = None, self._process
-            self._stopped("The local server could not be started: choose another medclipad program.")
+            self._stopped(_("The local server could not be started: choose another medclipad program."))
 
 
 def find_executable(chosen: str = "") -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from .errors import ModuleError
 
 MARKS = "MedCLIPAD.marks"
@@ -36,11 +38,17 @@ def mark(known: dict, plane: str, first: int, last: int, kind: str | None, count
     first, last = sorted((first, last))
     if not 0 <= first <= last < count:
         raise ModuleError(
-            f"There is no slice {first if first < 0 else last}: the volume has the slices 0 to {count - 1}."
+            _("There is no slice {number}: the volume has the slices 0 to {last}.").format(
+                number=first if first < 0 else last, last=count - 1
+            )
         )
     marked = known["normal"] or known["abnormal"]
     if marked and known["plane"] != plane:
-        raise ModuleError(f"This volume's marks are on {known['plane']} slices: mark those, or clear them first.")
+        raise ModuleError(
+            _("This volume's marks are on {plane} slices: mark those, or clear them first.").format(
+                plane=known["plane"]
+            )
+        )
     span = set(range(first, last + 1))
     new = {name: sorted(set(known[name]) - span | (span if name == kind else set())) for name in KINDS}
     return {"plane": plane if new["normal"] or new["abnormal"] else None, **new}
@@ -62,9 +70,10 @@ def merged(mine: dict, theirs: dict) -> dict:
 def summary(value: dict) -> str:
     """In words, for the panel."""
     if not (value["normal"] or value["abnormal"]):
-        return "no slices marked"
-    parts = [f"{kind}: {ranges(value[kind])}" for kind in KINDS if value[kind]]
-    return f"{value['plane']} slices " + "; ".join(parts)
+        return _("no slices marked")
+    words = {"normal": _("normal: {slices}"), "abnormal": _("abnormal: {slices}")}
+    parts = [words[kind].format(slices=ranges(value[kind])) for kind in KINDS if value[kind]]
+    return _("{plane} slices {marks}").format(plane=value["plane"], marks="; ".join(parts))
 
 
 def ranges(numbers: list) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from slicer.i18n import tr as _
 
 from .client import Client
 from .errors import ServerError
@@ -34,7 +35,8 @@ class Item:
 
     @property
     def what(self) -> str:
-        return f"{'label' if self.kind == 'label' else 'marks'} of {self.volume}"
+        words = _("label of {volume}") if self.kind == "label" else _("marks of {volume}")
+        return words.format(volume=self.volume)
 
 
 class Pending:
@@ -79,7 +81,9 @@ class Pending:
             image = client.find(item.sha256) or ""
         if not image:
             raise ServerError(
-                f"The server has no volume {item.volume} any more: analyse it again, then send the {item.kind}."
+                _("The server has no volume {volume} any more: analyse it again, then send the {item}.").format(
+                    volume=item.volume, item=item.what
+                )
             )
         if item.kind == "label":
             client.save_label(image, self.folder / item.name / _LABEL)

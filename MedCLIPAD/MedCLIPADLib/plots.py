@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from .results import CHART, SERIES, TABLE, Result
 
@@ -19,11 +20,13 @@ def store_scores(result: Result) -> Any:
     scores = result.slice_scores
     seen = np.flatnonzero(np.isfinite(scores))  # skipped slices have no score to draw
     table = result.need(TABLE, "vtkMRMLTableNode", "slice scores")
-    _fill(table, {"Slice": seen, "Score": scores[seen]})
+    number, score = _("Slice"), _("Score")
+    _fill(table, {number: seen, score: scores[seen]})
     series = result.need(SERIES, "vtkMRMLPlotSeriesNode", "slice scores series")
-    _line(series, table, "Slice", "Score", result.title)
+    _line(series, table, number, score, result.title)
     chart = result.need(CHART, "vtkMRMLPlotChartNode", "slice scores plot")
-    _chart(chart, series, "Anomaly score of each slice", f"Slice ({result.about['plane']})", "Score")
+    across = _("Slice ({plane})").format(plane=result.about["plane"])
+    _chart(chart, series, _("Anomaly score of each slice"), across, score)
     chart.SetXAxisRangeAuto(False)  # so that no point lies on the border, where it can hardly be seen or clicked
     chart.SetXAxisRange(-0.5, max(0.5, len(scores) - 0.5))
     if len(seen):
@@ -46,9 +49,10 @@ def loss_chart(history: list) -> Any:
     table = _single("vtkMRMLTableNode", "MedCLIPAD training loss")
     series = _single("vtkMRMLPlotSeriesNode", "MedCLIPAD training loss series")
     chart = _single("vtkMRMLPlotChartNode", "MedCLIPAD training loss plot")
-    _fill(table, {"Step": points[:, 0], "Loss": points[:, 1]})
-    _line(series, table, "Step", "Loss", "loss")
-    _chart(chart, series, "Training", "Step", "Loss")
+    step, loss = _("Step"), _("Loss")
+    _fill(table, {step: points[:, 0], loss: points[:, 1]})
+    _line(series, table, step, loss, loss)
+    _chart(chart, series, _("Training"), step, loss)
     return chart
 
 

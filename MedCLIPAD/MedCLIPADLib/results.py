@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from .colours import colour_node
 from .detection import Answer
@@ -128,7 +129,7 @@ class Result:
         colours = slicer.modules.colors.logic()
         if colours.GetColorLegendDisplayNode(self.node) is None:
             legend = colours.AddDefaultColorLegendDisplayNode(self.node)
-            legend.SetTitleText("Anomaly")
+            legend.SetTitleText(_("Anomaly"))
             legend.SetLabelFormat("%.2f")
             legend.SetSize(0.1, 0.35)
             for text, size in ((legend.GetTitleTextProperty(), 12), (legend.GetLabelTextProperty(), 10)):

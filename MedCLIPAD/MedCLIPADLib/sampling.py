@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 import numpy as np
 import slicer
+from slicer.i18n import tr as _
 
 from .files import content_hash, read_volume
 from .jobs import Job, Progress
@@ -38,14 +39,15 @@ class Sampling:
         url = client.url
 
         def work(job: Job) -> Any:
-            job.report("Asking for the next volume")
+            job.report(_("Asking for the next volume"))
             sample = client.next_sample(strategy, method)
             if not sample.get("id"):
                 return sample, None
             with tempfile.TemporaryDirectory(prefix="medclipad-") as folder:
-                heard = lambda done, total: job.report("Downloading", done, total)  # noqa: E731
+                downloading = _("Downloading")
+                heard = lambda done, total: job.report(downloading, done, total)  # noqa: E731
                 path = client.download(sample["id"], Path(folder), heard)
-                job.report("Reading the volume")
+                job.report(_("Reading the volume"))
                 array, affine = read_volume(path)
             return sample, loaded(array, affine)
 

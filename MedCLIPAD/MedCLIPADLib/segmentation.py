@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from .errors import ModuleError
 from .results import SEGMENTATION, Result, mask
@@ -24,7 +25,7 @@ def cut_out(array: np.ndarray, threshold: float) -> tuple[Any, tuple[int, int, i
     for axis in range(3):
         hits = np.flatnonzero(above.any(axis=tuple(other for other in range(3) if other != axis)))
         if not len(hits):
-            raise ModuleError("Nothing of the map is above the threshold: lower it, or start an empty segmentation.")
+            raise ModuleError(_("Nothing of the map is above the threshold: lower it, or start an empty segmentation."))
         start.append(int(hits[0]))
         stop.append(int(hits[-1]) + 1)
     box = tuple(slice(a, b) for a, b in zip(start, stop))
@@ -66,7 +67,9 @@ def label_of(node: Any, result: Result) -> np.ndarray:
     """uint8 [k, j, i] on the grid of the result: 1 where any segment is. ModuleError if it reaches nowhere."""
     segments = node.GetSegmentation()
     if segments.GetNumberOfSegments() == 0:
-        raise ModuleError(f"{node.GetName()} has no segments: paint the lesion in the Segment Editor first.")
+        raise ModuleError(
+            _("{name} has no segments: paint the lesion in the Segment Editor first.").format(name=node.GetName())
+        )
     label = _same_grid(segments, result) if _together(node, result) else None
     return _resampled(node, result) if label is None else label
 
@@ -110,15 +113,19 @@ def _resampled(node: Any, result: Result) -> np.ndarray:
         node.GetSegmentation().GetSegmentIDs(segments)
         logic = slicer.modules.segmentations.logic()
         if not logic.ExportSegmentsToLabelmapNode(node, segments, target, result.node):
-            raise ModuleError(f"{node.GetName()} cannot be brought to the volume's grid.")
+            raise _unfit(node)
         if (
             target.GetImageData() is None
             or target.GetImageData().GetDimensions() != result.node.GetImageData().GetDimensions()
         ):
-            raise ModuleError(f"{node.GetName()} cannot be brought to the volume's grid.")
+            raise _unfit(node)
         return (voxels(target) > 0).astype(np.uint8)
     finally:
         scene.RemoveNode(target)
+
+
+def _unfit(node: Any) -> ModuleError:
+    return ModuleError(_("{name} cannot be brought to the volume's grid.").format(name=node.GetName()))
 
 
 def _voxels_of(part: Any) -> np.ndarray:

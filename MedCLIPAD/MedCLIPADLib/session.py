@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Callable
 
+from slicer.i18n import tr as _
+
 from .client import Client, Json
 from .errors import ModuleError
 from .jobs import Job, Jobs
@@ -41,7 +43,7 @@ class Session:
     def client(self) -> Client:
         """A client for a new thread; ModuleError if not connected."""
         if self._client is None:
-            raise ModuleError("Connect to a server first, or start one on this computer, under Connection.")
+            raise ModuleError(_("Connect to a server first, or start one on this computer, under Connection."))
         return self._client.twin()
 
     def test(self, url: str, token: str, done: Callable[[str], None], failed: Failed) -> Job:
@@ -50,8 +52,10 @@ class Session:
         def work(job: Job) -> str:
             info = Client(url, token).info(CONNECT_WAIT)
             about = info["medclipad"]
-            models = ", ".join(sorted(info.get("models", {}))) or "no detector yet"
-            return f"MedCLIPAD {about.get('version', '')} answers, with {models}."
+            models = ", ".join(sorted(info.get("models", {}))) or _("no detector yet")
+            return _("MedCLIPAD {version} answers, with {models}.").format(
+                version=about.get("version", ""), models=models
+            )
 
         return self.jobs.start("Test connection", work, done, failed)
 

@@ -6,18 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from slicer.i18n import tr as _
+
 from .errors import ModuleError, ServerError
 from .jobs import Job
 from .session import Failed, Session
 
 POLL = 1.0  # seconds between two questions for progress
 LOST_FOR = 5  # questions in a row that the server may leave unanswered before we call it gone
-METRICS = (
-    ("slice_auroc", "Slice AUROC"),
-    ("voxel_auroc", "Voxel AUROC"),
-    ("average_precision", "Average precision"),
-    ("dice", "Best Dice"),
-)
 _OVER = ("DONE", "ERROR", "STOPPED")
 
 
@@ -64,7 +60,11 @@ def parsed(field: Field, value: Any) -> Any:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise ModuleError(f'{field.title} must be a JSON object such as {{"learning_rate": 0.001}}.')
+            raise ModuleError(
+                _("{title} must be a JSON object such as {example}.").format(
+                    title=field.title, example='{"learning_rate": 0.001}'
+                )
+            )
         return found
     return value
 
@@ -82,18 +82,24 @@ def comparison(outcome: dict) -> list[tuple[str, str, str]]:
     """Rows (metric, old, new) of a training's outcome; "–" where a figure is not known."""
     old, new = outcome.get("old") or {}, outcome.get("new") or {}
     text = lambda value: "–" if value is None else f"{value:.3f}"  # noqa: E731
-    return [(title, text(old.get(key)), text(new.get(key))) for key, title in METRICS]
+    metrics = (
+        ("slice_auroc", _("Slice AUROC")),
+        ("voxel_auroc", _("Voxel AUROC")),
+        ("average_precision", _("Average precision")),
+        ("dice", _("Best Dice")),
+    )
+    return [(title, text(old.get(key)), text(new.get(key))) for key, title in metrics]
 
 
 def stage(progress: dict) -> str:
     """Where a training is, in words."""
-    parts = [str(progress.get("phase") or "starting").capitalize()]
+    parts = [str(progress.get("phase") or _("starting")).capitalize()]
     if progress.get("epochs"):
-        parts.append(f"epoch {progress.get('epoch') or 0} of {progress['epochs']}")
+        parts.append(_("epoch {number} of {all}").format(number=progress.get("epoch") or 0, all=progress["epochs"]))
     if progress.get("loss") is not None:
-        parts.append(f"loss {progress['loss']:.4f}")
+        parts.append(_("loss {value}").format(value=f"{progress['loss']:.4f}"))
     if progress.get("remaining") is not None:
-        parts.append(f"{progress['remaining']:.0f} s left")
+        parts.append(_("{seconds} s left").format(seconds=round(progress["remaining"])))
     return ", ".join(parts)
 
 
@@ -142,7 +148,7 @@ class Training:
     def stop(self, failed: Failed) -> None:
         """Stop the training at the server; its follower then says so."""
         client = self.session.client()
-        self.session.jobs.start("Stop training", lambda job: client.stop_training(), lambda _: None, failed)
+        self.session.jobs.start("Stop training", lambda job: client.stop_training(), lambda _answer: None, failed)
 
 
 def _follow(job: Job, client: Any, progress: Callable[[dict], None]) -> dict:
@@ -162,9 +168,9 @@ def _follow(job: Job, client: Any, progress: Callable[[dict], None]) -> dict:
         if report["status"] == "DONE":
             return report
         if report["status"] == "ERROR":
-            raise ModuleError(report.get("error") or "The training failed; the server's log says why.")
+            raise ModuleError(report.get("error") or _("The training failed; the server's log says why."))
         if report["status"] == "STOPPED":
-            raise ModuleError("The training was stopped; what served before goes on serving.")
+            raise ModuleError(_("The training was stopped; what served before goes on serving."))
         job.wait(POLL)
         job.check()
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Callable
 from urllib.parse import urlsplit
 
+from slicer.i18n import tr as _
+
 from .errors import ServerError
 
 CONNECT = 5.0  # seconds to wait for a connection
@@ -120,8 +122,13 @@ def checked_address(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise ServerError(f"{url!r} is not a server's address: it should look like http://127.0.0.1:8000.", "address")
+        raise _no_address(url)
     return url
+
+
+def _no_address(url: str) -> ServerError:
+    message = _("{url} is not a server's address: it should look like http://127.0.0.1:8000.")
+    return ServerError(message.format(url=repr(url)), "address")
 
 
 def form_parts(response: Any) -> tuple[dict, str, bytes]:
@@ -129,25 +136,26 @@ def form_parts(response: Any) -> tuple[dict, str, bytes]:
     boundary = response.headers.get("Content-Type", "").partition("boundary=")[2].strip('"').encode()
     params, name, content = {}, "", b""
     for part in (b"\r\n" + response.content).split(b"\r\n--" + boundary)[1:-1] if boundary else []:
-        head, _, body = part.partition(b"\r\n\r\n")
+        head, _blank, body = part.partition(b"\r\n\r\n")
         if b'name="params"' in head:
             params = json.loads(body)
         elif b'name="image"' in head:
             name, content = head.partition(b'filename="')[2].partition(b'"')[0].decode(), body
     if not name:
-        raise ServerError("The server's answer holds no map: its version may not suit this module.")
+        raise ServerError(_("The server's answer holds no map: its version may not suit this module."))
     return params, name, content
 
 
 def not_medclipad(url: str) -> ServerError:
-    return ServerError(f"{url} answers, but it is no MedCLIPAD server: check the address.", "not medclipad")
+    message = _("{url} answers, but it is no MedCLIPAD server: check the address.")
+    return ServerError(message.format(url=url), "not medclipad")
 
 
 def refused(response: Any, url: str) -> ServerError:
     """What a 4xx or 5xx status means. The server's own errors carry one sentence as `detail`."""
     status = response.status_code
     if status == 401:
-        message = "The server wants its token: enter the one that it was started with."
+        message = _("The server wants its token: enter the one that it was started with.")
         return ServerError(message, "token", status)
     try:
         detail = response.json()["detail"]
@@ -155,12 +163,10 @@ def refused(response: Any, url: str) -> ServerError:
         detail = None
     if not isinstance(detail, str):
         if status == 503:
-            return ServerError(f"{url} is too busy now: try again in a moment.", "busy", status)
-        return (
-            not_medclipad(url)
-            if status in (404, 405)
-            else ServerError(f"{url} answered HTTP {status}.", "answer", status)
-        )
+            return ServerError(_("{url} is too busy now: try again in a moment.").format(url=url), "busy", status)
+        if status in (404, 405):
+            return not_medclipad(url)
+        return ServerError(_("{url} answered HTTP {status}.").format(url=url, status=status), "answer", status)
     cause = {503: "busy", 429: "busy"}.get(status, "answer")
     if status == 404 and detail == "Not Found":  # what any FastAPI server says of an address that it does not know
         return not_medclipad(url)
@@ -181,18 +187,24 @@ def explained(error: BaseException, url: str, wait: float) -> ServerError:
 
     host = urlsplit(url).hostname
     if among(socket.gaierror):
-        return ServerError(f"There is no computer named {host!r} in this network: check the address.", "unknown host")
+        message = _("There is no computer named {host} in this network: check the address.")
+        return ServerError(message.format(host=repr(host)), "unknown host")
     if among(ConnectionRefusedError):
-        return ServerError(f"Nothing listens at {url}: start medclipad serve there, or check the port.", "refused")
+        message = _("Nothing listens at {url}: start medclipad serve there, or check the port.")
+        return ServerError(message.format(url=url), "refused")
     if number(errno.EHOSTUNREACH, errno.ENETUNREACH) or among(requests.ConnectTimeout):
-        return ServerError(f"{host} cannot be reached: check the address, the network and its firewall.", "unreachable")
+        message = _("{host} cannot be reached: check the address, the network and its firewall.")
+        return ServerError(message.format(host=host), "unreachable")
     if among(requests.Timeout, socket.timeout):
-        return ServerError(f"{url} did not answer within {wait:g} seconds: it may be stuck or very busy.", "timeout")
+        message = _("{url} did not answer within {seconds} seconds: it may be stuck or very busy.")
+        return ServerError(message.format(url=url, seconds=f"{wait:g}"), "timeout")
     if among(requests.exceptions.SSLError):
-        return ServerError(f"{url} does not speak https as expected: check whether it is http:// instead.", "address")
+        message = _("{url} does not speak https as expected: check whether it is http:// instead.")
+        return ServerError(message.format(url=url), "address")
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
-        return ServerError(f"{url!r} is not a server's address: it should look like http://127.0.0.1:8000.", "address")
-    return ServerError(f"{url} broke off in the middle of the request: see whether the server still runs.", "lost")
+        return _no_address(url)
+    message = _("{url} broke off in the middle of the request: see whether the server still runs.")
+    return ServerError(message.format(url=url), "lost")
 
 
 def _causes(error: Any, seen: set | None = None) -> Iterator[BaseException]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from .errors import ModuleError
 from .grid import require_orthogonal
@@ -78,23 +79,24 @@ def show_time_point(node: Any, number: int) -> None:
 def source(node: Any, component: int = 0, time_point: int = 0) -> Source:
     """What to analyse of a volume node; ModuleError says what is wrong with it."""
     if node is None:
-        raise ModuleError("Choose the volume to analyse first.")
+        raise ModuleError(_("Choose the volume to analyse first."))
     name = node.GetName()
     if node.GetAttribute(RESULT):
-        raise ModuleError(f"{name} is an anomaly map itself: choose the volume to analyse.")
+        raise ModuleError(_("{name} is an anomaly map itself: choose the volume to analyse.").format(name=name))
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise ModuleError(f"{name} is a label map: choose the volume to analyse.")
+        raise ModuleError(_("{name} is a label map: choose the volume to analyse.").format(name=name))
     sequence = sequence_of(node)[1]
     holder = node
     if sequence is not None:
         if not 0 <= time_point < sequence.GetNumberOfDataNodes():
-            raise ModuleError(f"{name} has the time points 0 to {sequence.GetNumberOfDataNodes() - 1}.")
+            last = sequence.GetNumberOfDataNodes() - 1
+            raise ModuleError(_("{name} has the time points 0 to {last}.").format(name=name, last=last))
         holder = sequence.GetNthDataNode(time_point)
     count = components(holder)
     if count == 0:
-        raise ModuleError(f"{name} has no voxels: load it again, or choose another volume.")
+        raise ModuleError(_("{name} has no voxels: load it again, or choose another volume.").format(name=name))
     if not 0 <= component < count:
-        raise ModuleError(f"{name} has the components 0 to {count - 1}.")
+        raise ModuleError(_("{name} has the components 0 to {last}.").format(name=name, last=count - 1))
     affine = ijk_to_ras(holder)
     require_orthogonal(affine)
     array = voxels(holder)

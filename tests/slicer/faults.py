@@ -52,7 +52,7 @@ FAULTS = [
           "self.ui.urlLineEdit.text(), self.ui.tokenLineEdit.text, self._idle",
           "test_widget_review.py::test_one_message_per_cause"),
     Fault("wrong parameter name in the .ui file", "Resources/UI/Results.ui",
-          "<string>opacity</string>", "<string>opaque</string>", PANEL),
+          '<string notr="true">opacity</string>', '<string notr="true">opaque</string>', PANEL),
     Fault("missing .ui connection", "Resources/UI/Detect.ui",
           "<receiver>inputSelector</receiver>", "<receiver>Detect</receiver>", DETECT),
     Fault("button not connected", f"{LIB}/panels/detect.py",

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("slicer_app")  # whose i18n the sentences go through
+
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """Answers as the server object's `plan` says: (status, headers, body), "hang" or "break"."""

@@ -11,6 +11,8 @@ import pytest
 from hands import AFFINE, coloured, detect, results, view
 from served import add_volume, grid, head
 
+ATTEMPTS = 4  # to find the processor free
+
 
 def test_detect_lays_the_map_over_the_volume_in_all_views(detected: Any) -> None:
     import slicer
@@ -246,10 +248,9 @@ def test_save_close_and_reload_keeps_the_panel_working(detected: Any, tmp_path: 
 
 @pytest.mark.long
 def test_the_interface_is_never_blocked_for_100_ms(detected: Any, record_property: Any) -> None:
-    """Time between two turns of the event loop, from Detect to the shown map and its regions. 8 million voxels.
+    """Time by the clock between two turns of the event loop, from Detect to the shown map and its regions, of 8 million
+    voxels; the best of a few attempts, for another program may take the processor in one of them.
 
-    By the clock, or, on a busy machine, processor time of all threads of this process in that turn, if that is less.
-    (Waiting for the network is no processor time: see test_a_server_that_hangs_does_not_hang_the_interface.)
     The first analysis has been shown before, so that the plot view is there: making it is Slicer's own work.
     """
     import slicer
@@ -259,7 +260,7 @@ def test_the_interface_is_never_blocked_for_100_ms(detected: Any, record_propert
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2) + [4.0, -7.0, 11.0]
     slicer.util.mainWindow().hide()  # drawing the views is Slicer's work too; here the processor does it
     longest = []
-    for attempt in range(2):
+    for attempt in range(ATTEMPTS):
         volume = add_volume(f"Large {attempt}", head(affine, shape=shape, seed=attempt + int(time.time()))[0], affine)
         detected.parameters.inputVolume = volume
         gaps, before = [], len(results())
@@ -267,15 +268,14 @@ def test_the_interface_is_never_blocked_for_100_ms(detected: Any, record_propert
         deadline = time.monotonic() + 280
         jobs, settle = detected.logic.session.jobs, detected.results._settle
         while len(results()) == before or not jobs.idle or settle.active:
-            start, used = time.perf_counter(), time.process_time()
+            start = time.perf_counter()
             slicer.app.processEvents()
-            gap = time.perf_counter() - start
-            gaps.append((min(gap, time.process_time() - used), gap))
+            gaps.append(time.perf_counter() - start)
             assert not detected.ui.messageLabel.text, detected.ui.messageLabel.text
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        longest.append(round(1000 * max(gap for gap, _ in gaps), 1))
-        print("longest block in ms:", longest[-1], "on the clock:", round(1000 * max(gap for _, gap in gaps), 1))
+        longest.append(round(1000 * max(gaps), 1))
+        print("longest block in ms:", longest[-1])
         if longest[-1] < 100:
             break
     record_property("longest_block_ms", min(longest))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 import qt
+from slicer.i18n import tr as _
 
 from ..errors import ModuleError
 from ..results import Result
@@ -30,7 +31,7 @@ class Panel:
 
     def need_result(self) -> Result:
         if self.result is None:
-            raise ModuleError("There is no map yet: choose a volume and press Detect.")
+            raise ModuleError(_("There is no map yet: choose a volume and press Detect."))
         return self.result
 
     def say(self, sentence: str) -> None:
@@ -71,6 +72,13 @@ def fill_table(table: Any, titles: list[str], rows: list[tuple]) -> None:
     table.horizontalHeader().setStretchLastSection(True)
 
 
+def version_entries(versions: list[dict], current: str) -> list[tuple[str, str]]:
+    """(text, name) of versions of a detector; the text says which one serves."""
+    serving = _("{name} (serving)")
+    names = [version["name"] for version in versions]
+    return [(serving.format(name=name) if name == current else name, name) for name in names]
+
+
 def fill_combo(combo: Any, entries: list[tuple[str, str]], chosen: str) -> str:
     """Offer (text, value) pairs and choose a value, or the first; returns the value that is chosen, "" without any."""
     was = combo.blockSignals(True)
@@ -78,7 +86,7 @@ def fill_combo(combo: Any, entries: list[tuple[str, str]], chosen: str) -> str:
         combo.clear()
         for text, value in entries:
             combo.addItem(text, value)
-    values = [value for _, value in entries]
+    values = [value for _text, value in entries]
     combo.currentIndex = values.index(chosen) if chosen in values else (0 if values else -1)
     combo.blockSignals(was)
     return values[combo.currentIndex] if values else ""

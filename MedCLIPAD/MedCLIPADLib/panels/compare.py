@@ -6,6 +6,7 @@ from typing import Any
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 from .. import navigation, overlay
 from ..errors import ModuleError
@@ -37,9 +38,9 @@ class ComparePanel(Panel):
         """The two maps; ModuleError if they cannot be compared."""
         first, second = self.need_result(), Result.of(self.parameters.compare)
         if second is None or second.node is first.node:
-            raise ModuleError("Choose another map to compare with.")
+            raise ModuleError(_("Choose another map to compare with."))
         if first.volume is None or second.volume is not first.volume:
-            raise ModuleError("The two maps are of different volumes: choose another map of the same volume.")
+            raise ModuleError(_("The two maps are of different volumes: choose another map of the same volume."))
         return first, second
 
     def _switch(self, button: Any, action: Any, on: bool) -> None:
@@ -80,7 +81,7 @@ class ComparePanel(Panel):
         self._second_shown = not self._second_shown
         shown = pair[self._second_shown]
         overlay.show(shown, self.parameters.opacity)
-        self.ui.resultLabel.text = f"Showing {shown.title}."
+        self.ui.resultLabel.text = _("Showing {title}.").format(title=shown.title)
 
     def _link(self, on: bool) -> None:
         if not on:

@@ -7,6 +7,7 @@ from typing import Any
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 from ..errors import ModuleError
 from ..localserver import LocalServer, find_executable
@@ -46,27 +47,28 @@ class ConnectionPanel(Panel):
     def toggle(self) -> None:
         if self.session.connected:
             self.session.disconnect()
-            self.ui.connectionLabel.text = "Not connected."
+            self.ui.connectionLabel.text = _("Not connected.")
             self.module.update()
         else:
             self.connect()
 
     def connect(self) -> None:
         self._remember()
-        self._busy("Connecting ...")
+        self._busy(_("Connecting ..."))
         self.session.connect(self.ui.urlLineEdit.text, self.ui.tokenLineEdit.text, self._connected, self._refused)
 
     def _connected(self) -> None:
         about = self.session.info["medclipad"]
-        self._idle(f"Connected to {self.session.url}, MedCLIPAD {about.get('version', '')}.")
+        sentence = _("Connected to {url}, MedCLIPAD {version}.")
+        self._idle(sentence.format(url=self.session.url, version=about.get("version", "")))
         self.module.say("")
         self.module.update()
         self.module.training.follow()
         if self.session.pending.items():
-            self.say("Labels of an earlier time wait to be sent: press Send now, under Connection.")
+            self.say(_("Labels of an earlier time wait to be sent: press Send now, under Connection."))
 
     def test(self) -> None:
-        self._busy("Asking the server ...")
+        self._busy(_("Asking the server ..."))
         self.session.test(self.ui.urlLineEdit.text, self.ui.tokenLineEdit.text, self._idle, self._refused)
 
     def _refused(self, sentence: str) -> None:
@@ -86,7 +88,7 @@ class ConnectionPanel(Panel):
         self.module.labelling.send_waiting(self._sent, self._not_sent)
 
     def _sent(self, count: int) -> None:
-        self.say(f"{count} sent.")
+        self.say(_("{count} sent.").format(count=count))
         self.module.update()
 
     def _not_sent(self, sentence: str) -> None:
@@ -98,15 +100,15 @@ class ConnectionPanel(Panel):
         executable, studies = self.ui.executableLineEdit.text.strip(), self.ui.studiesLineEdit.text.strip()
         found = find_executable(executable)
         if not found or (executable and found != executable and not os.path.isfile(executable)):
-            raise ModuleError("There is no medclipad program: install MedCLIPAD, or choose where it is.")
+            raise ModuleError(_("There is no medclipad program: install MedCLIPAD, or choose where it is."))
         if not os.path.isdir(studies):
-            raise ModuleError("Choose the folder with the studies first.")
+            raise ModuleError(_("Choose the folder with the studies first."))
         self.ui.executableLineEdit.text = found
         self.module.settings.put("executable", found)
         self.module.settings.put("studies", studies)
         self.ui.serverLogTextEdit.clear()
         self.local.start(found, studies)
-        self.ui.connectionLabel.text = "Starting the server on this computer ..."
+        self.ui.connectionLabel.text = _("Starting the server on this computer ...")
         self.update()
 
     def _local_ready(self, url: str) -> None:
@@ -117,29 +119,30 @@ class ConnectionPanel(Panel):
         if sentence:
             self.fail(sentence)
         else:
-            self.say("The local server was stopped.")
+            self.say(_("The local server was stopped."))
         if self.session.connected and self.session.url == self.ui.urlLineEdit.text:
             self.session.disconnect()
-        self._idle(sentence or "Not connected.")
+        self._idle(sentence or _("Not connected."))
         self.module.update()
 
     def browse_executable(self) -> None:
-        chosen = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), "The medclipad program")
+        chosen = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("The medclipad program"))
         chosen = chosen[0] if isinstance(chosen, tuple) else chosen
         if chosen:
             self.ui.executableLineEdit.text = chosen
             self.module.settings.put("executable", chosen)
 
     def browse_studies(self) -> None:
-        chosen = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), "Folder with the studies")
+        chosen = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder with the studies"))
         if chosen:
             self.ui.studiesLineEdit.text = chosen
 
     def update(self) -> None:
-        self.ui.connectButton.text = "Disconnect" if self.session.connected else "Connect"
+        self.ui.connectButton.text = _("Disconnect") if self.session.connected else _("Connect")
         self.ui.startServerButton.enabled = not self.local.running
         self.ui.stopServerButton.enabled = self.local.running
         waiting = self.session.pending.items()
-        self.ui.unsentLabel.text = "Not sent yet: " + ", ".join(item.what for item in waiting) if waiting else ""
+        items = ", ".join(item.what for item in waiting)
+        self.ui.unsentLabel.text = _("Not sent yet: {items}").format(items=items) if waiting else ""
         self.ui.unsentLabel.visible = self.ui.sendUnsentButton.visible = bool(waiting)
         self.ui.sendUnsentButton.enabled = self.session.connected

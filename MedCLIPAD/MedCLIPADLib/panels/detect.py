@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from .. import volumes
 from ..detection import Request
 from ..errors import ModuleError
 from ..jobs import Job
 from ..presets import ANY, AUTO, family, preset_of, suits
 from ..results import Result
-from .base import Panel, fill_combo
+from .base import Panel, fill_combo, version_entries
 
 
 class DetectPanel(Panel):
@@ -42,11 +44,11 @@ class DetectPanel(Panel):
         """Analyse a volume with what is chosen in the panel."""
         chosen = self.parameters
         if self.session.connected and not chosen.method:
-            raise ModuleError("The server has no detector yet: train one first.")
+            raise ModuleError(_("The server has no detector yet: train one first."))
         if self.session.connected and not chosen.version:
             raise ModuleError(self.ui.versionLabel.text)  # none suits, and why
         request = Request(chosen.method, chosen.version, chosen.plane)
-        self._phase = "Starting"
+        self._phase = _("Starting")
         self._job = self.module.analysis.detect(
             node,
             request,
@@ -63,18 +65,19 @@ class DetectPanel(Panel):
     def cancel(self) -> None:
         if self._job is not None:
             self._job.cancel()
-            self._phase = "Cancelling"
+            self._phase = _("Cancelling")
             self.tick()
 
     def _progress(self, phase: str, done: int, total: int) -> None:
-        self._phase = phase if not total or phase != "Analysing slices" else f"{phase}: {done} of {total}"
+        self._phase = phase
         self.ui.detectProgressBar.maximum = 100 if total else 0  # 0 and 0: busy, and nobody knows for how long
         self.ui.detectProgressBar.value = 100 * done // total if total else 0
         self.tick()
 
     def tick(self) -> None:
         if self._job is not None:
-            self.ui.detectLabel.text = f"{self._phase}, {self._job.seconds:.0f} s"
+            words = _("{phase}, {seconds} s")
+            self.ui.detectLabel.text = words.format(phase=self._phase, seconds=round(self._job.seconds))
 
     def _over(self, text: str, shown: int = 0) -> None:
         self._job = None
@@ -89,8 +92,9 @@ class DetectPanel(Panel):
         if result.node.GetScene() is None:
             return  # the scene was closed in the meantime
         seconds = self._job.seconds if self._job else 0.0
-        cached = ", from the server's memory" if result.about.get("cached") else ""
-        self._over(f"Done in {seconds:.1f} s{cached}.", 100)
+        cached = result.about.get("cached")
+        words = _("Done in {seconds} s, from the server's memory.") if cached else _("Done in {seconds} s.")
+        self._over(words.format(seconds=f"{seconds:.1f}"), 100)
         self.module.results.show_new(result)
         self.module.update()
 
@@ -99,10 +103,10 @@ class DetectPanel(Panel):
         self.fail(sentence)
         self.module.update()
         if self.session.connected:  # a version may be gone: offer what is there now
-            self.session.refresh(self.module.update, lambda _: None)
+            self.session.refresh(self.module.update, lambda _sentence: None)
 
     def _cancelled(self) -> None:
-        self._over("Cancelled.")
+        self._over(_("Cancelled."))
         self.module.update()
 
     # --- what can be chosen ---
@@ -117,9 +121,9 @@ class DetectPanel(Panel):
         busy = self._job is not None
         self.ui.detectButton.enabled = session.connected and parameters.inputVolume is not None and not busy
         self.ui.detectButton.toolTip = (
-            "Analyse the volume: the anomaly map appears over it in all slice views."
+            _("Analyse the volume: the anomaly map appears over it in all slice views.")
             if session.connected
-            else "Connect to a server first."
+            else _("Connect to a server first.")
         )
         self.ui.cancelButton.enabled = busy
 
@@ -139,7 +143,7 @@ class DetectPanel(Panel):
 
     def _update_intensity(self, versions: list[dict]) -> None:
         presets = sorted({version.get("intensity") or "" for version in versions} - {""})
-        entries = [("auto (by modality)", AUTO), ("any", ANY), *((preset, preset) for preset in presets)]
+        entries = [(_("auto (by modality)"), AUTO), (_("any"), ANY), *((preset, preset) for preset in presets)]
         self._set("intensity", fill_combo(self.ui.intensityComboBox, entries, self.parameters.intensity))
         if self.parameters.intensity != AUTO:
             self.ui.intensityLabel.text = ""
@@ -147,9 +151,9 @@ class DetectPanel(Panel):
         modality = volumes.modality(self.parameters.inputVolume)
         preset = preset_of(modality)
         self.ui.intensityLabel.text = (
-            f"auto: the volume is {modality}, so {preset}."
+            _("auto: the volume is {modality}, so {preset}.").format(modality=modality, preset=preset)
             if preset
-            else "auto: the volume's modality is not known, so any."
+            else _("auto: the volume's modality is not known, so any.")
         )
 
     def _update_versions(self, method: str) -> None:
@@ -160,16 +164,20 @@ class DetectPanel(Panel):
         offered = [
             version for version in self.session.of_method(method) if suits(version.get("intensity") or "", wanted)
         ]
-        entries = [(f"{v['name']}{' (serving)' if v['name'] == current else ''}", v["name"]) for v in offered]
+        entries = version_entries(offered, current)
         entries.sort(key=lambda entry: entry[1] != current)  # the one that serves first, then newest first
         self._set("version", fill_combo(self.ui.versionComboBox, entries, self.parameters.version))
         version = self.session.version(method, self.parameters.version) if offered else {}
         if not offered:
-            self.ui.versionLabel.text = f"No detector was trained for {family(wanted)}: train one, or choose any."
+            words = _("No detector was trained for {intensity}: train one, or choose any.")
+            self.ui.versionLabel.text = words.format(intensity=family(wanted))
             return
-        about = [f"trained on {version.get('plane')} slices", f"intensity {version.get('intensity')}"]
+        about = [
+            _("trained on {plane} slices").format(plane=version.get("plane")),
+            _("intensity {preset}").format(preset=version.get("intensity")),
+        ]
         if version.get("encoder"):
-            about.append(f"encoder {version['encoder']}")
+            about.append(_("encoder {name}").format(name=version["encoder"]))
         if version.get("created"):
             about.append(str(version["created"])[:16].replace("T", " "))
         self.ui.versionLabel.text = ", ".join(about) + "."

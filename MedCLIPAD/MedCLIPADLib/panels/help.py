@@ -4,34 +4,52 @@ from __future__ import annotations
 
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from .. import sampledata
 from .base import Panel
 
-STEPS = """
-<p><b>Research software: not for diagnosis.</b> The sample volume is simulated; no patient is shown.</p>
-<ol>
-<li><b>Sample.</b> Press <i>Load the sample volume</i> below: a simulated head with one mass.</li>
-<li><b>Connect.</b> Under Connection, type the address of a running <tt>medclipad serve</tt> and press <i>Connect</i>;
-or open <i>Server on this computer</i>, choose an empty folder for the studies and press <i>Start</i>.</li>
-<li><b>Detect.</b> Under Detect, choose the sample volume and press <i>Detect</i>. The map appears over the slices.</li>
-<li><b>Look.</b> Under Results, move the threshold, click into the plot or on rows of the table, and press
-<i>Next suspicious</i> (keys [ and ]). In the plot, the arrow keys go from slice to slice.</li>
-<li><b>Correct and train.</b> Under Correct and label, press <i>Make segmentation</i>, correct it with <i>Edit</i>,
-press <i>Submit label</i>; mark slices without lesion with the key N and with lesion with A. Under Train, press
-<i>Train</i>, compare old and new, and press <i>Use new</i> or <i>Keep old</i>. <i>Next volume</i> loads what the server
-would like labelled next.</li>
-</ol>
-<p>Nothing is sent anywhere before you press Connect, Test connection or Start. Detect sends the volume's voxels, its
-geometry and its name in Slicer to that server, and nothing else; it stays in the server's studies folder.</p>
-"""
+
+def tutorial() -> str:
+    """As HTML, a sentence or two at a time so that they can be translated."""
+    steps = (
+        _("<b>Sample.</b> Press <i>Load the sample volume</i> below: a simulated head with one mass."),
+        _(
+            "<b>Connect.</b> Under Connection, type the address of a running <tt>medclipad serve</tt> and press "
+            "<i>Connect</i>; or open <i>Server on this computer</i>, choose an empty folder for the studies and press "
+            "<i>Start</i>."
+        ),
+        _(
+            "<b>Detect.</b> Under Detect, choose the sample volume and press <i>Detect</i>. The map appears over the "
+            "slices."
+        ),
+        _(
+            "<b>Look.</b> Under Results, move the threshold, click into the plot or on rows of the table, and press "
+            "<i>Next suspicious</i> (keys [ and ]). In the plot, the arrow keys go from slice to slice."
+        ),
+        _(
+            "<b>Correct and train.</b> Under Correct and label, press <i>Make segmentation</i>, correct it with "
+            "<i>Edit</i>, press <i>Submit label</i>; mark slices without lesion with the key N and with lesion with A. "
+            "Under Train, press <i>Train</i>, compare old and new, and press <i>Use new</i> or <i>Keep old</i>. "
+            "<i>Next volume</i> loads what the server would like labelled next."
+        ),
+    )
+    purpose = _("<b>Research software: not for diagnosis.</b> The sample volume is simulated; no patient is shown.")
+    privacy = _(
+        "Nothing is sent anywhere before you press Connect, Test connection or Start. Detect sends the volume's "
+        "voxels, its geometry and its name in Slicer to that server, and nothing else; it stays in the server's "
+        "studies folder."
+    )
+    items = "".join(f"<li>{step}</li>" for step in steps)
+    return f"<p>{purpose}</p><ol>{items}</ol><p>{privacy}</p>"
 
 
 class HelpPanel(Panel):
     def __init__(self, module: Any) -> None:
         super().__init__(module)
-        self.ui.helpBrowser.setHtml(STEPS)
+        self.ui.helpBrowser.setHtml(tutorial())
         self.on_click(self.ui.loadSampleButton, self.load)
 
     def load(self) -> None:
         self.parameters.inputVolume = sampledata.load()
-        self.say("The sample volume is loaded: connect to a server, then press Detect.")
+        self.say(_("The sample volume is loaded: connect to a server, then press Detect."))

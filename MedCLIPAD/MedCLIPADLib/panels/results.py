@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import qt
+from slicer.i18n import tr as _
 
 from .. import navigation, overlay
 from ..plots import show_chart, slice_of_point, store_scores
@@ -34,7 +35,9 @@ class ResultsPanel(Panel):
         self.on_click(ui.nextPeakButton, self.next_peak)
         self.on_click(ui.previousPeakButton, self.previous_peak)
         ui.sliceSlider.connect("valueChanged(int)", self._slid)
-        ui.regionsTable.connect("cellClicked(int,int)", lambda row, _: self.guarded(lambda: self.show_region(row)))
+        ui.regionsTable.connect(
+            "cellClicked(int,int)", lambda row, _column: self.guarded(lambda: self.show_region(row))
+        )
 
     # --- a new or another map ---
     def show_new(self, result: Result) -> None:
@@ -64,7 +67,7 @@ class ResultsPanel(Panel):
         ui = self.ui
         ui.resultLabel.text = ui.sliceLabel.text = ui.regionsLabel.text = ""
         self._regions = []
-        fill_table(ui.regionsTable, _TITLES, [])
+        self._fill_regions([])
         for widget in (
             ui.nextPeakButton,
             ui.previousPeakButton,
@@ -89,8 +92,13 @@ class ResultsPanel(Panel):
             widget.enabled = True
         about = result.about
         score = about.get("volume_score")
-        parts = [f"Volume score {score:.3f}" if score is not None else "No slice shows enough of the body"]
-        parts += [f"threshold {about['threshold']:.3f}", f"{about['plane']} slices", f"detector {about['detector']}"]
+        none = _("No slice shows enough of the body")
+        parts = [
+            _("Volume score {score}").format(score=f"{score:.3f}") if score is not None else none,
+            _("threshold {value}").format(value=f"{about['threshold']:.3f}"),
+            _("{plane} slices").format(plane=about["plane"]),
+            _("detector {name}").format(name=about["detector"]),
+        ]
         ui.resultLabel.text = ", ".join(parts) + "."
         self.module.observe_views()
         self.show_slice()
@@ -164,7 +172,7 @@ class ResultsPanel(Panel):
         result = self.need_result()
         number = navigation.next_peak(result.slice_scores, navigation.current_slice(result), step)
         if number is None:
-            self.say("No slice stands out: all scores are alike.")
+            self.say(_("No slice stands out: all scores are alike."))
         else:
             navigation.jump_to_slice(result, number)
 
@@ -175,10 +183,10 @@ class ResultsPanel(Panel):
             return
         number = navigation.current_slice(result)
         if number is None:
-            self.ui.sliceLabel.text = "outside"
+            self.ui.sliceLabel.text = _("outside")
             return
         score = result.slice_scores[number]
-        self.ui.sliceLabel.text = f"{number}: " + ("skipped" if np.isnan(score) else f"{score:.3f}")
+        self.ui.sliceLabel.text = f"{number}: " + (_("skipped") if np.isnan(score) else f"{score:.3f}")
         was = self.ui.sliceSlider.blockSignals(True)
         self.ui.sliceSlider.value = number
         self.ui.sliceSlider.blockSignals(was)
@@ -186,24 +194,24 @@ class ResultsPanel(Panel):
     # --- regions ---
     def list_regions(self) -> None:
         if self.result is not None:
-            self.ui.regionsLabel.text = "Looking for regions ..."
+            self.ui.regionsLabel.text = _("Looking for regions ...")
             self.module.analysis.regions(self.result, self._show_regions, self.fail)
 
     def _show_regions(self, regions: list[Region]) -> None:
         self._regions = regions
         total = sum(region.volume for region in regions)
-        self.ui.regionsLabel.text = (
-            f"{len(regions)} regions above the threshold, {total:.1f} ml." if regions else "No regions."
-        )
+        words = _("{count} regions above the threshold, {volume} ml.") if regions else _("No regions.")
+        self.ui.regionsLabel.text = words.format(count=len(regions), volume=f"{total:.1f}")
         rows = [
             (number + 1, f"{r.volume:.2f}", f"{r.peak:.3f}", f"{r.first}-{r.last}", r.slice)
             for number, r in enumerate(regions)
         ]
-        fill_table(self.ui.regionsTable, _TITLES, rows)
+        self._fill_regions(rows)
+
+    def _fill_regions(self, rows: list[tuple]) -> None:
+        titles = ["", _("Volume (ml)"), _("Peak"), _("Slices"), _("Peak slice")]
+        fill_table(self.ui.regionsTable, titles, rows)
 
     def show_region(self, row: int) -> None:
         if 0 <= row < len(self._regions):
             navigation.jump(self.need_result(), self._regions[row].ijk)
-
-
-_TITLES = ["", "Volume (ml)", "Peak", "Slices", "Peak slice"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
 from .. import navigation, segmentation
 from ..errors import ModuleError
@@ -39,7 +40,7 @@ class ReviewPanel(Panel):
             raise
 
     def _segmented(self, node: Any) -> None:
-        self.say(f"{node.GetName()}: correct it with Edit, then press Submit label.")
+        self.say(_("{name}: correct it with Edit, then press Submit label.").format(name=node.GetName()))
         self.module.update()
 
     def _not_segmented(self, sentence: str) -> None:
@@ -55,7 +56,7 @@ class ReviewPanel(Panel):
         result = self.need_result()
         node = result.reference(SEGMENTATION)
         if node is None:
-            raise ModuleError("There is no segmentation of this volume yet: press Make segmentation or Empty first.")
+            raise ModuleError(_("There is no segmentation of this volume yet: press Make segmentation or Empty first."))
         slicer.util.selectModule("SegmentEditor")
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         editor.setSegmentationNode(node)
@@ -64,7 +65,7 @@ class ReviewPanel(Panel):
 
     def submit(self) -> None:
         self.module.labelling.submit(self.need_result(), self._sent, self._not_sent)
-        self.say("Sending the label ...")
+        self.say(_("Sending the label ..."))
         self.module.update()
 
     # --- marks ---
@@ -73,7 +74,7 @@ class ReviewPanel(Panel):
         result = self.need_result()
         current = navigation.current_slice(result)
         if current is None:
-            raise ModuleError("The views are outside the volume: go to a slice of it first.")
+            raise ModuleError(_("The views are outside the volume: go to a slice of it first."))
         first = self.parameters.rangeStart if self.ui.rangeButton.checked else current
         self.module.labelling.mark(result, first, current, kind, self._sent, self._not_sent)
         self.ui.rangeButton.checked = False
@@ -81,18 +82,18 @@ class ReviewPanel(Panel):
 
     def _range(self, on: bool) -> None:
         if not on:
-            self.ui.rangeButton.text = "Range (S)"
+            self.ui.rangeButton.text = _("Range (S)")
             return
         current = navigation.current_slice(self.result) if self.result is not None else None
         if current is None:
             self.ui.rangeButton.checked = False
-            raise ModuleError("There is no current slice: press Detect, and go to a slice of the volume.")
+            raise ModuleError(_("There is no current slice: press Detect, and go to a slice of the volume."))
         self.parameters.rangeStart = current
-        self.ui.rangeButton.text = f"Range from {current} (S)"
+        self.ui.rangeButton.text = _("Range from {number} (S)").format(number=current)
 
     def _sent(self, item: Item) -> None:
         if item.kind == "label":
-            self.say(f"The server has the {item.what}.")
+            self.say(_("The server has the {item}.").format(item=item.what))
         self.module.update()
 
     def _not_sent(self, sentence: str) -> None:
@@ -106,7 +107,8 @@ class ReviewPanel(Panel):
         self.ui.nextVolumeButton.enabled = False
 
     def _progress(self, phase: str, done: int, total: int) -> None:
-        self.ui.nextLabel.text = f"{phase} {100 * done // total} %" if total else phase
+        words = _("{phase} {percent} %").format(phase=phase, percent=100 * done // total) if total else phase
+        self.ui.nextLabel.text = words
 
     def _not_loaded(self, sentence: str) -> None:
         self.ui.nextLabel.text = ""
@@ -116,9 +118,10 @@ class ReviewPanel(Panel):
     def _loaded(self, node: Any, sample: dict) -> None:
         self.ui.nextVolumeButton.enabled = True
         if node is None:
-            self.ui.nextLabel.text = "All volumes of the server are labelled."
+            self.ui.nextLabel.text = _("All volumes of the server are labelled.")
             return
-        reason = sample.get("reason") or f"{sample.get('strategy', '')} chose it."
+        chosen = _("{strategy} chose it.").format(strategy=sample.get("strategy", ""))
+        reason = sample.get("reason") or chosen
         self.ui.nextLabel.text = f"{node.GetName()}: {reason}"
         self.parameters.inputVolume = node
         slicer.util.setSliceViewerLayers(background=node, fit=True)
@@ -134,14 +137,14 @@ class ReviewPanel(Panel):
         for button in (ui.markNormalButton, ui.markAbnormalButton, ui.unmarkButton, ui.rangeButton):
             button.enabled = has_map
         known = marks(result.volume, result.about["image"]) if has_map and result.volume is not None else None
-        ui.marksLabel.text = f"Marks: {summary(known)}." if known else ""
+        ui.marksLabel.text = _("Marks: {marks}.").format(marks=summary(known)) if known else ""
         rows = [
-            (entry["time"], entry["volume"], entry["what"], "sent" if entry["sent"] else "not yet")
+            (entry["time"], entry["volume"], entry["what"], _("sent") if entry["sent"] else _("not yet"))
             for entry in reversed(history(self.parameters.parameterNode))
         ]
         if rows != getattr(self, "_rows", None):
             self._rows = rows
-            fill_table(ui.historyTable, ["Time", "Volume", "What", "Sent"], rows)
+            fill_table(ui.historyTable, [_("Time"), _("Volume"), _("What"), _("Sent")], rows)
         fill_combo(
             ui.strategyComboBox, [(name, name) for name in self.session.strategies], ui.strategyComboBox.currentText
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from ..errors import ModuleError
 from ..form import Form
 from ..plots import loss_chart, show_chart, shown_loss
 from ..training import comparison, stage
-from .base import Panel, fill_combo, fill_table
+from .base import Panel, fill_combo, fill_table, version_entries
 
 
 class TrainingPanel(Panel):
@@ -25,7 +27,7 @@ class TrainingPanel(Panel):
         self.on_click(ui.keepOldButton, lambda: self.select(self._outcome.get("previous")))
         self.on_click(ui.rollBackButton, lambda: self.select(ui.servingComboBox.currentData))
         self.on_click(ui.deleteVersionButton, self.delete)
-        ui.trainMethodComboBox.connect("currentIndexChanged(int)", lambda _: self.module.update())
+        ui.trainMethodComboBox.connect("currentIndexChanged(int)", lambda _index: self.module.update())
 
     @property
     def method(self) -> str:
@@ -36,24 +38,25 @@ class TrainingPanel(Panel):
         params = self._form.values()
         self._outcome = {}
         self._running = True
-        self.ui.trainLabel.text = "Starting ..."
+        self.ui.trainLabel.text = _("Starting ...")
         self.module.trainer.start(self.method, params, self._progress, self._done, self._failed)
         self.module.update()
 
     def follow(self) -> None:
         """Take up a training that runs at the server already."""
-        self.module.trainer.follow(self._progress, self._followed, lambda _: self._over(""))
+        self.module.trainer.follow(self._progress, self._followed, lambda _sentence: self._over(""))
 
     def stop(self) -> None:
         self.module.trainer.stop(self.fail)
-        self.ui.trainLabel.text = "Stopping ..."
+        self.ui.trainLabel.text = _("Stopping ...")
 
     def _progress(self, report: dict) -> None:
         if not self._running:
             self._running = True
             self.module.update()
         self.ui.trainProgressBar.value = round(100 * (report.get("fraction") or 0))
-        self.ui.trainLabel.text = f"{stage(report)}, {report.get('seconds') or 0:.0f} s"
+        words = _("{stage}, {seconds} s")
+        self.ui.trainLabel.text = words.format(stage=stage(report), seconds=round(report.get("seconds") or 0))
         if report.get("history"):
             loss_chart(report["history"])
 
@@ -65,11 +68,15 @@ class TrainingPanel(Panel):
         self._outcome = report.get("outcome") or {}
         self._over("")
         name = self._outcome.get("version", "")
-        self.ui.verdictLabel.text = self._outcome.get("verdict") or f"The new version {name} is ready."
-        fill_table(self.ui.outcomeTable, ["", "Old", "New"], comparison(self._outcome))
-        self.say(f"The training is done: {self.ui.verdictLabel.text}")
+        ready = _("The new version {name} is ready.").format(name=name)
+        self.ui.verdictLabel.text = self._outcome.get("verdict") or ready
+        self._fill_outcome(comparison(self._outcome))
+        self.say(_("The training is done: {verdict}").format(verdict=self.ui.verdictLabel.text))
         self.ui.servingComboBox.clear()
         self._refresh()
+
+    def _fill_outcome(self, rows: list[tuple]) -> None:
+        fill_table(self.ui.outcomeTable, ["", _("Old"), _("New")], rows)
 
     def _failed(self, sentence: str) -> None:
         self._over(sentence)
@@ -89,18 +96,18 @@ class TrainingPanel(Panel):
     def show_loss(self) -> None:
         chart = shown_loss()
         if chart is None:
-            raise ModuleError("There is no loss to show yet: train first.")
+            raise ModuleError(_("There is no loss to show yet: train first."))
         show_chart(chart)
         self.module.observe_plots()
 
     # --- versions ---
     def select(self, version: str | None) -> None:
         if not version:
-            raise ModuleError("There is no such version: train one first.")
+            raise ModuleError(_("There is no such version: train one first."))
         self.session.select(self.method, version, lambda: self._selected(version), self._gone)
 
     def _selected(self, version: str) -> None:
-        self.say(f"{version} serves now.")
+        self.say(_("{name} serves now.").format(name=version))
         self.parameters.version = version
         self.ui.servingComboBox.clear()  # so that `update` chooses the one that serves
         self.module.update()
@@ -108,11 +115,11 @@ class TrainingPanel(Panel):
     def delete(self) -> None:
         version = self.ui.servingComboBox.currentData
         if not version:
-            raise ModuleError("There is no version to delete.")
+            raise ModuleError(_("There is no version to delete."))
         self.session.delete(self.method, version, lambda: self._deleted(version), self._gone)
 
     def _deleted(self, version: str) -> None:
-        self.say(f"{version} was deleted.")
+        self.say(_("{name} was deleted.").format(name=version))
         self.module.update()
 
     def _gone(self, sentence: str) -> None:
@@ -126,13 +133,12 @@ class TrainingPanel(Panel):
         self._form.show(trainers.get(self.method, {}))
         versions = self.session.of_method(self.method)
         current = self.session.current(self.method)
-        entries = [(f"{v['name']}{' (serving)' if v['name'] == current else ''}", v["name"]) for v in versions]
-        fill_combo(ui.servingComboBox, entries, ui.servingComboBox.currentData or current)
+        fill_combo(ui.servingComboBox, version_entries(versions, current), ui.servingComboBox.currentData or current)
         ui.trainButton.enabled = bool(trainers) and not self._running
         ui.stopTrainingButton.enabled = self._running
         ui.rollBackButton.enabled = ui.deleteVersionButton.enabled = bool(versions)
         ui.useNewButton.enabled = bool(self._outcome.get("version")) and self._outcome["version"] != current
         ui.keepOldButton.enabled = bool(self._outcome.get("previous")) and self._outcome["previous"] != current
         if not self._outcome:
-            fill_table(ui.outcomeTable, ["", "Old", "New"], [])
+            self._fill_outcome([])
             ui.verdictLabel.text = ""

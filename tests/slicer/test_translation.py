@@ -1,0 +1,160 @@
+"""Every text that the panel shows goes through `_`, so that Slicer's language packs can translate it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hands import AFFINE, detect
+from served import MODULE, add_volume, head
+
+FILES = sorted(
+    path for path in MODULE.parent.rglob("*.py") if path.name != "selftest.py" and "Testing" not in path.parts
+)
+# What is called with, and set to, texts that are shown.
+CALLED = {
+    "say",
+    "fail",
+    "failed",
+    "report",
+    "ModuleError",
+    "ServerError",
+    "_busy",
+    "_idle",
+    "_over",
+    "_stopped",
+    "_chart",
+}
+ASSIGNED = {"text", "toolTip"}
+# Literals with a space that nobody sees as text of the panel.
+NOT_SHOWN = re.compile(
+    r"MedCLIPAD (anomaly|training loss.*|temporary|progress|contributors|)|slice scores.*| anomaly \(|"  # of nodes
+    r"Next volume|Test connection|Select version|Delete version|Stop training|"  # jobs
+    r"Volume \(ml\)|First slice|Last slice|Peak slice|"  # columns of the regions' table node: its format
+    r"unknown host|not medclipad|Not Found|MedCLIPAD: .*|MedCLIPAD's self test passed\.|"  # causes, log, developer's
+    r"ready at .*|color: .*|Bearer |form-data; .*|multipart/.*|Content-.*|.*(Content-Disposition|filename=).*|"
+    r"(type|dimension|space|sizes|space directions|kinds|endian|encoding|space origin): .*|\{\"learning_rate\".*"
+)
+
+
+def outside(tree: ast.AST) -> Iterator[ast.Constant]:
+    """The string literals of a tree that are neither inside `_(...)` nor docstrings, nor keys to something."""
+    if isinstance(tree, (ast.Subscript, ast.Compare)):
+        return
+    if isinstance(tree, ast.Call) and getattr(tree.func, "id", getattr(tree.func, "attr", "")) in (
+        "_",
+        "translate",
+        "get",
+        "put",
+    ):
+        return
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+            continue
+        yield from outside(child)
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, str):
+        yield tree
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_sentences_are_marked_for_translation(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = [text for text in outside(tree) if re.search(r"\w ", text.value)]
+    for node in ast.walk(tree):
+        shown: list[ast.AST] = []
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            shown = node.args[:1] if name in CALLED else []
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+            shown = [node.value] if node.targets[0].attr in ASSIGNED else []
+        found += [text for part in shown for text in outside(part) if re.search(r"[A-Za-z]{3}", text.value)]
+    assert not [f"line {text.lineno}: {text.value}" for text in found if not NOT_SHOWN.fullmatch(text.value)]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_what_is_translated_is_plain_text_with_names_in_braces(file: Path) -> None:
+    """Slicer's tools read the literal out of the source, and its `tr` refuses a translation with other braces."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imported = any(isinstance(node, ast.ImportFrom) and any(a.asname == "_" for a in node.names) for node in tree.body)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_":
+            assert imported, "`_` is not imported"
+            assert len(node.args) == 1 and isinstance(node.args[0], ast.Constant), f"line {node.lineno}"
+            braces = re.findall(r"\{.*?\}", node.args[0].value)
+            assert all(re.fullmatch(r"\{[a-z]+\}", part) for part in braces), braces
+        if imported:
+            taken = isinstance(node, ast.Name) and node.id == "_" and not isinstance(node.ctx, ast.Load)
+            assert not taken and not (isinstance(node, ast.arg) and node.arg == "_"), f"`_` has another meaning: {node}"
+
+
+@pytest.fixture
+def contexts(slicer_app: Any) -> Iterator[set[str]]:
+    """A language in which each text has quotes around it; the contexts that were asked for."""
+    from PySide6.QtCore import QCoreApplication, QTranslator
+
+    asked = set()
+
+    class Quotes(QTranslator):
+        def isEmpty(self) -> bool:
+            return False
+
+        def translate(self, context: str, text: str, _comment: str | None = None, _n: int = -1) -> str:
+            asked.add(context)
+            return f"«{text}»"
+
+    translator = Quotes()
+    assert QCoreApplication.installTranslator(translator)
+    yield asked
+    QCoreApplication.removeTranslator(translator)
+
+
+def untranslated(text: str) -> bool:
+    """Whether letters remain when all that is in quotes is taken out."""
+    while re.search("«[^«»]*»", text):
+        text = re.sub("«[^«»]*»", "", text)
+    return bool(re.search(r"[A-Za-z]", text))
+
+
+def texts(panel: Any) -> dict[str, str]:
+    """The labels, buttons, tool tips and table headers of the panel, by the widgets' names."""
+    import qt
+
+    found = {}
+    for name, widget in vars(panel.ui).items():
+        if isinstance(widget, (qt.QLabel, qt.QAbstractButton)):
+            found[name] = widget.text
+        if hasattr(widget, "toolTip"):
+            found[f"{name}'s tool tip"] = widget.toolTip
+        if isinstance(widget, qt.QTableWidget):
+            for column in range(widget.columnCount):
+                found[f"{name}'s column {column}"] = widget.horizontalHeaderItem(column).text()
+    return found
+
+
+def test_another_language_changes_every_text_of_the_panel(contexts: set[str], panel: Any) -> None:
+    from harness import user
+
+    ui = panel.ui
+    assert ui.connectButton.text == "«Disconnect»" and ui.connectionLabel.text.startswith("«Connected to http://")
+    detect(panel, add_volume("Patient", head(AFFINE, seed=71)[0], AFFINE))
+    user.wait_until(lambda: ui.regionsTable.rowCount > 0, 20, "regions")
+    assert ui.intensityComboBox.itemText(0) == "«auto (by modality)»"
+    assert re.fullmatch(r"«Done in [\d.]+ s(, from the server's memory)?\.»", ui.detectLabel.text)
+    ui.reviewCollapsibleButton.collapsed = False
+    user.click(ui.markNormalButton)
+    assert re.search("«Marks: «axial slices «normal: \\d+»»\\.»", ui.marksLabel.text)
+    panel.training._done({"outcome": {"version": "new", "old": {"dice": 0.5}, "new": {"dice": 0.6}}})
+    assert ui.outcomeTable.item(0, 0).text() == "«Slice AUROC»"
+    assert ui.messageLabel.text == "«The training is done: «The new version new is ready.»»"
+    assert not {name: text for name, text in texts(panel).items() if untranslated(text)}
+
+    user.click(ui.connectButton)
+    user.write(ui.urlLineEdit, "nonsense")
+    user.click(ui.connectButton)
+    user.wait_until(lambda: "nonsense" in ui.messageLabel.text, 10)
+    assert re.fullmatch("«'nonsense' is not a server's address: .*»", ui.messageLabel.text), "raised in a thread"
+    assert {"MedCLIPAD", "MedCLIPADLib.transport", "panels.detect"} <= contexts
