@@ -14,7 +14,8 @@ from medclipad.encoders import load_encoder
 from medclipad.errors import Cancelled, DetectorError, MedCLIPADError, TrainingError, VolumeError
 from medclipad.volume import MINIMUM_FOREGROUND, Volume, slice_foreground
 
-QUICK = {"image_size": 64, "max_steps": 25, "memory_size": 200, "memory_share": 0.5, "shots": 12}
+QUICK = {"image_size": 224, "max_steps": 3, "memory_size": 1000, "shots": 12}
+SMALL = {**QUICK, "image_size": 64}  # where it does not matter what is found
 QUICK_MVFA = {"method": "mvfa", "image_size": 64, "shots": 4, "max_samples": 48, "memory_tokens": 400}
 N_SLICES = 20
 
@@ -148,7 +149,7 @@ def test_info_says_how_it_was_made(detector):
     info = detector.info
     assert (info.method, info.encoder, info.plane, info.intensity) == ("mediclip", "embedded", "axial", "mr")
     assert info.shots == 12 == sum(len(record["normal"]) for record in info.training_slices)
-    assert info.abnormal_shots == 0 and info.image_size == 64
+    assert info.abnormal_shots == 0 and info.image_size == QUICK["image_size"]
     assert info.calibration.held_out and info.calibration.normal_scores == sorted(info.calibration.normal_scores)
     assert info.versions.keys() >= {"medclipad", "torch"} and info.options["max_steps"] == QUICK["max_steps"]
     assert info.metrics["steps"] == QUICK["max_steps"]
@@ -171,10 +172,10 @@ def test_threshold_is_what_normal_slices_stay_below(detector, head):
 
 def test_progress_is_told(head):
     calls = []
-    model = fit(normal=[head(1)], progress=lambda *call: calls.append(call), **QUICK)
+    model = fit(normal=[head(1)], progress=lambda *call: calls.append(call), **SMALL)
     assert {"read", "train", "memory", "calibrate"} <= {phase for phase, *_ in calls}
     train = [(done, total) for phase, done, total, _ in calls if phase == "train"]
-    steps = QUICK["max_steps"]
+    steps = SMALL["max_steps"]
     assert train == [(step, steps) for step in range(1, steps + 1)]
     calls.clear()
     result = model.detect(head(5), progress=lambda *call: calls.append(call))
@@ -193,7 +194,7 @@ def test_training_can_be_stopped(head, tmp_path, monkeypatch, phase):
             raise Cancelled("Stopped.")
 
     with pytest.raises(Cancelled):
-        fit(normal=[head(1)], progress=stop, **QUICK)
+        fit(normal=[head(1)], progress=stop, **SMALL)
     assert not list(tmp_path.iterdir())
 
 
@@ -245,8 +246,8 @@ def test_mvfa_needs_abnormal_shots(head):
 
 
 def test_mediclip_learns_from_abnormal_shots_too(head, lesion):
-    model = fit(normal=[head(1)], abnormal=[(head(2, True), lesion)], **{**QUICK, "memory_share": 0.0})
-    plain = fit(normal=[head(1), (head(2, True), lesion)], **{**QUICK, "memory_share": 0.0})
+    model = fit(normal=[head(1)], abnormal=[(head(2, True), lesion)], **{**SMALL, "memory_share": 0.0})
+    plain = fit(normal=[head(1), (head(2, True), lesion)], **{**SMALL, "memory_share": 0.0})
     assert model.info.abnormal_shots > 0 == plain.info.abnormal_shots
     assert model.info.training_slices[0] == plain.info.training_slices[0], "else the same slices"
     ours, theirs = (one.detect(head(5, True)).anomaly_map.array for one in (model, plain))
@@ -311,10 +312,10 @@ def test_detectors_share_the_encoder(detector, head, tmp_path):
     detector.save(tmp_path / "saved")
     loaded = load_detector(tmp_path / "saved")
     assert detector._method.encoder is other._method.encoder is loaded._method.encoder
-    assert load_encoder("embedded", 64) is detector._method.encoder
+    assert load_encoder("embedded", QUICK["image_size"]) is detector._method.encoder
     del other, loaded
     gc.collect()
-    assert load_encoder("embedded", 64) is detector._method.encoder
+    assert load_encoder("embedded", QUICK["image_size"]) is detector._method.encoder
 
 
 def test_encoder_is_dropped_with_its_last_detector(head):
@@ -334,7 +335,7 @@ def test_training_leaves_the_encoder_as_it_was(detector, head):
 
 
 def test_smoothing(head):
-    rough, smooth = (fit(normal=[head(1)], smoothing=sigma, **QUICK) for sigma in (0.0, 4.0))
+    rough, smooth = (fit(normal=[head(1)], smoothing=sigma, **SMALL) for sigma in (0.0, 4.0))
     maps = [model.detect(head(5, True)) for model in (rough, smooth)]
     for result in maps:
         assert_sound(result, head(5))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel
-from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
 
 from medclipad.errors import TrainingError
+from medclipad.evaluation.metrics import auroc
 from medclipad.methods.base import Progress, silent
 from medclipad.shots import Case
 from medclipad.volume import Slicing
@@ -117,7 +118,7 @@ def measure(
             values.append(maps[body])
             lesions.append(masks[body])
             outlines += [
-                average_precision(values_of[inside], lesion[inside])
+                average_precision_score(lesion[inside], values_of[inside])
                 for values_of, lesion, inside in zip(maps, masks, body, strict=True)
                 if lesion[inside].any()
             ]
@@ -131,7 +132,7 @@ def measure(
         above = voxels > detector.info.calibration.threshold
         if inside.any():
             figures.dice = float(2 * (above & inside).sum() / (above.sum() + inside.sum()))
-            figures.average_precision = average_precision(voxels, inside)
+            figures.average_precision = float(average_precision_score(inside, voxels))
         figures.voxel_auroc = auroc(voxels, inside)
     return Measured(figures, slice_scores, slice_truth, np.array(outlines))
 
@@ -146,12 +147,15 @@ def _ranks_worse(old: Measured, new: Measured, rng: np.random.Generator) -> bool
     """Paired bootstrap of the slice AUROC, within each class."""
     if new.figures.slice_auroc is None or old.figures.slice_auroc is None or len(old.scores) != len(new.scores):
         return False
-    abnormal, normal = np.flatnonzero(new.truth), np.flatnonzero(~new.truth)
-    worse = 0
-    for _ in range(RESAMPLES):
-        drawn = np.concatenate([rng.choice(part, len(part)) for part in (abnormal, normal)])
-        worse += auroc(new.scores[drawn], new.truth[drawn]) < auroc(old.scores[drawn], new.truth[drawn])
-    return worse >= CONFIDENCE * RESAMPLES
+    gain = _wins(new) - _wins(old)
+    abnormal, normal = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) for n in gain.shape)  # how often each is drawn
+    changes = (abnormal @ gain * normal).sum(axis=1)
+    return bool((changes < 0).mean() >= CONFIDENCE)
+
+
+def _wins(one: Measured) -> np.ndarray:
+    """Of each pair (abnormal, normal slice), whether it is ranked rightly: 1, a tie 0.5. The mean is the AUROC."""
+    return (1 + np.sign(one.scores[one.truth][:, None] - one.scores[~one.truth])) / 2
 
 
 def _outlines_worse(old: Measured, new: Measured, rng: np.random.Generator) -> bool:
@@ -161,25 +165,6 @@ def _outlines_worse(old: Measured, new: Measured, rng: np.random.Generator) -> b
     gain = new.outlines - old.outlines
     means = rng.choice(gain, (RESAMPLES, len(gain))).mean(axis=1)
     return bool((means < 0).mean() >= CONFIDENCE)
-
-
-def auroc(scores: np.ndarray, truth: np.ndarray) -> float | None:
-    """Area under the ROC curve, the share of pairs that are ranked rightly, ties half; None without both classes."""
-    positive = int(truth.sum())
-    negative = len(truth) - positive
-    if not positive or not negative:
-        return None
-    ranks = rankdata(scores)[truth].sum()
-    return float((ranks - positive * (positive + 1) / 2) / positive / negative)
-
-
-def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Mean precision over the recalled, as scikit-learn's average_precision_score; `truth` must hold a True."""
-    order = np.argsort(-scores, kind="stable")
-    found = np.cumsum(truth[order])
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # of equal scores all or none are above
-    precision, recalled = found[last] / (last + 1), np.diff(found[last], prepend=0)
-    return float((precision * recalled).sum() / found[-1])
 
 
 def _runs(normal: np.ndarray, abnormal: np.ndarray, fraction: float) -> list[int]:
