@@ -44,6 +44,11 @@ def test_a_tilted_series_is_refused_or_resampled(detect, tmp_path):
     assert code == 0, said
     assert "a gantry tilt of 15.0 degrees is resampled to upright slices" in said
     assert read_volume(tmp_path / "case_anomaly.nii.gz").shape == read_volume(folder, tilt="resample").shape
+    (tmp_path / "case_anomaly.nii.gz").unlink()
+    code, said = detect(folder, "--untilt", "--dicom", "map")
+    assert code == 1
+    assert "case: it was resampled, so that it does not lie on the images of its DICOM series" in said
+    assert not (tmp_path / "case_anomaly.nii.gz").exists()  # said before the work
 
 
 def test_a_time_point_is_chosen(detect, tmp_path):

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 
 class MedCLIPADError(Exception):
-    """Base of all errors with a message for the user; the command line prints it, the server answers 4xx with it."""
+    """Base of all errors with a message for the user; the command line prints it, the server answers 4xx with it.
+
+    It is one line, whatever the names of files that it tells of hold.
+    """
+
+    def __str__(self) -> str:
+        return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", "?", super().__str__())
 
 
 class VolumeError(MedCLIPADError):

@@ -1,11 +1,13 @@
-"""Mutations of files: of their bytes, of the numbers in their text, and of what is inside a gzip stream."""
+"""Mutations of files: of their bytes, of the numbers in their text, and of what gzip, zip and PNG hold."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import random
 import re
 import struct
+import zipfile
 import zlib
 
 _NUMBERS = (0, 1, -1, 2, 7, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 1, -(2**31), 2**32 - 1)
@@ -20,6 +22,8 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     """`data` with one to six changes."""
     if data[:2] == b"\x1f\x8b" and rng.random() < 0.8:
         return gzip.compress(mutated(gzip.decompress(data), rng), mtime=0)
+    if data[:4] == b"PK\3\4" and rng.random() < 0.6:
+        return _with_a_member(data, rng)
     if data[:8] == b"\x89PNG\r\n\x1a\n" and rng.random() < 0.7:
         return _with_checksums(data, rng)
     changed = bytearray(data)
@@ -91,6 +95,21 @@ def _line(data: bytearray, rng: random.Random) -> None:
 
 
 _CHANGES = (_flip, _flip, _byte, _byte, _number, _number, _text, _same_length_digit, _cut, _remove, _repeat, _line)
+
+
+def _with_a_member(data: bytes, rng: random.Random) -> bytes:
+    """A zip archive of which one file's content, or name, is mutated."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = [(member, archive.read(member)) for member in archive.infolist()]
+    chosen, target = rng.randrange(len(members)), io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for n, (member, content) in enumerate(members):
+            if n == chosen and rng.random() < 0.1:
+                member.filename = mutated(member.filename.encode(), rng).decode(errors="replace") or "x"
+            elif n == chosen:
+                content = mutated(content, rng)
+            archive.writestr(member, content)
+    return target.getvalue()
 
 
 def _with_checksums(data: bytes, rng: random.Random) -> bytes:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,39 @@ LIMIT = 10.0
 START = 60.0
 
 
+@dataclass
+class Report:
+    """What came of mutants: how many of each (kind, outcome); those that must not be, each with its number `n`, `kind`,
+    `outcome` and `text`; the longest, in seconds of processor time, and the most memory, in MB, to read one."""
+
+    outcomes: Counter = field(default_factory=Counter)
+    faults: list[dict] = field(default_factory=list)
+    seconds: float = 0
+    memory: float = 0
+
+    def add(self, result: dict) -> None:
+        self.outcomes[result["kind"], result["outcome"]] += 1
+        if result["outcome"] not in FINE:
+            self.faults.append(result)
+        self.seconds = max(self.seconds, result.get("seconds", 0))
+        self.memory = max(self.memory, result.get("memory", 0))
+
+    def __str__(self) -> str:
+        """Lines of a Markdown table, and the faults."""
+        names = [*FINE, *sorted({outcome for _, outcome in self.outcomes} - set(FINE))]
+        kinds = sorted({kind for kind, _ in self.outcomes})
+        rows = [[kind, *(str(self.outcomes[kind, name]) for name in names)] for kind in kinds]
+        total = ["all", *(str(sum(self.outcomes[kind, name] for kind in kinds)) for name in names)]
+        table = [["mutants of", *names], ["---"] * (len(names) + 1), *rows, total]
+        lines = ["| " + " | ".join(row) + " |" for row in table]
+        lines += [f"{one['n']} {one['kind']}: {one['outcome']}: {one['text'][:200]}" for one in self.faults]
+        count = sum(self.outcomes.values())
+        lines.append(
+            f"\n{count} mutants, {len(self.faults)} faults; at most {self.seconds:.1f} s and {self.memory:.0f} MB each."
+        )
+        return "\n".join(lines)
+
+
 def run(
     mutants: int,
     seed: int = 0,
@@ -38,28 +72,26 @@ def run(
     keep: Path | None = None,
     kinds: tuple[str, ...] = (),
     seconds: float = float("inf"),
-) -> tuple[Counter, list[dict]]:
-    """(outcomes by kind and outcome, those that must not be): each with its number `n`, `kind`, `outcome`, `text`.
+) -> Report:
+    """Read mutants `first`, `first` + 1 ...; begin none after `seconds`.
 
-    The files of what must not be are copied to a folder of `keep`. No mutant is begun after `seconds`.
+    The files of what must not be are copied to a folder of `keep`.
     """
-    outcomes, faults = Counter(), []
+    report = Report()
     until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="medclipad-fuzz-") as home:
         at, last = first, first + mutants
         while at < last and time.monotonic() < until:
             for result in _work(Path(home), seed, at, last, kinds):
                 at = result["n"] + 1
-                outcomes[result["kind"], result["outcome"]] += 1
-                if result["outcome"] not in FINE:
-                    faults.append(result)
-                    if keep is not None:
-                        kept = Path(home) / "kept" / str(result["n"])
-                        folder = keep / f"{seed}-{result['n']}-{result['kind']}"
-                        _keep(kept if kept.is_dir() else Path(home) / "in", folder, result)
+                report.add(result)
+                if result["outcome"] not in FINE and keep is not None:
+                    kept = Path(home) / "kept" / str(result["n"])
+                    folder = keep / f"{seed}-{result['n']}-{result['kind']}"
+                    _keep(kept if kept.is_dir() else Path(home) / "in", folder, result)
                 if time.monotonic() > until:
                     break
-    return outcomes, faults
+    return report
 
 
 def _work(home: Path, seed: int, first: int, last: int, kinds: tuple[str, ...]):
@@ -125,17 +157,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no mutant after so long")
     chosen = parser.parse_args()
     began = time.monotonic()
-    outcomes, faults = run(
-        chosen.mutants, chosen.seed, chosen.first, chosen.keep, tuple(chosen.kind), chosen.minutes * 60
-    )
-    names = sorted({outcome for _, outcome in outcomes})
-    print(f"{'':26}" + "".join(f"{name:>18}" for name in names))
-    for kind in sorted({kind for kind, _ in outcomes}):
-        print(f"{kind:26}" + "".join(f"{outcomes[kind, name]:18}" for name in names))
-    for fault in faults:
-        print(f"{fault['n']} {fault['kind']}: {fault['outcome']}: {fault['text'][:200]}")
-    print(f"{sum(outcomes.values())} mutants in {time.monotonic() - began:.0f} s, {len(faults)} faults")
-    sys.exit(1 if faults else 0)
+    report = run(chosen.mutants, chosen.seed, chosen.first, chosen.keep, tuple(chosen.kind), chosen.minutes * 60)
+    print(report)
+    print(f"In {time.monotonic() - began:.0f} s.")
+    sys.exit(1 if report.faults else 0)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import tempfile
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pydicom
 import SimpleITK
 import tifffile
 from numpy.typing import NDArray
-from pydicom.uid import CTImageStorage, MRImageStorage
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 from medclipad.volume import Volume
 
@@ -50,8 +53,10 @@ def difference(volume: Volume, seen: Seen) -> str:
     array, affine = seen
     if array.shape != volume.shape:
         return f"shape {volume.shape} against {array.shape}"
+    ours, theirs = volume.array.astype(np.float64), array.astype(np.float64)
+    least = 1e-12 * np.abs(theirs[np.isfinite(theirs)]).max(initial=0)
     with np.errstate(all="ignore"):
-        same = np.isclose(volume.array.astype(np.float64), array.astype(np.float64), rtol=1e-5, atol=0, equal_nan=True)
+        same = np.isclose(ours, theirs, rtol=1e-5, atol=least, equal_nan=True)
     if not same.all():
         return f"{np.count_nonzero(~same)} of {same.size} values"
     if affine is None:
@@ -67,8 +72,8 @@ def by_nibabel(path: Path) -> Seen:
     return np.asanyarray(image.dataobj), image.affine
 
 
-def by_itk(path: Path) -> Seen:
-    image = SimpleITK.ReadImage(str(path))
+def by_itk(path: Path, kind: str = "") -> Seen:
+    image = SimpleITK.ReadImage(str(path), imageIO=kind)
     array = SimpleITK.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = array[..., 0]
@@ -79,38 +84,84 @@ def by_itk(path: Path) -> Seen:
     return array.T, LPS @ lps
 
 
-def _class_of(file: Path) -> str:
-    return str(pydicom.dcmread(file, force=True, stop_before_pixels=True).get("SOPClassUID", ""))
+def by_gdcm(path: Path) -> list[Seen]:
+    """The image of a DICOM file; of GDCM's only where it shows stored values and spacing as they are."""
+    header = pydicom.dcmread(io.BytesIO(path.read_bytes()), force=True, stop_before_pixels=True)
+    if header.get("SOPClassUID") not in _CLASSES:
+        raise CannotSay("GDCM takes a spacing of 1 mm for kinds of images that it does not know")
+    if header.get("PhotometricInterpretation") == "MONOCHROME1":
+        raise CannotSay("GDCM inverts MONOCHROME1")
+    array, affine = by_itk(path, "GDCMImageIO")
+    if array.ndim != 3:
+        raise CannotSay("not slices")
+    return [(array, affine)]
+
+
+def by_pydicom(path: Path) -> list[Seen]:
+    """Each frame of a DICOM file by the equation of the standard (PS3.3, C.7.6.2.1.1)."""
+    dataset = pydicom.dcmread(io.BytesIO(path.read_bytes()), force=True)
+    dataset.file_meta.setdefault("TransferSyntaxUID", ExplicitVRLittleEndian)
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or [dataset]
+    seen = []
+    for pixels, frame in zip(dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns), frames, strict=True):
+        tags = {}
+        for group in (*shared, frame):
+            tags |= {element.keyword: element.value for element in group.iterall()}
+        along_row, along_column = np.reshape(tags["ImageOrientationPatient"], (2, 3)).astype(float)
+        between_rows, between_columns = tags["PixelSpacing"]
+        lps = np.eye(4)
+        lps[:3, 0], lps[:3, 1] = along_row * float(between_columns), along_column * float(between_rows)
+        lps[:3, 2], lps[:3, 3] = np.cross(along_row, along_column), tags["ImagePositionPatient"]
+        values = pixels * float(tags.get("RescaleSlope") or 1) + float(tags.get("RescaleIntercept") or 0)
+        seen.append((values.T[..., None], LPS @ lps))
+    return seen
 
 
 def missing_slice(volume: Volume, folder: Path) -> str:
-    """How a DICOM volume differs from its files as GDCM reads them one by one; "" where all are in it, at their place.
-
-    A file that GDCM does not read, or shows in another way (MONOCHROME1), cannot be compared.
-    """
+    """How a DICOM volume differs from its files as GDCM, or pydicom where that fails, reads them one by one; "" where
+    all are in it, at their place."""
+    if folder.name == "DICOMDIR":
+        folder = folder.parent
     files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else [folder]
     found = 0
     for file in files:
-        try:
-            array, affine = by_itk(file)
-        except RuntimeError as error:
-            raise CannotSay(str(error)[-100:]) from error
-        if _class_of(file) not in _CLASSES:
-            raise CannotSay("GDCM takes a spacing of 1 mm for kinds of images that it does not know")
-        if b"MONOCHROME1" in file.read_bytes()[:4000] or array.ndim != 3:
-            raise CannotSay("GDCM inverts MONOCHROME1")
-        corners = np.array(np.meshgrid(*([0, n // 2, n - 1] for n in array.shape), [1])).reshape(4, -1)
-        index = np.linalg.solve(volume.affine, affine @ corners)[:3]
-        if np.abs(index - index.round()).max() * max(volume.spacing) > 0.2:  # dicom_grid.OFF_GRID both ways
-            return f"{file.name} lies between the voxels"
-        index = index.round().astype(int)
-        if (index < 0).any() or (volume.shape <= index.T).any():
-            return f"{file.name} lies outside"
-        ours, theirs = volume.array[tuple(index)], array[tuple(corners[:3].astype(int))]
-        if not np.allclose(ours.astype(float), theirs.astype(float), rtol=1e-4, atol=1e-3):
-            return f"{file.name} has other values"
-        found += array.shape[2]
+        if file.name == "DICOMDIR":
+            continue
+        for array, affine in _frames(file):
+            voxels = np.vstack([np.indices(array.shape).reshape(3, -1), np.ones(array.size)])
+            index = np.linalg.solve(volume.affine, affine @ voxels)[:3]
+            if np.abs(index - index.round()).max() * max(volume.spacing) > 0.2:  # dicom_grid.OFF_GRID both ways
+                return f"{file.name} lies between the voxels"
+            index = index.round().astype(int)
+            if (index < 0).any() or (volume.shape <= index.T).any():
+                return f"{file.name} lies outside"
+            ours = volume.array[tuple(index)]
+            if not np.allclose(ours.astype(float), array.ravel().astype(float), rtol=1e-4, atol=1e-3):
+                return f"{file.name} has other values"
+            found += array.shape[2]
     return "" if found == volume.shape[2] else f"{found} slices, not {volume.shape[2]}"
+
+
+def _frames(file: Path) -> list[Seen]:
+    try:
+        return by_gdcm(file)
+    except Exception:
+        try:
+            return by_pydicom(file)
+        except Exception as error:
+            raise CannotSay(f"{type(error).__name__}: {error}"[:100]) from error
+
+
+def in_zip(volume: Volume, archive: Path) -> str:
+    """As `missing_slice`, of the files that Python's own zipfile finds in an archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                opened.extractall(folder)
+        except Exception as error:
+            raise CannotSay(str(error)[:100]) from error
+        return missing_slice(volume, Path(folder))
 
 
 def by_pynrrd(path: Path) -> Seen:
@@ -130,10 +181,14 @@ def by_own_meta(path: Path) -> Seen:
     """MetaImage as its documentation says, https://itk.org/Wiki/ITK/MetaIO/Documentation, for what our seeds hold."""
     data = path.read_bytes()
     end = re.search(rb"^ElementDataFile = (.*)\n", data, re.MULTILINE)
-    lines = data[: end.end()].decode().splitlines()
-    fields = dict(line.split(" = ", 1) for line in lines)
-    if len(fields) != len(lines):
-        raise CannotSay("a field twice")
+    lines = data[: end.end()].decode("latin-1").split("\n")
+    fields = {
+        "BinaryData": "True",
+        "Offset": "0 0 0",
+        "ElementSpacing": "1 1 1",
+        "TransformMatrix": "1 0 0 0 1 0 0 0 1",
+    }
+    fields |= dict(line.split(" = ", 1) for line in lines if " = " in line)
     name = fields["ElementDataFile"]
     voxels = data[end.end() :] if name == "LOCAL" else (path.parent / name).read_bytes()
     if fields.get("CompressedData") == "True":
@@ -164,3 +219,10 @@ def second_detector(folder: Path) -> tuple[dict, dict[str, NDArray]]:
 
     text = (folder / "detector.json").read_text()
     return json.loads(text, parse_int=float), load_file(folder / "weights.safetensors")
+
+
+def second_checkpoint(path: Path) -> list[bytes]:
+    """The bytes of each tensor in a checkpoint, as zipfile, which compares checksums, finds them."""
+    with zipfile.ZipFile(path) as opened:
+        names = [name for name in opened.namelist() if "/data/" in name]
+        return [opened.read(name) for name in sorted(names, key=lambda name: int(name.rsplit("/", 1)[1]))]

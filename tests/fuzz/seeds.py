@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import zipfile
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from tests.volume.format_case import bundled
 from tests.volume.format_cases_dicom import HERE, OBLIQUE, compressed, stack
 from tests.volume.format_cases_files import itk, nifti, values
+from tests.volume.format_cases_odd_dicom import medium, multiframe
 from tests.volume.format_cases_pictures import DEEP, GREY, picture, tiff
 
 SMALL = (4, 5, 6)
@@ -20,6 +24,8 @@ def make_seeds(folder: Path) -> dict[str, Path]:
     files = {
         "nifti": nifti(array, name="case.nii"),
         "nifti-gz": nifti(array, name="case.nii.gz"),
+        "nifti-2": nifti(array, name="case.nii", kind=nib.Nifti2Image),
+        "nifti-scaled": nifti(array, name="case.nii", change=lambda image: image.header.set_slope_inter(0.5, -7)),
         "nifti-big-endian-float": nifti(array.astype(np.float32), name="case.nii", order=">"),
         "nrrd": itk("case.nrrd", array, packed=False),
         "nrrd-gz": itk("case.nrrd", array),
@@ -33,6 +39,9 @@ def make_seeds(folder: Path) -> dict[str, Path]:
         "tiff": tiff(GREY[:6, :7]),
         "tiff-pages": tiff(np.stack([DEEP[:6, :7]] * 3), photometric="minisblack", compression="zlib"),
         "dicom": stack([0, 2, 4], OBLIQUE, RescaleSlope=2, RescaleIntercept=-7),
+        "dicom-zip": _zipped,
+        "dicom-dicomdir": medium,
+        "dicom-enhanced": multiframe(),
         "dicom-rle": stack([0, 2], change=compressed("1.2.840.10008.1.2.5")),
         "dicom-jpegls": stack([0, 2], change=compressed("1.2.840.10008.1.2.4.80")),
         "dicom-htj2k": lambda _: HERE / "data" / "htj2k.dcm",
@@ -46,6 +55,15 @@ def make_seeds(folder: Path) -> dict[str, Path]:
         (folder / name).mkdir(parents=True)
         seeds[name] = make(folder / name)
     return seeds
+
+
+def _zipped(folder: Path) -> Path:
+    home = stack([0, 2, 4])(folder)
+    with zipfile.ZipFile(folder / "case.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(home.iterdir()):
+            archive.write(file, file.name)
+    shutil.rmtree(home)
+    return folder / "case.zip"
 
 
 def _detector(folder: Path) -> Path:
@@ -71,4 +89,3 @@ def _checkpoint(folder: Path) -> Path:
     state = {"weight": torch.arange(6.0).reshape(2, 3)}
     torch.save({"adapter_state_dict": state, "prompt_state_dict": state}, folder / "case.pth")
     return folder / "case.pth"
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -21,11 +22,12 @@ REGRESSIONS = sorted((Path(__file__).parent / "regressions").iterdir())
 
 def test_mutants_are_refused_or_read_as_by_a_second_reader():
     """A fault here is reproduced by `python -m tests.fuzz.run --first N --mutants 1`."""
-    outcomes, faults = run(300, seed=7)
-    assert faults == []
-    assert sum(outcomes.values()) == 300
+    report = run(300, seed=7)
+    assert report.faults == []
+    assert sum(report.outcomes.values()) == 300
+    assert report.memory < 1000
     by_outcome = Counter()
-    for (_, outcome), count in outcomes.items():
+    for (_, outcome), count in report.outcomes.items():
         by_outcome[outcome] += count
     assert by_outcome["refused"] > 100
     assert by_outcome["read, the same"] > 30
@@ -34,8 +36,12 @@ def test_mutants_are_refused_or_read_as_by_a_second_reader():
 @pytest.mark.parametrize("file", REGRESSIONS, ids=lambda file: file.name)
 def test_what_the_fuzzer_found_is_refused(file):
     began = time.process_time()
+    tracemalloc.start()
     fault(file)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert time.process_time() - began < 5
+    assert most < 100e6
 
 
 def test_the_same_number_is_the_same_mutant():

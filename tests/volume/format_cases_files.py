@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,20 @@ _BOMB.set_data_shape((30000, 30000, 30000))
 _BOMB.set_data_dtype(np.float64)
 _BOMB["vox_offset"], _BOMB["magic"] = 352, b"n+1"
 
+
+def header(kind: type = nib.Nifti1Header, /, **fields: Any):
+    """Bytes of a little-endian `.nii` with other values in its header, as no library would write them."""
+
+    def change(data: bytes) -> bytes:
+        dtype = kind.template_dtype.newbyteorder("<")
+        own = np.frombuffer(data, dtype, count=1).copy()
+        for field, value in fields.items():
+            own[field][0] = value
+        return own.tobytes() + data[dtype.itemsize :]
+
+    return change
+
+
 NIFTI = [
     Case("NIfTI-1, `.nii.gz`, oblique", nifti(), readers=ALL),
     Case("NIfTI-1, `.nii`", nifti(name="case.nii"), readers=ALL),
@@ -165,6 +180,44 @@ NIFTI = [
         "NIfTI in micrometres",
         nifti(change=lambda i: i.header.set_xyzt_units("micron")),
         refused="its spacing is in units of micron; convert it to millimetres",
+    ),
+    Case(
+        "NIfTI with qform only, its third axis reversed (qfac −1)",
+        edited(nifti(name="case.nii"), header(sform_code=0, pixdim=[-1, 0.9, 1.1, 3.3, 1, 1, 1, 1])),
+        readers=ALL,
+    ),
+    Case(
+        "NIfTI with a spacing of 0",
+        edited(nifti(name="case.nii"), header(sform_code=0, pixdim=[1, 0, 1.1, 3.3, 1, 1, 1, 1])),
+        note="the file gives no spacing along an axis; 1 mm is taken",
+    ),
+    Case(
+        "NIfTI with a slope that float32 does not hold",
+        edited(nifti(kind=nib.Nifti2Image, name="case.nii"), header(nib.Nifti2Header, scl_slope=1e-300, scl_inter=0)),
+        readers=("nibabel",),
+        remark="as float64",
+        misplaced=ITK,
+    ),
+    Case(
+        "NIfTI of slope 0.001 and intercept 100,000",
+        edited(nifti(name="case.nii"), header(scl_slope=0.001, scl_inter=1e5)),
+        readers=("nibabel",),
+        remark="as float64: in float32, as ITK takes it, neighbouring values would become one",
+    ),
+    Case(
+        "NIfTI with more slices than its header says",
+        edited(nifti(name="case.nii"), header(dim=[3, 9, 10, 10, 1, 1, 1, 1])),
+        refused="the file is damaged or not what its name says (it holds 180 bytes of voxels more than its header says",
+    ),
+    Case(
+        "NIfTI whose voxels start within its header",
+        edited(nifti(name="case.nii"), header(vox_offset=0)),
+        refused="the file is damaged or not what its name says (its voxels are said to start at byte 0, within",
+    ),
+    Case(
+        "NIfTI extension of gigabytes",
+        edited(nifti(name="case.nii"), header(vox_offset=2e9), lambda d: d[:348] + b"\1\0\0\0\0\0\0\x70" + d[356:]),
+        refused="the file is damaged or not what its name says (",
     ),
     Case("NIfTI with RGB voxels", nifti(_RGB), refused=_GREY_NOTE),
     Case("NIfTI with RGB voxels, a channel chosen", nifti(_RGB), options={"component": 1}),
@@ -230,6 +283,29 @@ NRRD_AND_META = [
         nrrd("space: LPS\nspace directions: (2,0,0) (0,3,0)\nspace origin: (5,6,7)\n", sizes="2 3", data=bytes(12)),
         refused="the file is damaged or not what its name says (NrrdImageIO: ReadImageInformation: number of domain",
     ),
+    Case(
+        "NRRD of which an axis has no direction",
+        nrrd(_LPS.replace("(0,0,3)", "none")),
+        refused="the file is damaged or not what its name says (an axis has no space direction)",
+    ),
+    Case(
+        "NRRD, raw, with more voxels than its header says",
+        nrrd(_LPS, data=bytes(96)),
+        refused="the file is damaged or not what its name says (its voxels are 96 bytes instead of 48)",
+    ),
+    Case(
+        "NRRD as text",
+        edited(
+            nrrd(_LPS, data=b" ".join(b"%d" % n for n in range(24))),
+            (b"encoding: raw\nendian: little", b"encoding: ascii"),
+        ),
+        readers=ITK,
+    ),
+    Case(
+        "NRRD as text whose numbers do not fit its type",
+        edited(nrrd(_LPS, data=b"1.5 " * 24), (b"encoding: raw", b"encoding: ascii")),
+        refused="the file is damaged or not what its name says (its 24 numbers do not fit its type and size)",
+    ),
     Case("NRRD, three components", itk("case.nrrd", values(np.uint8, (9, 10, 11, 3)), vector=True), refused=_GREY_NOTE),
     Case("NRRD, 4D", itk("case.nrrd", values(np.int16, (4, 5, 6, 3))), refused=_GREY_NOTE),
     Case("NRRD broken in the middle", edited(itk("case.nrrd"), _middle), refused="the file is damaged or not what"),
@@ -239,6 +315,11 @@ NRRD_AND_META = [
     Case(
         "MetaImage whose voxels lie elsewhere",
         edited(itk("case.mhd", packed=False), (b"= case.raw", b"= /etc/hostname")),
+        refused="its voxels are said to lie in /etc/hostname, outside of its folder",
+    ),
+    Case(
+        "MetaImage whose voxels lie elsewhere, after a colon",
+        edited(itk("case.mhd", packed=False), (b" = case.raw", b": /etc/hostname")),
         refused="its voxels are said to lie in /etc/hostname, outside of its folder",
     ),
     Case(
@@ -255,6 +336,52 @@ NRRD_AND_META = [
         "MetaImage, `Offset = nan 0 0`",
         edited(itk("case.mha"), lambda d: d.replace(b"Offset = ", b"Offset = nan ")),
         refused="the file is damaged or not what its name says (its offset is nan",
+    ),
+    Case(
+        "MetaImage without its offset",
+        edited(itk("case.mha"), (b"\nOffset = ", b"\nOfset = ")),
+        note="the file gives no Offset; 0 is taken",
+    ),
+    Case(
+        "MetaImage with its offset twice",
+        edited(itk("case.mha"), (b"\nOffset = ", b"\nPosition = 1 2 3\nOffset = ")),
+        refused="the file is damaged or not what its name says (it gives its Offset twice)",
+    ),
+    Case(
+        "MetaImage with ElementSpacing and ElementSize",
+        edited(itk("case.mha"), (b"\nOffset = ", b"\nElementSize = 7 8 9\nOffset = ")),
+        remark="ElementSpacing counts",
+        readers=ITK,
+    ),
+    Case(
+        "MetaImage whose matrix is not of unit vectors",
+        edited(itk("case.mha"), lambda d: re.sub(rb"TransformMatrix = .*", b"TransformMatrix = 2 0 0 0 2 0 0 0 2", d)),
+        refused="its TransformMatrix is not of unit vectors; correct it and the spacing",
+    ),
+    Case(
+        "MetaImage, raw, with more voxels than its header says",
+        edited(itk("case.mha", packed=False), lambda d: d + bytes(180)),
+        refused="the file is damaged or not what its name says (its voxels are 2160 bytes instead of 1980)",
+    ),
+    Case(
+        "MetaImage whose header would count as voxels",
+        edited(itk("case.mha", packed=False), (b"\nOffset = ", b"\nHeaderSize = 10\nOffset = ")),
+        refused="the file is damaged or not what its name says (its HeaderSize is 10, so that the header would count",
+    ),
+    Case(
+        "MetaImage of which the values have a slope",
+        edited(itk("case.mha"), (b"\nOffset = ", b"\nElementToIntensityFunctionSlope = 2\nOffset = ")),
+        refused="the file is damaged or not what its name says (its values need a slope and offset",
+    ),
+    Case(
+        "MetaImage as text",
+        edited(itk("case.mha", packed=False), (b"BinaryData = True", b"BinaryData = False")),
+        refused="the file is damaged or not what its name says (its voxels are text",
+    ),
+    Case(
+        "MetaImage whose voxels lie in several files",
+        edited(itk("case.mhd", packed=False), (b"= case.raw", b"= slice%d.raw 0 1 1")),
+        refused="the file is damaged or not what its name says (its voxels lie in several files",
     ),
     Case("MetaImage broken in the middle", edited(itk("case.mha"), _middle), refused="the file is damaged or not what"),
     Case("real: brain MR, NRRD", shared("pyradiomics_cases/brain1_image.nrrd"), readers=ITK),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from tests.volume.format_case import Case, shared
-from tests.volume.format_cases_files import ALL, ITK, edited, itk, nifti, values
+from tests.volume.format_cases_files import ALL, ITK, edited, itk, nifti, values, written
 
 UNIT = "a picture has no spacing and no place in the patient; 1 mm a pixel is assumed, its top taken as anterior"
 GREY = ((np.indices((20, 24)).sum(0) * 977) % 251).astype(np.uint8)
@@ -60,6 +62,27 @@ def _wrong_checksum(data: bytes) -> bytes:
     return data[:place] + bytes(4) + data[place + 4 :]
 
 
+def _png(rows: int, height: int = 20, bits: int = 8, colour: int = 0) -> bytes:
+    """A PNG of so many rows of 24 pixels by its header, of which the pixels of only some rows are there."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    row = bytes(1 + 24 * bits // 8 * (3 if colour == 2 else 1))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 24, height, bits, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(row * rows)) + chunk(b"IEND", b"")
+
+
+def _wrong_adler(folder: Path) -> Path:
+    """A TIFF whose compressed strip ends in another checksum."""
+    path = tiff(GREY, compression="zlib")(folder)
+    with tifffile.TiffFile(path) as file:
+        end = file.pages[0].dataoffsets[-1] + file.pages[0].databytecounts[-1]
+    data = path.read_bytes()
+    path.write_bytes(data[: end - 4] + bytes(4) + data[end:])
+    return path
+
+
 _STACK = np.stack([GREY, GREY[::-1], GREY[:, ::-1], 255 - GREY])
 PICTURES = [
     Case("PNG, 8 bits", picture(), note=UNIT, readers=("SimpleITK",)),
@@ -77,6 +100,21 @@ PICTURES = [
         refused="not a PNG, JPEG or TIFF picture of 8-bit, 16-bit or float32 values; save it as one",
     ),
     Case("TIFF, unsigned 32 bits", tiff(GREY.astype(np.uint32)), refused="its 32-bit values would be cut"),
+    Case(
+        "TIFF, signed 8 bits",
+        tiff(GREY.astype(np.int8)),
+        refused="its signed 8-bit values would be taken for unsigned; save it with 16 bits",
+    ),
+    Case(
+        "TIFF, 16-bit colours",
+        tiff(np.stack([DEEP] * 3, axis=-1), photometric="rgb"),
+        refused="its 3 samples a pixel of 16 bits would be cut; save one as grey",
+    ),
+    Case(
+        "TIFF, grey with a second sample",
+        tiff(np.stack([GREY, GREY[::-1]], axis=-1), photometric="minisblack", planarconfig="contig"),
+        refused="its 2 samples a pixel of 8 bits would be cut; save one as grey",
+    ),
     Case("TIFF, many pages", tiff(_STACK, photometric="minisblack"), note=UNIT, readers=("SimpleITK",)),
     Case(
         "TIFF, ImageJ stack of two channels",
@@ -123,6 +161,26 @@ PICTURES = [
     Case("PNG cut off", edited(picture(), lambda d: d[:-60]), refused="the file is damaged or not what its name says"),
     Case(
         "PNG with a wrong checksum", edited(picture(), _wrong_checksum), refused="the file is damaged or not what its"
+    ),
+    Case(
+        "PNG of which rows are missing",
+        written("case.png", _png(rows=12)),
+        refused="the file is damaged or not what its name says (its pixels are 300 instead of 500 bytes)",
+    ),
+    Case(
+        "PNG that promises gigabytes",
+        written("case.png", _png(rows=20, height=3_000_000)),
+        refused="the file is damaged or not what its name says (its pixels are 500 instead of 75000000 bytes)",
+    ),
+    Case(
+        "PNG of 16-bit colours",
+        written("case.png", _png(rows=20, bits=16, colour=2)),
+        refused="its 16-bit colours would be cut; save it as grey values",
+    ),
+    Case(
+        "TIFF with a wrong checksum",
+        _wrong_adler,
+        refused="the file is damaged or not what its name says (Error -3 while decompressing",
     ),
     Case(
         "JPEG cut off",

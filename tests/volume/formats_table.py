@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.volume import format_cases_dicom, format_cases_files, format_cases_pictures
+from tests.volume import format_cases_dicom, format_cases_files, format_cases_odd_dicom, format_cases_pictures
 
 SECTIONS = {
     "NIfTI and Analyze": format_cases_files.NIFTI,
     "NRRD and MetaImage": format_cases_files.NRRD_AND_META,
     "DICOM: which images are the volume": format_cases_dicom.SERIES,
     "DICOM: pixels": format_cases_dicom.PIXELS,
+    "DICOM: odd and damaged": format_cases_odd_dicom.ODD,
     "DICOM: real files": format_cases_dicom.REAL,
     "Pictures": format_cases_pictures.PICTURES,
     "Voxels": format_cases_pictures.VOXELS,
@@ -24,6 +25,7 @@ programs in the last column put it: 1,000 random voxels agree with theirs to 0.0
 sentence with the file, the fault and the remedy; a note is said on the terminal and kept in `volume.notes`. A map that
 is written as `.nii`, `.nii.gz`, `.nrrd` or `.mha` on any of these grids has its hottest voxel at the same place in
 nibabel, SimpleITK and 3D Slicer, but for the NIfTI files of which a row says that ITK takes them in another way.
+What mutants of such files do is in [fuzz.md](fuzz.md), what they take in memory in [memory.md](memory.md).
 """
 
 

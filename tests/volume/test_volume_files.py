@@ -8,8 +8,10 @@ import pytest
 import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from volume_cases import TO_RAS, affine_of, fault, itk_places, ramp, volumes
 
+from medclipad.errors import VolumeError
 from medclipad.volume import Volume, case_name, read_volume, write_volume
 
 FILES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -176,3 +178,49 @@ def test_nrrd_spaces(tmp_path, space, signs):
 
 def test_names():
     assert [case_name(p) for p in ("a/b.c.nii.gz", "x.NRRD", "y.seg.mha", "IM0001")] == ["b.c", "x", "y.seg", "IM0001"]
+
+
+@FILES
+@given(
+    slope=st.floats(1e-8, 1e8) | st.floats(-1e8, -1e-8),
+    intercept=st.floats(-1e9, 1e9),
+    first=st.integers(-(2**15), 2**15 - 10),
+)
+def test_scaling_keeps_neighbouring_values_apart(tmp_path, slope, intercept, first):
+    stored = np.arange(first, first + 8, dtype=np.int16)
+    image = nib.Nifti2Image(stored.reshape(2, 2, 2), np.eye(4), dtype=np.int16)
+    image.header.set_slope_inter(slope, intercept)
+    path = tmp_path / "case.nii"
+    nib.save(image, path)
+    read = read_volume(path).array.ravel()
+    scaled = nib.load(path).dataobj.slope * stored.astype(float) + nib.load(path).dataobj.inter
+    assert len(np.unique(read)) == len(np.unique(scaled))
+    np.testing.assert_allclose(read, scaled, rtol=1e-6, atol=abs(slope) / 2)
+
+
+@pytest.mark.parametrize("name", ["a\nb.nii", "tab\t.mha", "bell\a.dcm", "schön.png", "\u2028.nii.gz", "\udcff.nrrd"])
+def test_a_refusal_is_one_line_whatever_the_name(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"not an image" * 30)
+    with pytest.raises(VolumeError) as caught:
+        read_volume(path)
+    text = str(caught.value)
+    assert text.isprintable()
+    text.encode()
+    assert path.suffix in text
+
+
+def test_a_path_that_is_not_unicode_does_not_end_the_process(tmp_path):
+    """ITK aborts over it."""
+    folder = tmp_path / "\udcff"
+    folder.mkdir()
+    volume = Volume(ramp((3, 4, 5)), np.eye(4))
+    with pytest.raises(VolumeError, match="its path is not valid Unicode; rename the file or its folders"):
+        write_volume(volume, folder / "case.mha")
+    write_volume(volume, tmp_path / "case.mha")
+    (tmp_path / "case.mha").rename(folder / "case.mha")
+    assert "its path is not valid Unicode; rename" in fault(folder / "case.mha")
+    write_volume(volume, folder / "case.nii.gz")
+    assert np.array_equal(read_volume(folder / "case.nii.gz").array, volume.array)
+    Image.new("L", (9, 9), 7).save(folder / "case.jpg")
+    assert "its path is not valid Unicode; rename" in fault(folder / "case.jpg")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -20,7 +23,7 @@ from medclipad.framing import FramedVolume, detection_memory, smooth
 from medclipad.volume import Volume, memory, read_volume, write_volume
 from medclipad.volume.blocks import blocks, finite_range, finite_sample
 from tests.volume.format_cases_dicom import stack
-from tests.volume.volume_cases import affine_of
+from tests.volume.volume_cases import affine_of, slice_header
 
 GB = 10**9
 
@@ -44,24 +47,64 @@ def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path, little_memory)
         read_volume(stack()(tmp_path / "series"))
 
 
-def test_a_header_is_enough_to_refuse_2000_x_2000_x_1200(tmp_path):
-    """The file is sparse: 9.6 GB that are not there."""
+LARGE = (2000, 2000, 1200)
+LARGE_BYTES = 2 * 2000 * 2000 * 1200
+
+
+def large_nifti(folder: Path) -> Path:
     header = nib.Nifti1Header()
-    header.set_data_shape((2000, 2000, 1200))
+    header.set_data_shape(LARGE)
     header.set_data_dtype(np.int16)
     header["vox_offset"], header["magic"] = 352, b"n+1"
-    with (tmp_path / "large.nii").open("wb") as stream:
+    with (folder / "large.nii").open("wb") as stream:
         stream.write(header.binaryblock)
-        stream.truncate(352 + 2 * 2000 * 2000 * 1200)
+        stream.truncate(352 + LARGE_BYTES)
+    return folder / "large.nii"
+
+
+def large_mha(folder: Path) -> Path:
+    header = (
+        b"ObjectType = Image\nNDims = 3\nBinaryData = True\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\n"
+        b"ElementSpacing = 0.5 0.5 0.5\nDimSize = 2000 2000 1200\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    )
+    with (folder / "large.mha").open("wb") as stream:
+        stream.write(header)
+        stream.truncate(len(header) + LARGE_BYTES)
+    return folder / "large.mha"
+
+
+def large_dicom(folder: Path) -> Path:
+    (folder / "large").mkdir()
+    template = io.BytesIO()
+    header = slice_header(Rows=2000, Columns=2000, PixelData=None, ImagePositionPatient=[0, 0, 100.5])
+    header.save_as(template, enforce_file_format=True)
+    start = template.getvalue() + struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OW", 0, LARGE_BYTES // 1200)
+    for n in range(1200):
+        with (folder / "large" / f"{n}.dcm").open("wb") as stream:
+            stream.write(start.replace(b"100.5", b"%05.1f" % (n / 2)))
+            stream.truncate(len(start) + LARGE_BYTES // 1200)
+    return folder / "large"
+
+
+@pytest.mark.parametrize(
+    ("make", "needed"),
+    [(large_nifti, "9.6"), (large_mha, "19.2"), pytest.param(large_dicom, "9.6", marks=pytest.mark.long)],
+)
+def test_headers_are_enough_to_refuse_2000_x_2000_x_1200(tmp_path, make, needed):
+    """The files are sparse: 9.6 GB that are not there."""
+    path = make(tmp_path)
     code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "import resource, warnings; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "warnings.simplefilter('ignore')\n"
         "from medclipad.volume import read_volume\n"
         "from medclipad.errors import VolumeError\n"
-        "try: read_volume('large.nii')\n"
+        f"try: read_volume({path.name!r})\n"
         "except VolumeError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "large.nii: reading 2000 x 2000 x 1200 voxels needs about 9.6 GB of memory and" in done.stdout
+    assert f"{path.name}: reading 2000 x 2000 x 1200 voxels needs about {needed} GB of memory and" in done.stdout
+    assert "are free; use a machine with more memory, or crop or downsample the volume first." in done.stdout
+    assert done.stdout.count("\n") == 1
 
 
 def test_what_a_detection_takes_is_known_from_the_grid():
@@ -130,4 +173,3 @@ def test_framing_a_volume_copies_none_of_it():
     tracemalloc.stop()
     # the body's mask, and the 2^22 values that percentiles are taken of
     assert most < array.size + 5 * 2**22 * 8, most / 1e6
-

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy.spatial.transform import Rotation
 
 from medclipad.errors import VolumeError
@@ -122,6 +122,39 @@ def series(
         }
         save(slice_header(**{**own, **tags, **each(n)}), folder / f"{n}.dcm")
     return values
+
+
+def enhanced(images: list[Dataset]) -> Dataset:
+    """Classic MR slices as the frames, in their order, of one enhanced multi-frame image; pixel data uncompressed."""
+    joined = pydicom.Dataset(images[0])
+    joined.file_meta = FileMetaDataset()
+    joined.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    joined.SOPClassUID, joined.SOPInstanceUID = EnhancedMRImageStorage, generate_uid()
+    joined.NumberOfFrames = len(images)
+    frames = [
+        functional(
+            PlanePositionSequence={"ImagePositionPatient": image.ImagePositionPatient},
+            PlaneOrientationSequence={"ImageOrientationPatient": image.ImageOrientationPatient},
+            PixelMeasuresSequence={"PixelSpacing": image.PixelSpacing, "SliceThickness": image.SliceThickness},
+        )
+        for image in images
+    ]
+    joined.SharedFunctionalGroupsSequence, joined.PerFrameFunctionalGroupsSequence = [Dataset()], frames
+    joined.PixelData = b"".join(image.PixelData for image in images)
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        del joined[keyword]
+    return joined
+
+
+def functional(**groups: dict[str, Any]) -> Dataset:
+    """Functional groups: sequences of one item, by their keyword, each with its tags."""
+    item = Dataset()
+    for sequence, tags in groups.items():
+        inner = Dataset()
+        for keyword, value in tags.items():
+            setattr(inner, keyword, value)
+        setattr(item, sequence, [inner])
+    return item
 
 
 def fault(source: Any, **options: Any) -> str:

@@ -12,7 +12,7 @@ import warnings
 from .parametric_map import parametric_map
 from .report import score_report
 from .segmentation import mask_of, segmentation
-from .source import DicomSource, read_source
+from .source import DicomSource, read_source, require_images
 from .write import KINDS, dicom_objects, write_dicom
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "mask_of",
     "parametric_map",
     "read_source",
+    "require_images",
     "score_report",
     "segmentation",
     "write_dicom",

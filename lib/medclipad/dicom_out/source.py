@@ -72,6 +72,26 @@ class DicomSource:
         return any(header.get("BurnedInAnnotation") == "YES" for header in self.headers)
 
 
+def require_images(volume: Volume) -> None:
+    """Raise VolumeError unless the volume lies on the images of a DICOM series, which can be told apart."""
+    instances = volume.metadata.get("dicom", {}).get("instances")
+    if instances is None:
+        raise VolumeError(
+            f"{volume.name}: it does not lie on the images of a DICOM series, to which DICOM results must refer; "
+            "write other formats, or pass the original series."
+        )
+    if not instances:
+        raise VolumeError(
+            f"{volume.name}: it was resampled, so that it does not lie on the images of its DICOM series, to which "
+            "DICOM results must refer; write other formats."
+        )
+    if len({tuple(one) for one in instances}) < len(instances):
+        raise VolumeError(
+            f"{volume.name}: several of its images have the same SOP Instance UID, so that DICOM results cannot refer "
+            "to them; write other formats, or export the series again."
+        )
+
+
 def read_source(path: str | Path | Sequence[str | Path], volume: Volume, deidentify: bool = False) -> DicomSource:
     """The source of `volume`, which `read_volume(path)` has read.
 
@@ -79,12 +99,8 @@ def read_source(path: str | Path | Sequence[str | Path], volume: Volume, deident
 
     Raises VolumeError if the volume does not come from DICOM, or its images are no longer in `path`.
     """
-    instances = volume.metadata.get("dicom", {}).get("instances")
-    if not instances:
-        raise VolumeError(
-            f"{volume.name}: it does not lie on the images of a DICOM series, to which DICOM results must refer; "
-            "write other formats, or pass the original series."
-        )
+    require_images(volume)
+    instances = volume.metadata["dicom"]["instances"]
     source = Path(path).expanduser() if isinstance(path, (str, Path)) else [Path(file) for file in path]
     found = _headers(source, {uid for uid, _ in instances})
     if any(uid not in found for uid, _ in instances):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from medclipad.errors import VolumeError
@@ -19,6 +20,7 @@ MAX_RATIO = 200
 """Unpacked to packed size, once more than FREE_BYTES are unpacked: images shrink to a tenth, a zip bomb to a 1000th."""
 
 FREE_BYTES = 64 * 1024**2
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _BLOCK = 1024**2
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]")
 
@@ -29,10 +31,26 @@ def is_dicom_start(start: bytes) -> bool:
     return len(start) == 132 and (old or start[128:] == b"DICM")
 
 
-def unpack_dicom(archive: Path, folder: Path, name: str | None = None) -> list[Path]:
+def is_dicom_name(name: str) -> bool:
+    """Whether a name says that a file is DICOM; macOS puts other files beside, ._1.dcm for 1.dcm."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in DICOM_SUFFIXES and not path.name.startswith(".")
+
+
+def require_no_dicom_name(name: str, archive: str = "") -> None:
+    """Raise VolumeError if a file that is not DICOM is named as if it were: a damaged slice must not get lost."""
+    if is_dicom_name(name):
+        where = f"{archive}: its {PurePosixPath(name).name}" if archive else PurePosixPath(name).name
+        raise VolumeError(f"{where} is named as a DICOM file but is not one; copy it again, or remove it.")
+
+
+def unpack_dicom(
+    archive: Path, folder: Path, name: str | None = None, also: Callable[[str], bool] = lambda member: False
+) -> list[Path]:
     """Unpack the DICOM files of a zip into the existing `folder`, all at its top level; returns their paths.
 
-    Other files are left in the archive; members get names of their own, so none can point outside of `folder`.
+    Other files are left in the archive, but for those whose names `also` accepts; members get names of their own, so
+    none can point outside of `folder`.
 
     Raises VolumeError, naming the archive as `name`, for what is no whole zip, is encrypted, holds links or names that
     point elsewhere, unpacks to more than MAX_BYTES, MAX_FILES or MAX_RATIO, or holds no DICOM file.
@@ -44,10 +62,11 @@ def unpack_dicom(archive: Path, folder: Path, name: str | None = None) -> list[P
             _check(members, archive.stat().st_size, name)
             left, found = _allowance(archive.stat().st_size), []
             for number, member in enumerate(members):
-                target = folder / f"{number:05d}_{_PLAIN.sub('_', PurePosixPath(member.filename).name)[-60:]}"
-                written = _unpack(opened, member, target, left, name)
+                own = PurePosixPath(member.filename).name
+                target = folder / f"{number:05d}_{_PLAIN.sub('_', own)[-60:]}"
+                written = _unpack(opened, member, target, left, name, any_kind=also(own))
                 left -= written
-                if written:
+                if target.exists():
                     found.append(target)
     except VolumeError:
         raise
@@ -95,12 +114,16 @@ def _too_large(name: str) -> VolumeError:
     )
 
 
-def _unpack(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int, name: str) -> int:
+def _unpack(
+    opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int, name: str, any_kind: bool
+) -> int:
     """Bytes written to `target`; 0 and no file if the member is not DICOM. Counts what really comes out."""
     with opened.open(member) as source:
         block = source.read(132)
         if not is_dicom_start(block):
-            return 0
+            require_no_dicom_name(member.filename, name)
+            if not any_kind:
+                return 0
         written = 0
         with target.open("xb") as stream:
             while block:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 from medclipad.errors import VolumeError
 
 _MAX_DEFLATE = 1032  # deflate cannot shrink data further than this
+
+
+_PIECE = 1 << 20
 
 
 @contextmanager
@@ -26,6 +30,15 @@ def damage_named(path: Path) -> Iterator[None]:
         ) from error
 
 
+def itk_name(path: Path) -> str:
+    """The path as ITK takes it; VolumeError for a name that is not UTF-8, over which it would end the process."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise VolumeError(f"{path.name}: its path is not valid Unicode; rename the file or its folders.") from error
+    return str(path)
+
+
 class BoundedFile(io.BufferedReader):
     """A file to read from that, asked for more than it holds, allocates no more than it holds."""
 
@@ -36,6 +49,19 @@ class BoundedFile(io.BufferedReader):
     def read(self, size: int | None = -1) -> bytes:
         left = max(0, self._size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
+
+
+class BoundedGzip(gzip.GzipFile):
+    """A gzip stream to read from that, asked for more than it holds, allocates no more than it holds."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size <= _PIECE:
+            return super().read(size)
+        pieces = []
+        while size > 0 and (piece := super().read(min(size, _PIECE))):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
 
 
 def reason(error: Exception) -> str:

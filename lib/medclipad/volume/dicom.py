@@ -10,12 +10,13 @@ import numpy as np
 
 from medclipad.errors import VolumeError
 
-from .dicom_files import ARCHIVE, dicom_files
+from .dicom_files import ARCHIVE, dicom_files, others_note
 from .dicom_frames import Frame
 from .dicom_grid import grid_of, one_frame_per_place, require_alike
 from .dicom_pixels import stored_values
 from .dicom_series import headers_of, one_series, placed_frames
 from .memory import in_words, require_memory
+from .scaling import scaled_type
 from .tilt import is_tilted, tilt_degrees, upright
 from .volume import Volume
 
@@ -54,12 +55,13 @@ def _name(source: Path | Sequence[Path], files: Sequence[Path]) -> str:
 def _read(
     files: Sequence[Path], chosen: bool, name: str, series: str | None, component: int | None, tilted: bool
 ) -> Volume:
+    others = [] if chosen else others_note(files)
     headers, notes = one_series(headers_of(files, chosen, name), series, name)
     frames = [frame for path, header in headers.items() for frame in placed_frames(path, header)]
     require_alike(frames, name)
     frames = one_frame_per_place(frames, component, name)
     affine, grid_notes = grid_of(frames, name, tilted)
-    notes += grid_notes
+    notes += grid_notes + others
     first = headers[frames[0].path]
     if first.get("PhotometricInterpretation") == "MONOCHROME1":
         notes.append("the images are MONOCHROME1: a viewer shows their low values bright, here the values count")
@@ -86,9 +88,8 @@ def _read(
 
 def _pixels(frames: list[Frame], name: str) -> tuple[np.ndarray, int]:
     """(columns, rows, slices), column index fastest, of the frames in their order; how many of them are padding."""
-    dtype = np.result_type(*(frame.dtype for frame in frames))
-    if any((frame.slope, frame.intercept) != (1, 0) for frame in frames):
-        dtype = np.result_type(dtype, np.float32)
+    kinds = {(frame.dtype, frame.slope, frame.intercept) for frame in frames}
+    dtype = np.result_type(*(kind[0] if kind[1:] == (1, 0) else scaled_type(*kind) for kind in kinds))
     shape = (len(frames), *frames[0].size)
     together = max(Counter(frame.path for frame in frames).values())  # frames of a file: encoded, and decoded
     slice_bytes = frames[0].size[0] * frames[0].size[1] * dtype.itemsize

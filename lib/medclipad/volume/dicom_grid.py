@@ -110,7 +110,7 @@ def _require_upright(positions: np.ndarray, normal: np.ndarray, name: str, tilte
         degrees = np.degrees(np.arctan2(sideways[-1], height[-1]))
         raise VolumeError(
             f"{name}: its slices are shifted sideways as by a gantry tilt of {degrees:.1f} degrees; "
-            "let it be resampled to upright slices (tilt=\"resample\", --untilt), or use another series."
+            'let it be resampled to upright slices (tilt="resample", --untilt), or use another series.'
         )
 
 

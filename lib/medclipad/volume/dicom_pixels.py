@@ -59,6 +59,8 @@ def stored_values(frame: Frame) -> np.ndarray:
             dataset.pixel_array_options(decoding_plugin="pylibjpeg")
         elif syntax in JPEGLSTransferSyntaxes:
             _check_codestreams(dataset, _jpeg_ls_size)
+        if not syntax.is_compressed:
+            _require_no_more(dataset)
         values = _decoded_by_gdcm(dataset) if syntax in _BY_GDCM else dataset.pixel_array
         return values.reshape(-1, *frame.size).astype(frame.dtype, casting="safe", copy=False)
     except Exception as error:  # whatever a decoder raises over damaged or unknown pixels
@@ -66,6 +68,14 @@ def stored_values(frame: Frame) -> np.ndarray:
             f"{frame.path.name}: its pixels ({encoding}) cannot be decoded ({reason(error)}); "
             "export the series again, uncompressed."
         ) from error
+
+
+def _require_no_more(dataset: Dataset) -> None:
+    """Raise ValueError if there are more pixels than the header tells of; pydicom takes the first ones."""
+    frame = dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8
+    more = len(dataset.get("PixelData", b"")) - frame * int(dataset.get("NumberOfFrames") or 1)
+    if more >= frame > 0:
+        raise ValueError(f"{more} bytes of pixels more than its header tells of")
 
 
 def _check_codestreams(dataset: Dataset, size_of: Callable[[bytes], tuple[int, int, int]]) -> None:

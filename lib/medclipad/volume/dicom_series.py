@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
+    MediaStorageDirectoryStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     ParametricMapStorage,
     SecondaryCaptureImageStorage,
@@ -30,6 +32,14 @@ _MADE_OF_IMAGES = (  # not to be analysed where there are other images beside
     SecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
 )
+
+_COMMON = {
+    "PatientID": "patients",
+    "StudyInstanceUID": "studies",
+    "FrameOfReferenceUID": "frames of reference",
+    "Modality": "modalities",
+}
+_PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\x00|\x7f\xe0\x00\x10")
 
 _Groups = dict[str, dict[Path, Dataset]]
 
@@ -99,17 +109,23 @@ def _header(path: Path, must: bool) -> Dataset | None:
             list(header)  # pydicom parses a value, and finds its damage, only when it is asked for
             if header.get("Rows") and header.get("Columns"):
                 return header
-            _require_no_image(header)
+            _require_no_image(header, path)
     if must:
         raise VolumeError(f"{path.name}: not a DICOM image; pass the image files of one series, or their folder.")
     return None
 
 
-def _require_no_image(header: Dataset) -> None:
+def _require_no_image(header: Dataset, path: Path) -> None:
     """Raise ValueError if a file without rows and columns ought to have them: a slice must not get lost unnoticed."""
-    kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
-    if kind is None or "Image Storage" in UID(str(kind)).name:
-        raise ValueError("an image without its rows and columns" if kind else "it does not say what it is")
+    kind, said = UID(str(header.get("SOPClassUID", ""))), header.file_meta.get("MediaStorageSOPClassUID")
+    if said == MediaStorageDirectoryStorage:
+        return
+    if not kind or (said and said != kind):
+        raise ValueError("it does not say what it is")
+    unknown = kind.name == kind  # a maker's own class, or a damaged one
+    standard = kind.startswith("1.2.840.10008.") or not kind.is_valid
+    if "Image Storage" in kind.name or (unknown and (standard or _PIXEL_DATA.search(path.read_bytes()))):
+        raise ValueError("an image without its rows and columns")
 
 
 def placed_frames(path: Path, header: Dataset) -> list[Frame]:
@@ -141,8 +157,21 @@ def one_series(headers: dict[Path, Dataset], wanted: str | None, name: str) -> t
             f"{name}: it holds {len(kept)} series, {_listing(kept)}; pass the files of one series, or series=UID."
         )
     chosen = next(iter(kept.values()))
+    _require_one_of_each(chosen, name)
     left_out = [_aside(header) or _derived(header) for path, header in headers.items() if path not in chosen]
     return chosen, [f"{left_out.count(what)} {what} were left out" for what in dict.fromkeys(left_out)]
+
+
+def _require_one_of_each(headers: dict[Path, Dataset], name: str) -> None:
+    """Raise VolumeError for a series, by its UID, of which the images do not belong together: their places could not
+    be compared."""
+    for keyword, what in _COMMON.items():
+        values = {str(header.get(keyword) or "") for header in headers.values()}
+        if len(values) > 1:
+            raise VolumeError(
+                f"{name}: it holds images of {len(values)} {what} under one series UID; "
+                "pass a list of the files that belong together."
+            )
 
 
 def _without(groups: _Groups, what: Callable[[Dataset], str | None]) -> _Groups:

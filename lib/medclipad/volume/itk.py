@@ -11,8 +11,8 @@ import SimpleITK
 from medclipad.errors import VolumeError
 
 from .component import one_component
-from .damage import damage_named, require_enough_bytes
-from .itk_checks import check_compressed, check_header
+from .damage import damage_named, itk_name, require_enough_bytes
+from .itk_checks import check_header, check_text, check_voxels
 from .memory import in_words, require_memory
 from .volume import LPS_TO_RAS, Volume, check_affine
 
@@ -23,7 +23,7 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
     """A .nrrd, .nhdr, .mha or .mhd file; see `read_volume`."""
     suffix = path.suffix.lower()
     reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_name(path))
     reader.SetImageIO(READERS[suffix])
     with damage_named(path):
         notes = check_header(path)
@@ -36,7 +36,7 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
         require_memory(2 * wanted, path.name, f"reading {in_words(reader.GetSize())}")
         image = reader.Execute()
         components = image.GetNumberOfComponentsPerPixel()
-        check_compressed(path, image.GetNumberOfPixels() * components * image.GetSizeOfPixelComponent())
+        check_voxels(path, image.GetNumberOfPixels() * components * image.GetSizeOfPixelComponent())
         keys = {
             key: image.GetMetaData(key) for key in ("NRRD_space", "modality", "Modality") if image.HasMetaDataKey(key)
         }
@@ -46,12 +46,17 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
     # ITK's array is (K, J, I) with components last.
     array = SimpleITK.GetArrayFromImage(image)
     array = array.transpose(*reversed(range(dimension)), *range(dimension, array.ndim))
+    if components == 1 and READERS[suffix] == "NrrdImageIO":
+        with damage_named(path):
+            check_text(path, array)
     array = np.expand_dims(array, 2) if dimension == 2 else array
     n = min(dimension, 3)
     lps = np.eye(4)
     lps[:n, :n] = (np.reshape(image.GetDirection(), (dimension, dimension)) * image.GetSpacing())[:n, :n]
     lps[:n, 3] = image.GetOrigin()[:n]
     check_affine(lps, path.name)
+    if not np.allclose(np.linalg.norm(lps[:n, :n], axis=0), image.GetSpacing()[:n], rtol=1e-3):
+        raise VolumeError(f"{path.name}: its TransformMatrix is not of unit vectors; correct it and the spacing.")
     if dimension == 2:
         notes.append("a 2D image has no slice thickness; 1 mm is assumed")
     if (

@@ -8,6 +8,8 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from medclipad.errors import VolumeError
 
 _HEADER = 1 << 20  # no header is longer
@@ -24,8 +26,15 @@ _META_NUMBERS = {
 }  # fmt: skip
 
 
+_META_SEPARATOR = rb"[=:]"
+_META_PLACE = {
+    ("Offset", "Position", "Origin"): "0", ("ElementSpacing", "ElementSize"): "1 mm",
+    ("TransformMatrix", "Rotation", "Orientation"): "left, posterior, superior",
+}  # fmt: skip
+
+
 class _Stream(NamedTuple):
-    """Compressed voxels: data file ("" for the header's own), offset, and size in bytes where the header says it."""
+    """Voxels: data file ("" for the header's own), offset, and size in bytes where the header says it."""
 
     name: str
     offset: int = 0
@@ -42,12 +51,16 @@ def check_header(path: Path) -> list[str]:
         for key, form in _NRRD_FORMS.items():
             if key in fields and not re.fullmatch(form, fields[key], re.IGNORECASE):
                 raise ValueError(f"its {key} is {fields[key][:60]}, which is not what belongs there")
+        if len(re.findall(r"\(", fields.get("spacedirections", "((("))) < 3 <= len(fields.get("sizes", "").split()):
+            raise ValueError("an axis has no space direction")
+        if any(float(text) < 0 for text in fields.get("spacings", "").split()):
+            raise ValueError("its spacing is negative")
         if "space" in fields:
             defaults = {"space directions": "1 mm along the axes of its space", "space origin": "0"}
             missing = [key for key in defaults if key.replace(" ", "") not in fields]
             notes = [f"the file gives no {key}; {defaults[key]} is taken" for key in missing]
     else:
-        fields, notes = _fields(header, rb"="), []
+        fields = _fields(header[: _meta_end(header)], _META_SEPARATOR)
         units = [fields.get("distanceunits", "mm")]
         for key in _META_NUMBERS & fields.keys():
             if not all(_number(text) for text in fields[key].split()):
@@ -56,11 +69,55 @@ def check_header(path: Path) -> list[str]:
             raise ValueError(
                 f"its header gives {fields.get('ndims', '')[:20] or 'nothing'} as its number of dimensions"
             )
+        notes = _check_meta(header)
     others = [unit for unit in units if unit.lower() not in ("mm", "millimeter", "millimetre", "?", "")]
     _require_beside(path, header)
     if others:
         raise ValueError(f"its spacing is in units of {others[0][:20]}, not millimetres")
     return notes
+
+
+def _check_meta(header: bytes) -> list[str]:
+    """Raise ValueError over what MetaIO silently ignores or misreads; return what the header leaves open."""
+    said, notes = [], []
+    for line in header[: _meta_end(header)].splitlines():
+        key, separator, _ = re.sub(_META_SEPARATOR, b"\0", line, count=1).partition(b"\0")
+        if line.strip() and not separator:  # it would cost ITK the next one too
+            raise ValueError(f"its header has a line that is no field ({line.decode(errors='replace')[:40]})")
+        said.append(key.decode(errors="replace").strip())
+    for names, default in _META_PLACE.items():
+        if sum(said.count(name) for name in names) > (len(names) if "ElementSize" in names else 1):
+            raise ValueError(f"it gives its {names[0]} twice")
+        if not set(names) & set(said):
+            notes.append(f"the file gives no {names[0]}; {default} is taken")
+    fields = _fields(header[: _meta_end(header)], _META_SEPARATOR)
+    dimensions = int(fields["ndims"]) if fields.get("ndims", "").isdigit() else 0
+    for names in (("DimSize",), *_META_PLACE):
+        wanted = dimensions**2 if "Rotation" in names else dimensions
+        for key in set(names) & set(said):
+            if len(fields.get(key.lower(), "").split()) != wanted:
+                raise ValueError(f"its {key} is not {wanted} numbers")
+    twice = [key for key in ("DimSize", "NDims", "ElementType", "ElementSpacing", "ElementSize") if said.count(key) > 1]
+    if twice:
+        raise ValueError(f"it gives its {twice[0]} twice")
+    if any(float(text) < 0 for key in ("elementspacing", "elementsize") for text in fields.get(key, "").split()):
+        raise ValueError("its spacing is negative")
+    if _several(fields.get("elementdatafile", "")):
+        raise ValueError("its voxels lie in several files, which ITK does not count; save it as one .mha")
+    if fields.get("binarydata", "true").lower() not in ("true", "1"):
+        raise ValueError("its voxels are text, of which ITK cuts what does not fit; save them as numbers")
+    scale = fields.get("elementtointensityfunctionslope", "1"), fields.get("elementtointensityfunctionoffset", "0")
+    if not all(_number(text) for text in scale) or tuple(map(float, scale)) != (1, 0):
+        raise ValueError("its values need a slope and offset, which ITK does not apply")
+    if fields.get("elementdatafile", "").upper() == "LOCAL" and fields.get("headersize", "-1") not in ("-1", "0"):
+        raise ValueError(f"its HeaderSize is {fields['headersize'][:20]}, so that the header would count as voxels")
+    return notes
+
+
+def _meta_end(header: bytes) -> int:
+    """Where the voxels, or what names their files, start."""
+    last = re.search(rb"^[ \t]*ElementDataFile[ \t]*[=:].*?(?:\n|\Z)", header, re.MULTILINE)
+    return last.end() if last else len(header)
 
 
 def _number(text: str) -> bool:
@@ -70,7 +127,7 @@ def _number(text: str) -> bool:
 
 def _require_beside(path: Path, header: bytes) -> None:
     """Detached voxels must lie in the header's folder or below: a header may come from anybody."""
-    field = re.search(rb"^[ \t]*(?:data ?file[ \t]*:|ElementDataFile[ \t]*=)(.*)$", header, re.M | re.I)
+    field = re.search(rb"^[ \t]*(?:data ?file[ \t]*:|ElementDataFile[ \t]*[=:])(.*)$", header, re.M | re.I)
     if field is None:
         return
     names = [field[1].decode(errors="replace").strip(' \t\r"')]
@@ -84,12 +141,33 @@ def _require_beside(path: Path, header: bytes) -> None:
             )
 
 
-def check_compressed(path: Path, wanted: int) -> None:
-    """Inflate the compressed voxels of a .nrrd, .nhdr, .mha or .mhd file: `wanted` bytes with the right checksum.
+def check_text(path: Path, array: np.ndarray) -> None:
+    """Raise ValueError if the voxels of a .nrrd file are text of other numbers than `array`: ITK cuts what does not
+    fit the type."""
+    header = _header(path)
+    end = _nrrd_end(header)
+    fields = _fields(header[:end], rb":")
+    if fields.get("encoding", "").lower() not in ("ascii", "text", "txt") or "datafile" in fields:
+        return
+    words = path.read_bytes()[end:].split()
+    numbers = np.array([float(word) for word in words])
+    if len(numbers) != array.size or not np.allclose(numbers, array.ravel(order="F"), rtol=1e-6, atol=0):
+        raise ValueError(f"its {len(numbers)} numbers do not fit its type and size")
 
-    Uncompressed files, and the rare ones whose voxels lie in several files, pass. Raises zlib.error or EOFError.
+
+def check_voxels(path: Path, wanted: int) -> None:
+    """See that a .nrrd, .nhdr, .mha or .mhd file holds just `wanted` bytes of voxels, compressed ones with the right
+    checksum: ITK takes the first ones of too many.
+
+    Text, and the rare files whose voxels lie in several others, pass. Raises zlib.error or EOFError.
     """
     header = _header(path)
+    if stream := (_nrrd_raw(header) if header.startswith(b"NRRD") else _meta_raw(header)):
+        file = path.parent / stream.name if stream.name else path
+        held = file.stat().st_size - stream.offset
+        if held != wanted and not (held in (wanted + 1, wanted + 2) and file.read_bytes().endswith(b"\n")):
+            raise EOFError(f"its voxels are {held} bytes instead of {wanted}")
+        return
     stream = _nrrd_voxels(header) if header.startswith(b"NRRD") else _meta_voxels(header)
     if stream is None:
         return
@@ -124,16 +202,38 @@ def _nrrd_voxels(header: bytes) -> _Stream | None:
     return None if _several(name) else _Stream(name)
 
 
+def _nrrd_raw(header: bytes) -> _Stream | None:
+    """Raw voxels in one file, none of it skipped."""
+    end = _nrrd_end(header)
+    fields = _fields(header[:end], rb":")
+    skipped = any(fields.get(key, "0") != "0" for key in ("lineskip", "byteskip"))
+    name = fields.get("datafile")
+    if fields.get("encoding", "").lower() != "raw" or skipped or (name and _several(name)):
+        return None
+    return _Stream("", end) if name is None else _Stream(name)
+
+
 def _nrrd_end(header: bytes) -> int:
     """Where the voxels start: after the first empty line."""
     end = re.search(rb"\r?\n\r?\n", header)
     return end.end() if end else len(header)
 
 
+def _meta_raw(header: bytes) -> _Stream | None:
+    """Raw voxels in one file."""
+    fields = _fields(header[: _meta_end(header)], _META_SEPARATOR)
+    name, before = fields.get("elementdatafile", "LIST"), fields.get("headersize", "0")
+    plain = fields.get("compresseddata", "").lower() not in ("true", "1") and before.isdigit() and not _several(name)
+    binary = fields.get("binarydata", "true").lower() in ("true", "1")
+    if not (plain and binary):
+        return None
+    return _Stream("", _meta_end(header)) if name.upper() == "LOCAL" else _Stream(name, int(before))
+
+
 def _meta_voxels(header: bytes) -> _Stream | None:
     """zlib voxels, see https://itk.org/Wiki/ITK/MetaIO/Documentation"""
-    last = re.search(rb"^\s*ElementDataFile\s*=.*?\n", header, re.MULTILINE)
-    fields = _fields(header[: last.end()], rb"=") if last else {}
+    end = _meta_end(header)
+    fields = _fields(header[:end], _META_SEPARATOR)
     name = fields.get("elementdatafile", "LIST")
     if fields.get("compresseddata", "").lower() not in ("true", "1") or _several(name):
         return None
@@ -141,7 +241,7 @@ def _meta_voxels(header: bytes) -> _Stream | None:
         return _Stream(name)
     if "compresseddatasize" not in fields:
         raise ValueError("its header lacks CompressedDataSize, without which ITK reads noise")
-    return _Stream("", last.end(), int(fields["compresseddatasize"]))
+    return _Stream("", end, int(fields["compresseddatasize"]))
 
 
 def _fields(header: bytes, separator: bytes) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -11,8 +10,9 @@ import numpy as np
 from medclipad.errors import VolumeError
 
 from .component import one_component
-from .damage import damage_named, require_enough_bytes
+from .damage import BoundedFile, BoundedGzip, damage_named, require_enough_bytes
 from .memory import in_words, require_memory
+from .scaling import scaled_type
 from .volume import Volume, check_affine, furthest_apart
 
 _GEOMETRY = (
@@ -24,11 +24,13 @@ _GEOMETRY = (
 def read_nifti(path: Path, component: int | None, name: str) -> Volume:
     """A .nii or .nii.gz file (NIfTI-1 or -2); see `read_volume`."""
     packed = path.suffix.lower() == ".gz"
-    with damage_named(path), (gzip.open if packed else open)(path, "rb") as stream:
+    with damage_named(path), (BoundedGzip if packed else BoundedFile)(path) as stream:
         sizeof_hdr = stream.read(4)
         stream.seek(0)
         version = 2 if 540 in (int.from_bytes(sizeof_hdr, order) for order in ("little", "big")) else 1
         kind = nib.Nifti2Image if version == 2 else nib.Nifti1Image
+        said = kind.header_class.from_fileobj(stream, check=False)  # nibabel mends what it reads
+        stream.seek(0)
         image = kind.from_file_map(kind.make_file_map({"image": stream}), mmap=False)
         header, data, affine = image.header, image.dataobj, image.affine
         require_enough_bytes(path, np.prod(data.shape, dtype=float) * data.dtype.itemsize, data.offset, packed)
@@ -36,7 +38,8 @@ def read_nifti(path: Path, component: int | None, name: str) -> Volume:
         raw, slope, intercept = data.get_unscaled(), float(data.slope), float(data.inter)
         while stream.read(1 << 20):  # only at the end does gzip compare its checksum
             pass
-        unit, notes = header.get_xyzt_units()[0], _notes(header)
+        _require_as_long_as_said(header, data, stream.tell())
+        unit, notes = header.get_xyzt_units()[0], _notes(header, said)
         geometry = {field: np.asarray(header[field]).tolist() for field in _GEOMETRY}
     if unit not in ("mm", "unknown"):
         raise VolumeError(f"{path.name}: its spacing is in units of {unit}; convert it to millimetres.")
@@ -47,7 +50,7 @@ def read_nifti(path: Path, component: int | None, name: str) -> Volume:
     array = one_component(raw, component, path.name)
     native = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
     scaled = (slope, intercept) != (1, 0)
-    wanted = np.result_type(native, np.float32) if scaled else native
+    wanted = scaled_type(np.dtype(native), slope, intercept) if scaled else native
     # A copy also where one of many time points was chosen, so that the others are not kept.
     array = np.array(array, dtype=wanted, order="F", copy=None if array.nbytes == raw.nbytes else True)
     if scaled:
@@ -86,15 +89,29 @@ def nifti_image(array: np.ndarray, volume: Volume) -> nib.Nifti1Image:
     return image
 
 
+def _require_as_long_as_said(header: nib.Nifti1Header, data: nib.arrayproxy.ArrayProxy, size: int) -> None:
+    """Raise ValueError if voxels start within the header, or if there are slices more than the header says."""
+    if data.offset < header.single_vox_offset:
+        raise ValueError(f"its voxels are said to start at byte {data.offset}, within its header")
+    more = size - data.offset - int(np.prod(data.shape, dtype=float)) * data.dtype.itemsize
+    if more >= np.prod(data.shape[:2], dtype=float) * data.dtype.itemsize:
+        raise ValueError(f"it holds {more} bytes of voxels more than its header says")
+
+
 def _needed(data: nib.arrayproxy.ArrayProxy) -> float:
     """Bytes that reading takes at its peak: the voxels as stored and, where they change, one 3D image as returned."""
     stored = np.prod(data.shape, dtype=float) * data.dtype.itemsize
-    changed = (data.slope, data.inter) != (1, 0) or len(data.shape) > 3 or not data.dtype.isnative
-    return stored + (np.prod(data.shape[:3], dtype=float) * max(4, data.dtype.itemsize) if changed else 0)
+    scaled = (data.slope, data.inter) != (1, 0)
+    returned = scaled_type(data.dtype, float(data.slope), float(data.inter)) if scaled else data.dtype
+    changed = scaled or len(data.shape) > 3 or not data.dtype.isnative
+    return stored + (np.prod(data.shape[:3], dtype=float) * returned.itemsize if changed else 0)
 
 
-def _notes(header: nib.Nifti1Header) -> list[str]:
+def _notes(header: nib.Nifti1Header, said: nib.Nifti1Header) -> list[str]:
     sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    flat = said["pixdim"][1 : 1 + min(3, int(header["dim"][0]))] == 0
+    if sform is None and flat.any():
+        return ["the file gives no spacing along an axis; 1 mm is taken"]
     if sform is None and qform is None:
         return ["the file does not say how it lies in the patient; its axes are taken as left, anterior, superior"]
     shape = (*header.get_data_shape(), 1, 1)[:3]

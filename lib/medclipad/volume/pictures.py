@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import SimpleITK
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from medclipad.errors import VolumeError
 
 from .component import choose_component
-from .damage import damage_named
+from .damage import damage_named, itk_name
 from .memory import in_words, require_memory
+from .png_checks import check_png
 from .volume import LPS_TO_RAS, Volume
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -28,7 +30,8 @@ _GREY = {
 }  # fmt: skip
 _COLOUR = ("RGB", "RGBA", "LA", "P", "PA")
 _BITS, _SAMPLE_FORMAT, _DESCRIPTION, _ORIENTATION = 258, 339, 270, 274  # TIFF and EXIF tags
-_PHOTOMETRIC = 262
+_PHOTOMETRIC, _COMPRESSION, _SAMPLES = 262, 259, 277
+_DEFLATE = (8, 32946)
 _NEEDED = {
     "BitsPerSample": (_BITS,), "PhotometricInterpretation": (_PHOTOMETRIC,), "its offsets": (273, 324),
     "its byte counts": (279, 325),
@@ -89,6 +92,8 @@ def _pages(path: Path) -> list[tuple[Path, tuple[int, int], np.dtype, int]]:
         count = getattr(image, "n_frames", 1)
         if image.format != "TIFF" and count > 1:
             raise VolumeError(f"{path.name}: it holds {count} pictures; save the one to be read as a file of its own.")
+        if image.format == "PNG":
+            check_png(path)
         pages = []
         for number in range(count):
             image.seek(number)
@@ -114,7 +119,7 @@ def _no_warnings() -> Iterator[None]:
 def _require_decoded_alike(path: Path, pixels: np.ndarray) -> None:
     """JPEG has no checksum, and libjpeg reads on over damage; but two decoders then go on in different ways."""
     reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_name(path))
     reader.SetImageIO("JPEGImageIO")
     if not np.array_equal(SimpleITK.GetArrayFromImage(reader.Execute()), pixels):
         raise ValueError("two decoders see different pixels in it")
@@ -141,6 +146,7 @@ def _kind(image: Image.Image, path: Path) -> tuple[np.dtype, int]:
 def _check_tiff(image: Image.Image, path: Path, count: int) -> None:
     """Refuse what Pillow would guess, cut or invert, and stacks of which the pages are more than slices."""
     tags = image.tag_v2
+    _check_deflated(path, tags)
     if missing := [name for name, either in _NEEDED.items() if not any(tag in tags for tag in either)]:
         raise ValueError(f"its header lacks {missing[0]}")
     if tags[_PHOTOMETRIC] == 0:
@@ -148,6 +154,14 @@ def _check_tiff(image: Image.Image, path: Path, count: int) -> None:
     bits, kind = tags.get(_BITS, (1,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0]
     if bits > 32 or (bits == 32 and kind == 1):
         raise VolumeError(f"{path.name}: its {bits}-bit values would be cut; save it with 16-bit or float32 values.")
+    row = -(-image.width * bits * tags.get(_SAMPLES, 1) // 8)
+    if tags.get(_COMPRESSION, 1) == 1 and 279 in tags and not 0 <= sum(tags[279]) - row * image.height < row:
+        raise ValueError(f"its strips are {sum(tags[279])} bytes instead of {row * image.height}")
+    if bits == 8 and kind == 2:
+        raise VolumeError(f"{path.name}: its signed 8-bit values would be taken for unsigned; save it with 16 bits.")
+    samples = tags.get(_SAMPLES, 1)
+    if samples != len(image.getbands()) or (samples > 1 and bits > 8):
+        raise VolumeError(f"{path.name}: its {samples} samples a pixel of {bits} bits would be cut; save one as grey.")
     text = str(tags.get(_DESCRIPTION, ""))
     said = {key: int(n) for key, n in re.findall(r"^(images|channels|frames)=(\d{1,9})", text, re.MULTILINE)}
     said |= {key: int(n) for key, n in re.findall(r'\bSize([CT])="(\d{1,9})"', text)}
@@ -157,6 +171,23 @@ def _check_tiff(image: Image.Image, path: Path, count: int) -> None:
             f"{path.name}: its pages are channels or time points, or not all of its images are pages; "
             "save the slices of one channel as a plain stack."
         )
+
+
+def _check_deflated(path: Path, tags: TiffImagePlugin.ImageFileDirectory_v2) -> None:
+    """Raise zlib.error over a strip or tile whose checksum, which libtiff does not look at, is wrong."""
+    if tags.get(_COMPRESSION) not in _DEFLATE:
+        return
+    offsets = tags.get(273, ()) or tags.get(324, ())
+    sizes = tags.get(279, ()) or tags.get(325, ())
+    with path.open("rb") as file:
+        for offset, size in zip(offsets, sizes, strict=True):
+            file.seek(offset)
+            inflater, packed = zlib.decompressobj(), file.read(min(size, path.stat().st_size))
+            while packed and not inflater.eof:
+                inflater.decompress(packed, 1 << 22)
+                packed = inflater.unconsumed_tail
+            if not inflater.eof:
+                raise ValueError("its compressed pixels are cut off")
 
 
 def _pixels(path: Path) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ import SimpleITK
 
 from medclipad.errors import VolumeError
 
-from .damage import reason
+from .damage import itk_name, reason
 from .itk import itk_image
 from .nifti import nifti_image
 from .volume import Volume
@@ -43,10 +43,12 @@ def write_volume(volume: Volume, path: str | Path) -> None:
         if suffix in (".nii", ".nii.gz"):
             nifti_image(array, volume).to_filename(aside)
         else:
-            SimpleITK.WriteImage(itk_image(array, volume.affine), str(aside), useCompression=True)
+            SimpleITK.WriteImage(itk_image(array, volume.affine), itk_name(aside), useCompression=True)
         with aside.open("rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(aside, path)
+    except VolumeError:
+        raise
     except Exception as error:  # nibabel and ITK raise many kinds
         raise VolumeError(f"{path}: it cannot be written ({reason(error)}); check space, rights and format.") from error
     finally:
