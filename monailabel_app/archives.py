@@ -10,6 +10,7 @@ from typing import Any
 from medclipad.errors import VolumeError
 from medclipad.volume import read_volume
 from medclipad.volume.archive import unpack_dicom, unpacked_size
+from medclipad.volume.dicom_files import may_be_dicom, others_note
 from medclipad.volume.dicom_series import headers_of, series_of
 
 from .datastore import INCOMING, StudyDatastore
@@ -29,8 +30,9 @@ def add_archive(store: StudyDatastore, archive: Path, image: str, info: dict[str
     with tempfile.TemporaryDirectory(prefix=INCOMING, dir=store.folder) as aside:
         unpacked, sorted_out = Path(aside) / "unpacked", Path(aside) / "series"
         unpacked.mkdir()
-        groups = series_of(headers_of(unpack_dicom(archive, unpacked), False, archive.name))
-        folders, left_out = [], []
+        files = unpack_dicom(archive, unpacked, also=may_be_dicom)
+        folders, left_out = [], others_note(files)
+        groups = series_of(headers_of(files, False, archive.name))
         for number, group in enumerate(groups.values()):
             folder = sorted_out / str(number)
             folder.mkdir(parents=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 
 from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import ImageNotFoundException
 
 from medclipad.errors import MedCLIPADError
 from medclipad.fingerprint import content_sha256
 from medclipad.volume import read_volume
 
 from .datastore import StudyDatastore
+from .limits import READING
 from .results import file_state
 
 PATIENCE = 5.0  # seconds that one question may spend on reading images that nobody has read yet
@@ -33,17 +34,21 @@ def state_of(datastore: Datastore, image: str) -> str | None:
 def note_content(datastore: Datastore, image: str) -> str | None:
     """SHA-256 of an image's content, kept in its info; read anew only if its file changed. None if it is unreadable."""
     path = datastore.get_image_uri(image)
-    if not path or not os.path.exists(path):
+    if not path:
         return None
-    info, state = datastore.get_image_info(image), file_state(path)
-    if info.get("sha256_of") != state:
+    try:
+        info, state = datastore.get_image_info(image), file_state(path)
+        if info.get("sha256_of") == state:
+            return info.get("sha256")
         try:
-            digest = content_sha256(read_volume(path))
+            with READING:
+                digest = content_sha256(read_volume(path))
         except MedCLIPADError:
             digest = None
         datastore.update_image_info(image, {"sha256": digest, "sha256_of": state})
         return digest
-    return info.get("sha256")
+    except (FileNotFoundError, ImageNotFoundException):  # removed meanwhile
+        return None
 
 
 def find_content(datastore: Datastore, digest: str) -> str | None:

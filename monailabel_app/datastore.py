@@ -1,8 +1,8 @@
 """MONAI Label's LocalDatastore without its traps, on the same files and the same datastore_v2.json.
 
-Listed are NIfTI, NRRD and MetaImage files and DICOM series as sub-folders of the studies folder. Names are checked
-before anything is written, files appear whole or not at all, and the folder is looked at again whenever it has changed,
-so no watcher thread is needed.
+Listed are NIfTI, NRRD and MetaImage files, pictures, and DICOM series as sub-folders of the studies folder. Names are
+checked before anything is written, files appear whole or not at all, and the folder is looked at again whenever it has
+changed, so no watcher thread is needed.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ import re
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock
 from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 
-from .errors import RequestError
+from medclipad.volume.pictures import PICTURES
 
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-UPLOADABLE = (".nii.gz", ".nii", ".nrrd", ".mha")  # the others keep their voxels in a second file
+from .errors import RequestError
+from .orphans import is_stale
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURES)  # of two files of one name, the first
+UPLOADABLE = tuple(one for one in SUFFIXES if one not in (".nhdr", ".mhd"))  # those keep their voxels in a second file
 NOT_IMAGES = ("labels", "models")  # our own sub-folders of a studies folder
 INCOMING = ".incoming-"  # folder of a DICOM series on its way into the studies
 
@@ -60,8 +63,13 @@ def check_tag(tag: str) -> str:
 
 
 def suffix_of(filename: str) -> str:
-    """The suffix of a volume file that the datastore lists, e.g. ".nii.gz", or "" for any other name."""
-    return next((suffix for suffix in SUFFIXES if filename.endswith(suffix)), "")
+    """The suffix of a file that the datastore lists, in small letters, e.g. ".nii.gz", or "" for any other name."""
+    return next((suffix for suffix in SUFFIXES if filename.lower().endswith(suffix)), "")
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is text that JSON can hold: one from another system may be bytes in its own encoding."""
+    return name.isascii() or name.encode("utf-8", "replace").decode() == name
 
 
 def is_dicom_folder(path: Path) -> bool:
@@ -111,8 +119,6 @@ class StudyDatastore(LocalDatastore):
     list_images = _fresh(LocalDatastore.list_images)
     status = _fresh(LocalDatastore.status)
     json = _fresh(LocalDatastore.json)
-    remove_image = _fresh(LocalDatastore.remove_image)
-    remove_label = _fresh(LocalDatastore.remove_label)
     update_image_info = _fresh(LocalDatastore.update_image_info)
     update_label_info = _fresh(LocalDatastore.update_label_info)
 
@@ -123,11 +129,18 @@ class StudyDatastore(LocalDatastore):
         check_image_name(image_id)
         if image_id in self._datastore.objects:
             raise RequestError(f"There is already an image {image_id!r}: choose another id or remove it first.", 409)
+        self._check_no_labels(image_id)
         suffix = suffix_of(image_filename)
-        _copy(image_filename, Path(self._datastore.image_path()) / f"{image_id}{suffix}")
+        path = self.folder / f"{image_id}{suffix}"
+        _copy(image_filename, path)
         info = {**image_info, "ts": int(time.time()), "name": f"{image_id}{suffix}"}
         self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
-        self._update_datastore_file()
+        try:
+            self._update_datastore_file()
+        except OSError:  # a full disk: what was refused must not be there
+            del self._datastore.objects[image_id]
+            path.unlink()
+            raise
         return image_id
 
     @property
@@ -141,6 +154,7 @@ class StudyDatastore(LocalDatastore):
         for image_id in series:
             if check_image_name(image_id) in self._datastore.objects or (self.folder / image_id).exists():
                 raise RequestError(f"There is already an image {image_id!r}: choose another id.", 409)
+            self._check_no_labels(image_id)
         for image_id, source in series.items():
             os.rename(source, self.folder / image_id)
             info = {**image_info, "ts": int(time.time()), "name": image_id}
@@ -157,19 +171,59 @@ class StudyDatastore(LocalDatastore):
             raise RequestError(f"There is no image {image_id!r} in the studies.", 404)
         suffix = suffix_of(label_filename)
         folder = Path(self._datastore.label_path(tag))
-        _copy(label_filename, folder / f"{image_id}{suffix}")
-        for other in SUFFIXES:
-            if other != suffix:
-                (folder / f"{image_id}{other}").unlink(missing_ok=True)
+        target = folder / f"{image_id}{suffix}"
+        _copy(label_filename, target)
+        for other in folder.iterdir():
+            if other != target and suffix_of(other.name) and self._to_id(other.name)[0] == image_id:
+                other.unlink(missing_ok=True)
         info = {**label_info, "ts": int(time.time()), "name": f"{image_id}{suffix}"}
         case.labels[tag] = DataModel(info=info, ext=suffix)
         self._update_datastore_file()
         return image_id
 
+    @_fresh
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image and its labels, these first: no later image may get them. Of a link only the link goes."""
+        case = self._datastore.objects.get(image_id)
+        if case is None:
+            raise RequestError(f"There is no image {image_id!r} in the studies.", 404)
+        for tag in list(case.labels):
+            self.remove_label(image_id, tag)
+        path = self.folder / f"{image_id}{case.image.ext}"
+        if path.is_dir() and not path.is_symlink():
+            aside = self.folder / f"{INCOMING}{uuid.uuid4().hex}"
+            os.rename(path, aside)  # gone at once and whole, whatever happens to the removal of its files
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        self.refresh()
+
+    @_fresh
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove a label's file; of a link only the link."""
+        label = self._datastore.label(label_id, label_tag)
+        if label is None:
+            raise RequestError(f"Image {label_id!r} has no label with the tag {label_tag!r}.", 404)
+        (Path(self._datastore.label_path(label_tag)) / f"{label_id}{label.ext}").unlink(missing_ok=True)
+        self.refresh()
+
+    def _check_no_labels(self, image_id: str) -> None:
+        """RequestError 409 if labels of an image that was taken out of the folder by hand are still there."""
+        for file in Path(self._datastore.label_path(None)).glob("*/*"):
+            if suffix_of(file.name) and self._to_id(file.name)[0] == image_id:
+                what = f"Labels of an earlier image {image_id!r} are still there"
+                raise RequestError(f"{what}: choose another id, or remove {file.parent.name}/{file.name} first.", 409)
+
     # --- what LocalDatastore asks its subclass ---
     def _to_id(self, file: str) -> tuple[str, str]:
-        suffix = suffix_of(file)
-        return file.removesuffix(suffix), suffix
+        end = len(file) - len(suffix_of(file))
+        return file[:end], file[end:]
+
+    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
+        """Files that are listed, whatever the case of their suffix; of those with one name one, in SUFFIXES' order."""
+        found = [file for file in os.listdir(path) if suffix_of(file) and not file.startswith(".") and is_text(file)]
+        found.sort(key=lambda file: (-SUFFIXES.index(suffix_of(file)), file))
+        return {file: file for file in {self._to_id(file)[0]: file for file in found}.values()}
 
     def _reconcile_datastore(self) -> None:
         with self._lock:
@@ -182,7 +236,7 @@ class StudyDatastore(LocalDatastore):
         for folder in Path(self._datastore.image_path()).iterdir():
             name = folder.name
             known = name in self._datastore.objects or name in NOT_IMAGES or name.startswith(".")
-            if not known and folder.is_dir() and is_dicom_folder(folder):
+            if not known and is_text(name) and folder.is_dir() and is_dicom_folder(folder):
                 self._datastore.objects[name] = ImageLabelModel(image=DataModel(info={"name": name}, ext=""))
                 added += 1
         return added
@@ -210,7 +264,7 @@ def _copy(source: str | Path, target: Path) -> None:
 
 def _replace(target: Path, write: Callable[[Path], Any]) -> None:
     """Write beside `target`, flush to the disk, rename: a reader or a crash never meets half a file."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.part")
+    aside = target.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
         write(aside)
         with open(aside, "rb+") as stream:
@@ -239,5 +293,5 @@ def _remove_leftovers(studies: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
     for leftover in [*studies.glob(".*.part"), *studies.glob("labels/*/.*.part")]:
         writer = leftover.name.split(".")[-3]
-        if writer.isdecimal() and not psutil.pid_exists(int(writer)):
+        if is_stale(writer):
             leftover.unlink(missing_ok=True)

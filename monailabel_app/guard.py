@@ -97,7 +97,7 @@ class Guard:
             message = await receive()
             total += len(message.get("body", b""))
             if total > limit:
-                raise TooLargeError
+                raise TooLargeError(_long(limit))
             return message
 
         return counted
@@ -108,8 +108,11 @@ def _answer(status: int, detail: str, headers: dict[str, str] | None = None) -> 
 
 
 def _too_large(limit: int) -> JSONResponse:
-    detail = f"Such a request may be at most {limit // 1024**2} MiB long."
-    return _answer(413, detail, {"Connection": "close"})
+    return _answer(413, _long(limit), {"Connection": "close"})
+
+
+def _long(limit: int) -> str:
+    return f"Such a request may be at most {limit // 1024**2} MiB long."
 
 
 def _brings_files(headers: Headers) -> bool:
@@ -118,4 +121,3 @@ def _brings_files(headers: Headers) -> bool:
 
 def _host(header: str) -> str:
     return urlsplit(f"//{header}").hostname or ""
-

@@ -41,7 +41,7 @@ class ProgressFile:
         self._path = models / "training.json"
         self._start = {"run": run, "method": method, "started": time.time()}
         self._last = ("", 0.0)
-        self._phase_began = time.monotonic()
+        self._began = self._phase_began = time.monotonic()  # no clock: that may be set back
         self._epochs: dict[str, Any] = {"epoch": None, "epochs": None, "loss": None}
         self._history: list[list[float]] = []
         self._stride = 1
@@ -63,7 +63,7 @@ class ProgressFile:
         report = {
             **self._start,
             **event,
-            "seconds": round(time.time() - self._start["started"], 1),
+            "seconds": round(time.monotonic() - self._began, 1),
             "remaining": self._remaining(done, total),
             "history": self._history,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import threading
 import zlib
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from medclipad.errors import VolumeError
 from .errors import RequestError
 
 VOXELS = 2**29  # of one volume: 512 x 512 x 2048
+READING = threading.BoundedSemaphore(2)  # for whole volumes that requests read: forty at once would fill the memory
 SPARE = 64 * 1024**2  # bytes of disk that are left alone
 _BLOCK = 1024**2
 _HEADER = 4096  # bytes before the voxels of a NIfTI file, extensions included, that nobody minds

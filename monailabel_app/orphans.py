@@ -39,13 +39,20 @@ def end_with_server() -> None:
     threading.Thread(target=watch, name="server-watch", daemon=True).start()
 
 
+def is_stale(pid: str) -> bool:
+    """Whether what a process with this number left is no one's, asked before this process writes anything itself.
+
+    In a container every server has the same number: what bears ours is an earlier server's.
+    """
+    return pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid)))
+
+
 @contextmanager
 def own_temporary_folder() -> Iterator[None]:
     """All temporary files of this process in one folder, which goes with the block; those of killed servers go too."""
     before = tempfile.gettempdir()
     for folder in Path(before).glob("medclipad-server-*-*"):
-        pid = folder.name.split("-")[2]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+        if is_stale(folder.name.split("-")[2]):
             shutil.rmtree(folder, ignore_errors=True)
     tempfile.tempdir = tempfile.mkdtemp(prefix=f"medclipad-server-{os.getpid()}-")
     try:

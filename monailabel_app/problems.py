@@ -10,10 +10,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from monailabel.interfaces.exception import MONAILabelException
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 
 from medclipad.errors import Cancelled, MedCLIPADError
 
 from .errors import RequestError
+from .guard import TooLargeError
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ def sentence(error: ValidationError | RequestValidationError) -> str:
 
 _FULL = "The server's disk is full: make room on it, then try again."
 _NO_SPACE, _NO_RIGHT = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_DISK = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)  # a network drive that is away
+_NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def _number(error: BaseException | None) -> int | None:
@@ -61,8 +65,21 @@ def install(app: FastAPI) -> None:
             return answer(507, _FULL)
         if _number(error) in _NO_RIGHT:
             return answer(507, "The server may not write to its disk: give it the right to, then try again.")
+        if _number(error) == errno.ENOENT:
+            return answer(404, "A file that this needs has been removed: list what there is, and ask again.")
+        if _number(error) in (*_NO_DISK, *_NO_MORE):
+            reason = error.strerror or type(error).__name__
+            return answer(503, f"The server cannot get at its files ({reason}): try again.", {"Retry-After": "10"})
         logger.error("Unexpected %s", type(error).__name__, exc_info=error)
         return unexpected(error)
+
+    @app.exception_handler(HTTPException)
+    def _(_: Request, error: HTTPException) -> JSONResponse:
+        if _number(error.__cause__) in _NO_SPACE:  # while a body was received
+            return answer(507, _FULL)
+        if isinstance(error.__cause__, TooLargeError):
+            return answer(413, str(error.__cause__), {"Connection": "close"})
+        return answer(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(UnicodeEncodeError)
     def _(_: Request, __: UnicodeEncodeError) -> JSONResponse:

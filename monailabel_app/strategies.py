@@ -12,6 +12,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from medclipad.active_learning import STRATEGIES, Candidate, rank, slices_first
 
+from .datastore import is_text
 from .errors import RequestError
 from .scores import Scorer
 
@@ -90,5 +91,5 @@ def check_request(request: dict[str, Any], methods: list[str]) -> None:
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise RequestError("seed: give a whole number.", 422)
     client = request.get("client_id")
-    if client is not None and (not isinstance(client, str) or len(client) > 200):
+    if client is not None and (not isinstance(client, str) or len(client) > 200 or not is_text(client)):
         raise RequestError("client_id: give a text of at most 200 characters.", 422)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import uuid
@@ -123,11 +124,18 @@ class AnomalyTrainTask(TrainTask):
         return {
             "run": uuid.uuid4().hex,
             "method": self._method,
-            "name": params.name or f"{self._method}-{time.strftime('%Y%m%d-%H%M%S')}",
+            "name": params.name or self._free_name(),
             "params": params.model_dump(),
             "models": str(self._store.folder),
             "previous": self._store.current(self._method),
         }
+
+    def _free_name(self) -> str:
+        """Of the method and the time; clocks are set back, and then the time is taken."""
+        name = f"{self._method}-{time.strftime('%Y%m%d-%H%M%S')}"
+        taken = self._store.versions(self._method)
+        others = (f"{name}-{number}" for number in itertools.count(2))
+        return next(one for one in itertools.chain([name], others) if one not in taken)
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train in this process: what MONAI Label's own command does where it serves without our routes."""

@@ -9,21 +9,22 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, UploadFile
 from fastapi import Path as InPath
-from fastapi.responses import FileResponse
+from fastapi.responses import Response
 from monailabel.config import settings
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.utils.app import app_instance
-from starlette.background import BackgroundTask
 
 from medclipad.volume import read_volume, require_same_grid, write_volume
+from medclipad.volume.pictures import PICTURES
 
 from ..archives import ARCHIVE, add_archive
 from ..content import find_content, note_content
 from ..datastore import StudyDatastore, check_image_name, check_tag, suffix_of
 from ..errors import RequestError
-from ..limits import check_room
+from ..limits import READING, check_room
 from ..results import file_state
-from .uploads import checked, json_object, received
+from .downloads import sent
+from .uploads import check_info, image_info, json_object, received
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
 MAP_TAG = "anomaly_map"  # of no label: the last map that was computed of an image, as long as the image is the same
@@ -90,9 +91,9 @@ def add_image(
 
     `sha256` is of no consequence: the server computes the content's hash itself, see GET /datastore/hash.
     """
-    info = json_object(params, "params")
+    info = image_info(params, "params")
     name = image or Path(file.filename or "").name
-    suffix = ARCHIVE if name.lower().endswith(ARCHIVE) else suffix_of(name.lower())
+    suffix = ARCHIVE if name.lower().endswith(ARCHIVE) else suffix_of(name)
     name = check_image_name(name if image else name[: len(name) - len(suffix)])
     check_room(_home(), file.size or 0)
     with received(file, archives=True) as path:
@@ -101,7 +102,8 @@ def add_image(
             for one in added["images"]:
                 note_content(store(), one)
             return added
-        checked(path)
+        with READING:
+            read_volume(path)  # a damaged one raises VolumeError, before it gets a name in the studies
         added = store().add_image(name, str(path), info)
     note_content(store(), added)
     return {"image": added}
@@ -131,20 +133,20 @@ def has_image(image: str) -> dict[str, str]:
     return {}
 
 
-@router.get("/image", summary="An image's file; a DICOM series comes as NIfTI")
-def get_image(image: str) -> FileResponse:
+@router.get("/image", summary="An image's file; a DICOM series or a picture comes as NIfTI")
+def get_image(image: str) -> Response:
     path = image_path(image)
-    if os.path.isfile(path):
-        return FileResponse(path, media_type="application/octet-stream", filename=os.path.basename(path))
+    if os.path.isfile(path) and not path.lower().endswith(PICTURES):
+        return sent(path, os.path.basename(path))
     handle, name = tempfile.mkstemp(prefix="medclipad-", suffix=".nii.gz")
     os.close(handle)
-    remove = BackgroundTask(os.unlink, name)
     try:
-        write_volume(read_volume(path), name)
+        with READING:
+            write_volume(read_volume(path), name)
+        return sent(name, f"{image}.nii.gz", after=lambda: os.unlink(name))
     except BaseException:
         os.unlink(name)
         raise
-    return FileResponse(name, media_type="application/octet-stream", filename=f"{image}.nii.gz", background=remove)
 
 
 @router.get("/image/info", summary="What is known of an image")
@@ -160,10 +162,8 @@ def get_image_info(image: str) -> dict[str, Any]:
 )
 def put_image_info(image: str, info: str = Form("{}")) -> dict[str, str]:
     image_path(image)
-    given = json_object(info, "info")
-    for key in ("marks", "sha256", "sha256_of"):
-        if key in given:
-            raise RequestError(f"info must not contain {key!r}: the server keeps it, see /marks and /datastore/hash.")
+    given = image_info(info, "info")
+    check_info({**store().get_image_info(image), **given})
     store().update_image_info(image, given)
     return {}
 
@@ -179,7 +179,8 @@ def save_label(image: str, label: UploadFile, params: str = Form("{}"), tag: str
     source = image_path(image)
     check_room(_home(), label.size or 0)
     with received(label) as path:
-        require_same_grid(read_volume(source), checked(path))
+        with READING:
+            require_same_grid(read_volume(source), read_volume(path))
         return {"image": image, "label": store().save_label(image, str(path), tag, info)}
 
 
@@ -197,9 +198,9 @@ def has_label(image: str, tag: str) -> dict[str, str]:
 
 
 @router.get("/label", summary='A label\'s file; tag "anomaly_map" is the map computed last')
-def get_label(label: str, tag: str) -> FileResponse:
+def get_label(label: str, tag: str) -> Response:
     path = label_path(label, tag)
-    return FileResponse(path, media_type="application/octet-stream", filename=os.path.basename(path))
+    return sent(path, os.path.basename(path))
 
 
 @router.get("/label/info", summary="What is known of a label")
@@ -211,5 +212,7 @@ def get_label_info(label: str, tag: str) -> dict[str, Any]:
 @router.put("/label/info", summary="Add to what is known of a label", dependencies=[Depends(writable)])
 def put_label_info(label: str, tag: str, info: str = Form("{}")) -> dict[str, str]:
     _own_label(label, tag)
-    store().update_label_info(label, tag, json_object(info, "info"))
+    given = json_object(info, "info")
+    check_info({**store().get_label_info(label, tag), **given})
+    store().update_label_info(label, tag, given)
     return {}

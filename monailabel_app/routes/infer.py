@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Form, UploadFile
-from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
@@ -19,6 +19,7 @@ from ..dicomweb import DicomWebDatastore
 from ..errors import RequestError
 from ..infer import AnomalyInferTask, jobs
 from .datastore import writable
+from .downloads import sent
 from .uploads import json_object, received
 
 router = APIRouter(tags=["Infer"])
@@ -80,7 +81,7 @@ def _dicom(task: AnomalyInferTask, request: dict[str, Any], output: str) -> Resp
         studies.store([dataset])
     path = saved(dataset)
     name = f"{request['id'] or 'image'}_{KINDS[output]}.dcm"
-    return FileResponse(path, media_type="application/dicom", filename=name, background=BackgroundTask(os.unlink, path))
+    return sent(path, name, "application/dicom", after=lambda: os.unlink(path))
 
 
 def _answer(result: Path, scores: dict[str, Any], output: str, image: str) -> Response:
@@ -91,7 +92,7 @@ def _answer(result: Path, scores: dict[str, Any], output: str, image: str) -> Re
     if output == "json":
         return JSONResponse(scores, background=remove)
     if output == "image":
-        return FileResponse(result, media_type=kind, filename=name, background=remove)
+        return sent(result, name, kind, after=lambda: os.unlink(result))
     body = MultipartEncoder(
         {
             "params": (None, JSONResponse(scores).body, "application/json"),

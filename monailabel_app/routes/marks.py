@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from medclipad.volume import Slicing, read_volume
 
 from ..errors import RequestError
+from ..limits import READING
 from .datastore import image_path, store, writable
 
 router = APIRouter(tags=["Datastore"])
@@ -48,7 +49,8 @@ def _check(marks: Marks, path: str) -> None:
     both = sorted({*marks.normal} & {*marks.abnormal})
     if both:
         raise RequestError(f"Slice {both[0]} is marked normal and abnormal: choose one.", 422)
-    count = len(Slicing(read_volume(path), marks.plane))
+    with READING:
+        count = len(Slicing(read_volume(path), marks.plane))
     outside = sorted(k for k in (*marks.normal, *marks.abnormal) if not 0 <= k < count)
     if outside:
         raise RequestError(f"There is no {marks.plane} slice {outside[0]}: the image has 0 to {count - 1}.", 422)

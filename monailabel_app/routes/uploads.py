@@ -1,4 +1,4 @@
-"""Files that a client sends: taken to a temporary file, and read once to see that they are volumes."""
+"""What a client sends: files, taken to a temporary file, and JSON objects in forms."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any
 
 from fastapi import UploadFile
 
-from medclipad.volume import Volume, read_volume
-
 from ..datastore import UPLOADABLE, is_plain
 from ..errors import RequestError
 from ..limits import check_room, check_size
+
+INFO_LIMIT = 1024**2  # characters that are kept of one image or label; all of it is in one file, often rewritten
+_OURS = ("marks", "strategy", "sha256", "sha256_of")  # in an image's info: checked where it is written
 
 
 @contextmanager
@@ -39,13 +40,11 @@ def received(upload: UploadFile, archives: bool = False) -> Iterator[Path]:
         yield path
 
 
-def checked(path: Path) -> Volume:
-    """Read an uploaded volume: a damaged one raises VolumeError, before it gets a name in the studies."""
-    return read_volume(path)
-
-
 def json_object(text: str, field: str) -> dict[str, Any]:
-    """A form field that holds a JSON object; RequestError 400 otherwise. NaN and infinities are not JSON."""
+    """A form field that holds a JSON object; RequestError 400 otherwise.
+
+    NaN and infinities are not JSON, and half a surrogate pair is no text: kept, neither could ever be sent again.
+    """
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)
@@ -55,8 +54,24 @@ def json_object(text: str, field: str) -> dict[str, Any]:
 
     try:
         value = json.loads(text or "{}", parse_constant=refuse, parse_float=finite)  # 1e999 would be infinity
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise RequestError(f"{field} must be a JSON object.")
     return value
+
+
+def image_info(text: str, field: str) -> dict[str, Any]:
+    """What a client wants to be known of an image; RequestError 400 if it is the server's to say."""
+    info = json_object(text, field)
+    for key in _OURS:
+        if key in info:
+            raise RequestError(f"{field} must not contain {key!r}: the server keeps that, see GET /docs.")
+    return info
+
+
+def check_info(info: dict[str, Any]) -> None:
+    """RequestError 413 if it is more than is kept of one image or label."""
+    if len(json.dumps(info, default=str)) > INFO_LIMIT:
+        raise RequestError(f"The info would be longer than {INFO_LIMIT // 1024**2} MiB: keep it elsewhere.", 413)

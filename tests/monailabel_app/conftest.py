@@ -32,5 +32,5 @@ def trained(client: Client) -> list[dict]:
     """Progress reports of a first MediCLIP training on the session's server."""
     reports: list[dict] = []
     client.train("mediclip", {**SMALL, "normal": ["normal_1", "normal_2"], "name": "first"})
-    client.wait_trained(reports.append, 400)  # on a machine that is busy
+    client.wait_trained(reports.append, 120)
     return reports

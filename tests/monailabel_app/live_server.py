@@ -59,13 +59,13 @@ def free_port() -> int:
 
 
 class Server:
-    """`medclipad serve` as its own process, on a free port."""
+    """`medclipad serve` as its own process, on a port that the system chooses."""
 
     def __init__(self, studies: Path, *options: str, **environment: str) -> None:
         self.studies = studies
         command = [sys.executable, "-c", "from medclipad.cli import main; main()", "serve", "--studies", str(studies)]
         self.process = subprocess.Popen(
-            [*command, "--port", str(free_port()), *options],
+            [*command, "--port", "0", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -75,7 +75,7 @@ class Server:
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._ready.wait(180)  # on a machine that is busy
+        self._ready.wait(60)
         found = re.search(r"ready at (http://\S+)", self.log)
         if not found:
             self.process.kill()

@@ -49,7 +49,7 @@ class Orthanc:
     def start(self) -> None:
         with open(self._folder / "log.txt", "ab") as log:
             self.process = subprocess.Popen([str(BINARY), self._folder / "orthanc.json"], stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 self.get("/system")
@@ -62,7 +62,7 @@ class Orthanc:
     def stop(self, how: int = signal.SIGKILL) -> None:
         if self.process.poll() is None:
             self.process.send_signal(how)
-        self.process.wait(15)
+        self.process.wait(30)
 
     def request(self, method: str, path: str, **options: object) -> requests.Response:
         with requests.Session() as session:

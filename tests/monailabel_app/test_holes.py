@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import socket
 import struct
 import threading
@@ -111,12 +112,72 @@ def test_damaged_files_of_every_kind_are_4xx(server: Server, client: Client, tmp
         ("datastore/image/info?image=normal_2", {"info": '{"x": -Infinity}'}),
         ("datastore/image/info?image=normal_2", {"info": "[" * 100_000}),
         ("datastore/image/info?image=normal_2", {"info": '{"sha256": "0"}'}),
+        ("datastore/image/info?image=normal_2", {"info": '{"strategy": 5}'}),
+        ("datastore/image/info?image=normal_2", {"info": '{"marks": {"normal": "abc"}}'}),
+        ("datastore/image/info?image=normal_2", {"info": '{"x": "\\ud800"}'}),  # half a character
+        ("datastore/image/info?image=normal_2", {"info": '{"\\ud800": 1}'}),
+        ("datastore/label/info?label=lesion_1&tag=final", {"info": '{"x": ["\\udfff"]}'}),
         ("datastore/label/info?label=lesion_1&tag=final", {"info": "nothing"}),
     ],
 )
 def test_what_is_no_json_never_gets_into_the_store(server: Server, address: str, fields: dict) -> None:
     assert requests.put(f"{server.url}/{address}", data=fields, timeout=30).status_code == 400
     assert requests.get(f"{server.url}/datastore/?output=all", timeout=30).status_code == 200
+
+
+def test_what_a_client_says_of_its_image_cannot_break_the_server(server: Server, client: Client) -> None:
+    """The server's own words about an image come from its own routes; the rest is bounded."""
+    content = (server.studies / "normal_1.nii.gz").read_bytes()
+    for said in ('{"marks": 5}', '{"strategy": []}', '{"x": "\\ud800"}'):
+        answer = requests.put(
+            f"{server.url}/datastore/image?image=said",
+            files={"file": ("x.nii.gz", content)},
+            data={"params": said},
+            timeout=60,
+        )
+        assert answer.status_code == 400, answer.text
+    assert "said" not in client.images()
+    client.set_image_info("normal_2", {"a": "x" * 900_000})
+    with pytest.raises(ServerError, match="longer than 1 MiB") as caught:
+        client.set_image_info("normal_2", {"b": "x" * 900_000})
+    assert caught.value.status == 413
+    client.set_image_info("normal_2", {"a": ""})
+    assert client.next_sample()["id"] in client.images()
+
+
+def test_uploads_downloads_and_removals_of_one_id_at_once(server: Server) -> None:
+    """Whatever comes first: a file, 404 or 409, and never half a file."""
+    content = (server.studies / "normal_1.nii.gz").read_bytes()
+    image, label = f"{server.url}/datastore/image", f"{server.url}/datastore/label"
+    asked = {
+        "add": lambda: requests.put(f"{image}?image=churn", files={"file": ("x.nii.gz", content)}, timeout=60),
+        "get": lambda: requests.get(f"{image}?image=churn", timeout=60),
+        "remove": lambda: requests.delete(f"{image}?id=churn", timeout=60),
+        "draw": lambda: requests.put(f"{label}?image=churn&tag=t", files={"label": ("x.nii.gz", content)}, timeout=60),
+        "look": lambda: requests.get(f"{label}?label=churn&tag=t", timeout=60),
+        "scores": lambda: requests.post(f"{server.url}/infer/mediclip?image=churn&output=json", timeout=60),
+    }
+    allowed = {"add": {200, 409}, "draw": {200, 404, 422}, "scores": {200, 404, 422}}
+
+    def work(seed: int) -> list[tuple[str, requests.Response]]:
+        draw = random.Random(seed)
+        kinds = draw.choices(list(asked), [4, 5, 4, 2, 2, 1], k=20)
+        return [(kind, asked[kind]()) for kind in kinds]
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = [answer for answers in pool.map(work, range(6)) for answer in answers]
+    for kind, answer in answers:
+        assert answer.status_code in allowed.get(kind, {200, 404}), (kind, answer.status_code, answer.text)
+        if kind in ("get", "look") and answer.status_code == 200:
+            assert answer.content == content
+    assert {("get", 200), ("add", 200), ("add", 409), ("remove", 200)} <= {(k, a.status_code) for k, a in answers}
+    asked["remove"]()
+
+
+@pytest.mark.parametrize("part", ["bytes=0-3", "bytes=abc", "bytes=99999999-", "lines=1-2", "bytes=0-1,5-6"])
+def test_a_part_of_a_file_is_all_of_it(server: Server, part: str) -> None:
+    answer = requests.get(f"{server.url}/datastore/image?image=normal_1", headers={"Range": part}, timeout=30)
+    assert answer.status_code == 200 and answer.content == (server.studies / "normal_1.nii.gz").read_bytes()
 
 
 @pytest.mark.parametrize("image", ["no\ud800body", "x" * 5000, "..", "%00", "lesion_1/../lesion_1", "labels", "models"])
@@ -177,6 +238,13 @@ def test_a_json_body_cannot_fill_the_memory(server: Server) -> None:
         )
         answer = b"".join(iter(lambda: connection.recv(4096), b""))  # until the server closes, as it says it will
     assert b" 413 " in answer and b"1 MiB" in answer
+    answer = requests.post(
+        f"{server.url}/train/mediclip",
+        data=iter([b" " * 500_000] * 4),  # sent in chunks, of unknown length
+        headers={"Content-Type": "application/json"},
+        timeout=30,
+    )
+    assert answer.status_code == 413 and "1 MiB" in answer.json()["detail"]
 
 
 def test_cors_stays_closed(server: Server) -> None:
@@ -241,7 +309,7 @@ def test_no_patient_and_no_token_in_the_log(tmp_path: Path) -> None:
                     client.infer("mediclip", image)
         client.train("mediclip", {**SMALL, "normal": [f"{patient}_ni"]})
         with pytest.raises(ServerError, match=patient):
-            client.wait_trained(seconds=400)
+            client.wait_trained(seconds=120)
         with pytest.raises(ServerError):
             client.save_label(patient, studies / f"{patient}_ni.nii.gz")
         requests.get(f"{server.url}/info/", headers={"Authorization": f"Bearer {token}x"}, timeout=10)

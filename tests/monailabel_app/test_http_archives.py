@@ -50,7 +50,7 @@ def refused(call) -> tuple[int, str]:
 
 
 def test_a_series_becomes_a_dicom_image(client, server, trained, series, tmp_path):
-    path = pack(tmp_path / "case 7.zip", series[:1], README=b"x" * 500)
+    path = pack(tmp_path / "case 7.zip", series[:1], **{"notes.txt": b"x" * 500})
     assert send(client, path) == {"image": "case 7", "images": ["case 7"], "left_out": []}
     try:
         assert "case 7" in client.images()
@@ -68,6 +68,20 @@ def test_a_series_becomes_a_dicom_image(client, server, trained, series, tmp_pat
     finally:
         client._json("DELETE", "/datastore/image", params={"id": "case 7"})
     assert not (server.studies / "case 7").exists()
+
+
+def test_a_damaged_slice_is_not_lost_in_silence(client, server, trained, series, tmp_path):
+    """Without a suffix it may be anything and is told; named .dcm it is refused."""
+    path = pack(tmp_path / "case 8.zip", series[:1], IM8=b"x" * 500)
+    answer = send(client, path)
+    try:
+        assert answer["left_out"] == ["1 files that are not DICOM were left out (00020_IM8)"] or (
+            len(answer["left_out"]) == 1 and "not DICOM were left out" in answer["left_out"][0]
+        )
+    finally:
+        client._json("DELETE", "/datastore/image", params={"id": "case 8"})
+    status, text = refused(lambda: send(client, pack(tmp_path / "c.zip", series[:1], **{"IM8.dcm": b"x" * 500})))
+    assert status == 422 and "IM8.dcm" in text
 
 
 def test_several_series_become_several_images(client, server, series, tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import requests
 from live_server import SHAPE, Server, head
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -28,6 +32,49 @@ def test_files_that_come_and_go_are_noticed(client: Client, server: Server) -> N
     assert "late" in client.images()
     (server.studies / "late.nii.gz").unlink()
     assert "late" not in client.images()
+
+
+def test_pictures_are_images_too(client: Client, trained: list[dict], tmp_path: Path) -> None:
+    """PNG, JPEG and TIFF: listed, analysed, handed out as NIfTI on the grid that results have; a mask may be one."""
+    volume, mask = head(13, lesion=True)
+    grey, lesion = (one.array[:, :, 12].T.astype(np.uint8) for one in (volume, mask))
+    Image.fromarray(grey).save(tmp_path / "Picture.PNG")
+    Image.fromarray(255 * lesion).save(tmp_path / "mask.png")
+    image = client.upload_image(tmp_path / "Picture.PNG")
+    assert image == "Picture" and image in client.images()
+    back = read_volume(client.download_image(image, tmp_path / "back.nii.gz"))
+    assert back.shape == (*SHAPE[:2], 1) and np.array_equal(back.array[:, :, 0].T, grey)
+    path, scores = client.infer("mediclip", image, {"result": "map"}, folder=tmp_path)
+    assert len(scores["slice_scores"]) == 1 and np.allclose(read_volume(path).affine, back.affine)
+    assert client.save_label(image, tmp_path / "mask.png", tag="draft") == image
+    drawn = read_volume(client.download_label(image, "draft", tmp_path / "label.png"))
+    assert np.array_equal(drawn.array[:, :, 0].T > 0, lesion > 0)
+    client._json("DELETE", "/datastore/image", params={"id": image})
+    assert image not in client.images()
+
+
+def test_names_as_other_systems_leave_them(client: Client, server: Server) -> None:
+    """Capitals in the suffix, a picture beside the volume of its name, macOS's ._ files, names that are no UTF-8."""
+    volume = (server.studies / "normal_1.nii.gz").read_bytes()
+    picture = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture, "PNG")
+    left = {"BIG.NII.GZ": volume, "._BIG.NII.GZ": b"fork", "both.png": picture.getvalue(), "both.nii.gz": volume}
+    paths = [server.studies / name for name in left]
+    for path, content in zip(paths, left.values(), strict=True):
+        path.write_bytes(content)
+    latin = os.fsencode(server.studies) + b"/M\xfcller.nii.gz"
+    with open(latin, "wb") as stream:
+        stream.write(volume)
+    try:
+        listed = client.images()
+        assert {"BIG", "both"} <= set(listed) and not [name for name in listed if name.startswith((".", "M"))]
+        assert read_volume(client.download_image("BIG", server.studies.parent / "b.nii.gz")).shape == SHAPE
+        known = client._json("GET", "/datastore/", params={"output": "all"})["objects"]
+        assert known["both"]["image"]["ext"] == ".nii.gz", "the volume, not its screenshot"
+    finally:
+        os.unlink(latin)
+        for path in paths:
+            path.unlink()
 
 
 def test_upload_download_and_the_name_with_dots(client: Client, tmp_path: Path) -> None:
@@ -125,7 +172,8 @@ def test_the_name_of_a_sent_file_leads_nowhere(server: Server, client: Client, n
         ("empty.nii.gz", b"", 422, "empty"),
         ("text.nrrd", b"NRRD0004\ntype: float\n", 422, ""),
         ("header.nhdr", b"NRRD0004\ndata file: /etc/passwd\n", 415, ".nii.gz"),
-        ("picture.png", b"\x89PNG", 415, ".nii.gz"),
+        ("picture.png", b"\x89PNG", 422, "picture.png"),
+        ("picture.gif", b"GIF89a", 415, ".nii.gz"),
         ("", b"x", 400, "image id"),
     ],
 )
@@ -148,6 +196,60 @@ def test_a_label_must_lie_on_its_images_grid(client: Client, tmp_path: Path) -> 
         with pytest.raises(ServerError, match=r"sizes|apart") as caught:
             client.save_label("normal_1", path, tag="draft")
         assert caught.value.status == 422
+
+
+def test_of_a_link_only_the_link_is_removed(client: Client, server: Server) -> None:
+    """Studies may be links to an archive: what they lead to is not the server's to remove."""
+    archive = server.studies.parent / "archive"
+    write_series(archive, head(14)[0].array)
+    (archive / "scan.nii.gz").write_bytes((server.studies / "normal_1.nii.gz").read_bytes())
+    before = {path.name: path.read_bytes() for path in archive.iterdir()}
+    (server.studies / "linked.nii.gz").symlink_to(archive / "scan.nii.gz")
+    (server.studies / "linked_series").symlink_to(archive, target_is_directory=True)
+    (server.studies / "labels" / "draft").mkdir(exist_ok=True)
+    (server.studies / "labels" / "draft" / "linked.nii.gz").symlink_to(archive / "scan.nii.gz")
+    for image in ("linked", "linked_series"):
+        assert image in client.images()
+        client._json("DELETE", "/datastore/image", params={"id": image})
+        assert image not in client.images()
+    assert {path.name: path.read_bytes() for path in archive.iterdir()} == before
+    assert not [path for path in server.studies.rglob("linked*")], "not even dangling links are left"
+
+
+def test_a_new_image_never_gets_an_earlier_ones_labels(client: Client, server: Server, tmp_path: Path) -> None:
+    """An image was taken out of the folder by hand, its label was not: that is another patient's."""
+    volume, mask = head(15, lesion=True)
+    write_volume(volume, tmp_path / "case.nii.gz")
+    write_volume(mask, tmp_path / "mask.nrrd")
+    client.upload_image(tmp_path / "case.nii.gz")
+    client.save_label("case", tmp_path / "mask.nrrd")
+    (server.studies / "case.nii.gz").unlink()
+    assert "case" not in client.images()
+    with pytest.raises(ServerError, match=r"earlier image 'case'.*remove final/case.nrrd") as caught:
+        client.upload_image(tmp_path / "case.nii.gz")
+    assert caught.value.status == 409 and "case" not in client.images()
+    (server.studies / "labels" / "final" / "case.nrrd").unlink()
+    assert client.upload_image(tmp_path / "case.nii.gz") == "case"
+    assert not client._json("GET", "/datastore/", params={"output": "all"})["objects"]["case"]["labels"]
+    client._json("DELETE", "/datastore/image", params={"id": "case"})
+
+
+def test_an_image_that_was_refused_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full between the image and the list of images."""
+    from monailabel_app.datastore import StudyDatastore
+
+    write_volume(head(1)[0], tmp_path / "x.nii.gz")
+    store = StudyDatastore(tmp_path / "studies")
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_update_datastore_file", full)
+        with pytest.raises(OSError, match="No space"):
+            store.add_image("x", str(tmp_path / "x.nii.gz"), {})
+    assert store.list_images() == [] and not (tmp_path / "studies" / "x.nii.gz").exists()
+    assert store.add_image("x", str(tmp_path / "x.nii.gz"), {}) == "x" and store.list_images() == ["x"]
 
 
 @pytest.mark.parametrize("query", ["image?image=nobody", "image/info?image=nobody", "label?label=normal_1&tag=nothing"])

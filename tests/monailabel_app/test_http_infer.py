@@ -158,13 +158,13 @@ def test_info_answers_while_a_volume_is_analysed_and_cancel_works(
             states.append(client.progress("large"))
         except ServerError as error:
             assert error.status == 404  # not there yet
-        if states and states[-1]["phase"] == "detect" and states[-1]["done"] > 0:
+        if states and states[-1]["phase"] == "detect" and states[-1]["done"] > 0 and len(latencies) > 5:
             break
-    assert states[-1]["state"] == "running" and 0 < states[-1]["fraction"] < 1 and len(latencies) > 3
+    assert states[-1]["state"] == "running" and 0 < states[-1]["fraction"] < 1 and len(latencies) > 5
     assert np.median(latencies) < 0.5, latencies
     cancelled = time.monotonic()
     client.cancel("large")
-    worker.join(30)
+    worker.join(60)
     assert outcome[0].status == 409 and "cancelled" in str(outcome[0])
     assert time.monotonic() - cancelled < 5
     assert client.progress("large")["state"] == "cancelled"

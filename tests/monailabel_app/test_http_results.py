@@ -23,10 +23,9 @@ pytestmark = pytest.mark.usefixtures("trained")
 def test_the_second_answer_is_the_first_and_comes_at_once(client: Client, tmp_path: Path) -> None:
     ask = {"result": "map", "plane": "sagittal"}
     first, scores = client.infer("mediclip", "lesion_2", ask, folder=tmp_path / "a")
-    started = time.perf_counter()
     second, again = client.infer("mediclip", "lesion_2", ask, folder=tmp_path / "b")
-    assert time.perf_counter() - started < 1
     assert (scores.pop("cached"), again.pop("cached")) == (False, True)
+    assert again["seconds"] < min(1, scores["seconds"]), "no voxel is read for it"
     for changing in ("seconds", "request_id"):
         scores.pop(changing), again.pop(changing)
     assert scores == again and first.read_bytes() == second.read_bytes()
@@ -86,7 +85,8 @@ def test_two_who_ask_the_same_wait_for_one_and_cancel_alone(client: Client, serv
             both = states
     assert both and all(state["state"] == "running" for state in both), "one would be queued if both were computed"
     client.cancel("one")
-    threads["one"].join(5)
+    threads["one"].join(30)
+    assert client.progress("two")["state"] == "running", "it does not wait for the other"
     assert isinstance(outcomes["one"], ServerError) and outcomes["one"].status == 409
     assert client.progress("one")["state"] == "cancelled"
     threads["two"].join(240)
@@ -154,7 +154,7 @@ def test_marks_are_kept_and_learned_from(server: Server, client: Client) -> None
     try:
         body = {"epochs": 1, "abnormal": ["normal_1"], "held_out": 0, "select": "never", "name": "marks"}
         client.train("mediclip", body)
-        outcome = client.wait_trained(seconds=400)["outcome"]
+        outcome = client.wait_trained(seconds=120)["outcome"]
         detector = json.loads((server.studies / "models" / "mediclip" / "marks" / "detector.json").read_text())
         assert detector["training_slices"] == [{"volume": "normal_1", "normal": [6, 7, 8], "abnormal": [12, 13]}]
         assert outcome["new"] is None and "Too few slices are labelled" in outcome["verdict"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 import requests
-from live_server import SMALL, Server
+from live_server import SMALL, Server, head
 
 from medclipad.client import Client, ServerError
+from medclipad.volume import Slicing, read_volume, write_volume
 
 
 def test_progress_is_told_live(trained: list[dict], client: Client) -> None:
@@ -32,16 +34,22 @@ def test_labels_become_shots_and_the_new_version_serves(trained: list[dict], ser
     client.set_image_info("normal_1", {"normal": True})
     few = {"max_samples": 16, "memory_tokens": 100}
     client.train("mvfa", {"shots": 3, "epochs": 1, "options": few, "name": "from-labels"})
-    client.wait_trained(seconds=400)
+    client.wait_trained(seconds=120)
     detector = json.loads((server.studies / "models" / "mvfa" / "from-labels" / "detector.json").read_text())
     assert detector["method"] == "mvfa" and detector["shots"] == 3 and detector["abnormal_shots"] == 3
     sources = {record["volume"]: record for record in detector["training_slices"]}
     assert set(sources) == {"normal_1", "lesion_1", "lesion_2"}
     assert sources["lesion_1"]["abnormal"] and not sources["normal_1"]["abnormal"] and sources["normal_1"]["normal"]
+    for name in ("lesion_1", "lesion_2"):
+        mask = read_volume(server.studies / "labels" / "final" / f"{name}.nii.gz")
+        shows = Slicing(mask, "axial").slices(mask.array).any(axis=(1, 2))
+        normal, abnormal = sources[name]["normal"], sources[name]["abnormal"]
+        assert normal and not shows[normal].any(), "lesion-free slices of a labelled volume are normal shots"
+        assert shows[abnormal].all()
     assert client.infer("mvfa", "lesion_1")[1]["detector"] == "from-labels"  # without a restart
 
     client.train("mediclip", {**SMALL, "normal": ["normal_2", "lesion_2"]})
-    version = client.wait_trained(seconds=400)["info"]["version"]
+    version = client.wait_trained(seconds=120)["info"]["version"]
     assert version.startswith("mediclip-20")
     assert client.infer("mediclip", "normal_1")[1]["detector"] == version
     assert client.infer("mediclip", "normal_1", {"detector": "first"})[1]["detector"] == "first"
@@ -71,6 +79,59 @@ def test_what_cannot_be_trained_is_refused_at_once(
     answer = requests.post(f"{server.url}/train/{model}", json=body, timeout=30)
     assert answer.status_code == status and says in answer.json()["detail"], answer.text
     assert requests.get(f"{server.url}/train/?check_if_running=true", timeout=30).status_code == 404
+
+
+def test_the_whole_loop(trained: list[dict], client: Client, tmp_path: Path) -> None:
+    """Ask for the next image, look, correct, train: the next request is answered by what was learned."""
+    volume, mask = head(16, lesion=True)
+    write_volume(volume, tmp_path / "loop.nii.gz")
+    write_volume(mask, tmp_path / "corrected.nii.gz")
+    client.upload_image(tmp_path / "loop.nii.gz")
+    offered = [client.next_sample()["id"] for _ in client.images()]
+    assert "loop" in offered and "lesion_1" not in offered, "all that have no label, each before one comes twice"
+    before = client.infer("mediclip", "loop")[1]["detector"]
+    client.save_label("loop", tmp_path / "corrected.nii.gz")
+    assert "loop" not in [client.next_sample()["id"] for _ in offered]
+    client.train("mediclip", {**SMALL, "abnormal": ["loop"], "select": "always", "name": "looped"})
+    outcome = client.wait_trained(seconds=120)["outcome"]
+    assert (outcome["previous"], outcome["selected"]) == (before, True)
+    assert client.infer("mediclip", "loop")[1]["detector"] == "looped"
+    client.select_version("mediclip", before)
+    client.delete_version("mediclip", "looped")
+    client._json("DELETE", "/datastore/image", params={"id": "loop"})
+
+
+@pytest.mark.parametrize("method", ["mediclip", "mvfa"])
+def test_the_published_schema_is_the_one_that_is_checked(server: Server, client: Client, method: str) -> None:
+    """Whatever `/info/` says of a parameter: a value beyond it is refused by name."""
+    schema = client.info()["trainers"][method]["schema"]
+    assert not schema["additionalProperties"]
+    options = schema["properties"].pop("options")
+    refused = {
+        **_beyond(schema["properties"]),
+        **{f"options.{name}": value for name, value in _beyond(options["properties"]).items()},
+    }
+    assert {"shots", "epochs", "seed", "plane", "select", "held_out", "name", "intensity"} <= set(refused)
+    assert {"options.epochs", "options.batch", "options.learning_rate"} <= set(refused)
+    for name, value in refused.items():
+        whole, _, option = name.partition(".")
+        body = {"options": {option: value}} if option else {whole: value}
+        answer = requests.post(f"{server.url}/train/{method}", json=body, timeout=30)
+        assert answer.status_code == 422 and (option or whole) in answer.json()["detail"], (name, answer.text)
+
+
+def _beyond(properties: dict) -> dict:
+    """By name, a value that the schema forbids."""
+    found = {}
+    for name, rule in properties.items():
+        for kind in rule.get("anyOf", [rule]):
+            if "enum" in kind:
+                found[name] = "none of them"
+            elif {"minimum", "exclusiveMinimum"} & set(kind):
+                found[name] = kind.get("minimum", kind.get("exclusiveMinimum")) - 1
+            elif "maxLength" in kind:
+                found[name] = "x" * (kind["maxLength"] + 1)
+    return found
 
 
 def test_a_failing_training_says_why_and_the_old_version_serves(trained: list[dict], client: Client) -> None:

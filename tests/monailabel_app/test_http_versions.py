@@ -17,7 +17,7 @@ from medclipad.client import Client, ServerError
 def spare(trained: list[dict], client: Client) -> dict:
     """Last progress of a training on labels whose version is kept but does not serve."""
     client.train("mediclip", {**SMALL, "abnormal": ["lesion_1", "lesion_2"], "select": "never", "name": "spare"})
-    return client.wait_trained(seconds=400)
+    return client.wait_trained(seconds=120)
 
 
 def test_old_and_new_are_compared_on_held_out_slices(spare: dict, client: Client) -> None:
@@ -31,6 +31,24 @@ def test_old_and_new_are_compared_on_held_out_slices(spare: dict, client: Client
         assert all(0 <= value <= 1 for value in outcome[side].values())
     assert f"{outcome['new']['slice_auroc']:.2f}" in outcome["verdict"] and "goes on serving" in outcome["verdict"]
     assert "\n" not in outcome["verdict"] and outcome["verdict"].endswith(".")
+
+
+def test_a_worse_version_is_kept_and_does_not_serve_unless_asked(trained: list[dict], client: Client) -> None:
+    """On the same held-out slices the old one is the better one, and is shown to be; the pointer stays."""
+    before = client.versions()["mediclip"]["current"]
+    client.select_version("mediclip", "first")
+    cases = {"normal": ["normal_1", "normal_2"], "abnormal": ["lesion_1", "lesion_2"], "held_out": 0.5, "shots": 0}
+    blind = {"memory_share": 0, "max_steps": 1}  # without its memory, and hardly trained
+    client.train("mediclip", {**cases, "options": blind, "name": "blind"})
+    outcome = client.wait_trained(seconds=120)["outcome"]
+    assert outcome["old"]["slice_auroc"] > 0.9 > outcome["new"]["slice_auroc"] + 0.1
+    assert (outcome["previous"], outcome["selected"]) == ("first", False)
+    assert "measurably worse than" in outcome["verdict"] and "first goes on serving" in outcome["verdict"]
+    known = client.versions()["mediclip"]
+    assert known["current"] == "first" and "blind" in [version["name"] for version in known["versions"]]
+    assert client.infer("mediclip", "lesion_1")[1]["detector"] == "first"
+    assert client.select_version("mediclip", "blind")["current"] == "blind", "if asked, it does"
+    client.select_version("mediclip", before)
 
 
 def test_progress_tells_epochs_and_losses(spare: dict) -> None:

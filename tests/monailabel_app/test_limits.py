@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import tempfile
 from contextlib import ExitStack
 
 import pytest
+from fastapi import FastAPI, HTTPException
+from starlette.datastructures import Headers
+from starlette.testclient import TestClient
 
 from medclipad.errors import Cancelled
 
@@ -64,6 +70,79 @@ def test_a_body_of_unknown_length_is_counted(blocks: int, status: int) -> None:
     scope = {"type": "http", "method": "PUT", "headers": [(b"host", b"localhost:8000")]}
     asyncio.run(Guard(app, token=None, limit=40)(scope, receive, send))
     assert answers[0]["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (OSError(errno.ENOENT, "No such file", "Mustermann.nii.gz"), 404, "has been removed"),
+        (OSError(errno.EIO, "Input/output error", "Mustermann.nii.gz"), 503, "Input/output error"),
+        (OSError(errno.ESTALE, "Stale file handle"), 503, "cannot get at its files"),
+        (OSError(errno.EMFILE, "Too many open files"), 503, "Too many open files"),
+        (OSError(errno.EROFS, "Read-only file system"), 507, "may not write"),
+        (OSError(errno.ENOSPC, "No space left"), 507, "disk is full"),
+    ],
+)
+def test_what_goes_wrong_with_files_is_one_sentence(error: OSError, status: int, says: str) -> None:
+    """In a route, and while a body is received, which FastAPI wraps; no file's name is told."""
+    from monailabel_app import problems
+
+    app = FastAPI()
+    problems.install(app)
+
+    @app.get("/route")
+    def route() -> None:
+        raise error
+
+    @app.get("/body")
+    async def body() -> None:
+        raise HTTPException(400, "There was an error parsing the body") from error
+
+    client = TestClient(app, raise_server_exceptions=False)
+    answer = client.get("/route")
+    assert answer.status_code == status and says in answer.json()["detail"] and "Mustermann" not in answer.text
+    assert ("retry-after" in answer.headers) is (status == 503)
+    assert client.get("/body").status_code == (507 if error.errno == errno.ENOSPC else 400)
+
+
+def test_a_version_gets_a_free_name_though_the_clock_was_set_back(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from monailabel_app import train
+    from monailabel_app.models import ModelStore
+
+    monkeypatch.setattr(train.time, "strftime", lambda _: "20261025-023000")
+    task = train.AnomalyTrainTask("mediclip", ModelStore(tmp_path))
+    for name in ("mediclip-20261025-023000", "mediclip-20261025-023000-2", "mediclip-20261025-023000-3"):
+        assert task.job(train.TrainParams())["name"] == name
+        (tmp_path / "mediclip" / name).mkdir(parents=True)
+        (tmp_path / "mediclip" / name / "detector.json").write_text("{}")
+
+
+def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from monailabel_app import guard
+
+    compared = []
+    monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or a == b)
+    headers = Headers({"authorization": "Bearer correct-horse-batterz", "host": "x"})
+    answer = guard.Guard(None, token="correct-horse-battery")._refuse(headers, 1)
+    assert answer.status_code == 401 and compared == [(b"correct-horse-batterz", b"correct-horse-battery")]
+
+
+def test_what_bears_ones_own_number_is_an_earlier_servers(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container every server is process 1: what a killed one left goes nevertheless."""
+    from monailabel_app.datastore import StudyDatastore
+    from monailabel_app.orphans import own_temporary_folder
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = [tmp_path / f"medclipad-server-{os.getpid()}-x", tmp_path / "labels" / "final"]
+    for folder in left:
+        folder.mkdir(parents=True)
+    parts = [left[1] / f".{pid}.140.part" for pid in (os.getpid(), os.getppid())]
+    for part in parts:
+        part.write_bytes(b"half")
+    with own_temporary_folder():
+        assert not left[0].exists()
+    StudyDatastore(tmp_path)
+    assert [part.exists() for part in parts] == [False, True], "what a living process writes stays"
 
 
 @pytest.mark.parametrize(

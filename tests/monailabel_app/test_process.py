@@ -51,8 +51,8 @@ def test_token_restart_and_sigterm(trained: list[dict], server: Server, tmp_path
     with pytest.raises(ServerError, match="cancelled"), inference_of_seconds(client, tmp_path):
         started = time.monotonic()
         first.stop()
-    assert time.monotonic() - started < 10, "the server waited for an inference"
-    assert gone(child), "the training outlived its server"
+    assert time.monotonic() - started < 20, "the server waited for an inference"
+    assert not child.is_running(), "the server did not end its training first"
     for secret in (TOKEN, "normal_1", "large", "Traceback"):
         assert secret not in first.log, first.log
 
@@ -85,7 +85,8 @@ def test_a_huge_body_is_refused_before_it_is_sent(server: Server) -> None:
             b"PUT /datastore/image HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n"
             b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
         )
-        assert b" 413 " in connection.recv(4096)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))  # until the server closes
+    assert b" 413 " in answer
 
 
 @pytest.mark.parametrize("path", ["model/mediclip", "proxy/dicom/x", "batch/infer/mvfa", "logs/", "ohif/", "reload"])
@@ -148,14 +149,14 @@ def test_monai_labels_own_command_serves_the_app(way: str, tmp_path: Path, train
         assert file.endswith(".nrrd") and params["detector"] in stock.info()["train_stats"]["mediclip"]["versions"]
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(30)
 
 
 @contextmanager
 def inference_of_seconds(client: Client, folder: Path) -> Iterator[None]:
-    """The block runs while a large volume is analysed; the inference's error is raised after it."""
+    """The block runs while a large volume is analysed, for minutes; the inference's error is raised after it."""
     small, _ = head(11)
-    write_volume(type(small)(small.array.repeat(40, axis=2), small.affine), folder / "large.nii.gz")
+    write_volume(type(small)(small.array.repeat(120, axis=2), small.affine), folder / "large.nii.gz")
     analysing = threading.Event()
 
     def look(report: dict) -> None:
@@ -171,7 +172,7 @@ def inference_of_seconds(client: Client, folder: Path) -> Iterator[None]:
 
 def wait_for_child(pid: int) -> psutil.Process:
     """The training process of a server."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         children = psutil.Process(pid).children()
         if children:
@@ -182,7 +183,7 @@ def wait_for_child(pid: int) -> psutil.Process:
 
 def gone(process: psutil.Process) -> bool:
     """Whether a process ends within some seconds; one that ended unattended may linger as a zombie."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
             return True

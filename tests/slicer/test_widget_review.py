@@ -40,6 +40,7 @@ def test_nothing_is_sent_before_connect(load_module: Any) -> None:
         assert not medclipad.ui.detectButton.enabled
         with pytest.raises(TimeoutError):
             listener.accept()
+        listener.settimeout(30)
         user.click(medclipad.ui.testButton)
         connection, _ = listener.accept()
         connection.close()
