@@ -149,7 +149,7 @@ def figures(draw: Draw, scores: Tensor, maps: Tensor | None) -> dict[str, float]
 
 def tables(runs: list[dict]) -> str:
     """Markdown: per data set and figure a table by method and k, mean ± sd over the draws (and their number)."""
-    lines = []
+    lines, runs = [], sorted(runs, key=lambda run: list(JOBS).index(run["job"]))
     for data in dict.fromkeys(run["data"] for run in runs):
         for figure in ("image_auroc", "pixel_auroc", "pixel_ap"):
             chosen = [run for run in runs if run["data"] == data and figure in run]
@@ -162,7 +162,8 @@ def tables(runs: list[dict]) -> str:
                 cells = []
                 for k in shots:
                     values = [run[figure] for run in chosen if run["method"] == method and run["k"] == k]
-                    cells.append(f"{np.mean(values):.3f} ± {np.std(values):.3f} ({len(values)})" if values else "–")
+                    spread = f" ± {np.std(values):.3f}" if len(values) > 1 else ""
+                    cells.append(f"{np.mean(values):.3f}{spread} ({len(values)})" if values else "–")
                 lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -53,8 +53,15 @@ def test_figures_and_tables():
     maps = torch.tensor([[[0.0, 0.1], [0.2, 0.3]], [[0.9, 0.2], [0.1, 0.8]]])
     assert accuracy.figures(draw, maps.amax(dim=(1, 2)), maps) == {"image_auroc": 1, "pixel_auroc": 1, "pixel_ap": 1}
     assert accuracy.figures(draw, -maps.amax(dim=(1, 2)), None) == {"image_auroc": 0}
-    runs = [{"data": "d", "method": "m", "k": k, "image_auroc": value} for k, value in ((4, 0.5), (4, 0.7), (8, 0.9))]
-    assert "| m | 0.600 ± 0.100 (2) | 0.900 ± 0.000 (1) |" in accuracy.tables(runs)
+    runs = [
+        {"data": "d", "job": job, "method": method, "k": k, "image_auroc": value}
+        for job, method, k, value in (
+            ("memories", "m", 4, 0.5), ("memories", "m", 4, 0.7), ("memories", "m", 8, 0.9), ("brightness", "b", 8, 0.4)
+        )
+    ]  # fmt: skip
+    table = accuracy.tables(runs)
+    assert "| m | 0.600 ± 0.100 (2) | 0.900 (1) |" in table, "one draw has no spread"
+    assert table.index("| b | – | 0.400 (1) |") < table.index("| m |"), "in the order of the jobs"
 
 
 def test_an_interrupted_study_goes_on(brain, tmp_path):

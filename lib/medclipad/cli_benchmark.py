@@ -24,6 +24,13 @@ class ProtocolName(StrEnum):
     mediclip = "mediclip"
 
 
+class Variant(StrEnum):
+    """What the method computes."""
+
+    reference = "reference"
+    paper = "paper"
+
+
 class Select(StrEnum):
     """Which weights count."""
 
@@ -45,6 +52,9 @@ def benchmark(
     zero_shot: Annotated[
         bool, typer.Option("--zero-shot", help="MVFA trained on the five other classes, none of this one.")
     ] = False,
+    variant: Annotated[
+        Variant, typer.Option(help="reference: what the code computes; paper: what the paper says where it differs.")
+    ] = Variant.reference,
     encoder: Annotated[
         str | None, typer.Option(help='"embedded", or NAME/TAG or NAME/FILE; default the reference\'s ViT-L.')
     ] = None,
@@ -58,7 +68,7 @@ def benchmark(
         Path | None, typer.Option(help="MVFA's fewshot_seed folder; default DATA/fewshot_seed.")
     ] = None,
     iterate: Annotated[int, typer.Option(min=0, help="Which draw of the seed file: n-0, n-1, ...")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and synthetic anomalies.")] = 111,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and synthetic anomalies.")] = 111,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default 50 (MVFA), 200 (MediCLIP).")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Default 240 (MVFA), 224 (MediCLIP).")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=1e-9, max=1, help="Default 1e-3; 1e-4 zero-shot.")] = None,
@@ -78,12 +88,13 @@ def benchmark(
     from medclipad.terminal import benchmark_table, progress_bar
 
     is_mvfa = protocol is ProtocolName.mvfa
-    _check_options(is_mvfa, zero_shot, shots, checkpoint, data, class_)
+    _check_options(is_mvfa, zero_shot, shots, variant, checkpoint, data, class_)
     reference = (mvfa.ZERO_REFERENCE if zero_shot else mvfa.REFERENCE) if is_mvfa else mediclip.REFERENCE
     shots = 0 if zero_shot else shots or (4 if is_mvfa else 16)
     encoder = encoder or reference["encoder"]
     names = list(dict.fromkeys(class_))
     kind = "zero-shot" if zero_shot else f"{shots}-shot"
+    kind += "" if variant is Variant.reference else f"-{variant.value}"
     out = out or Path(f"benchmark-{protocol.value}-{'-'.join(names)}-{kind}")
     _check_writable(out)
 
@@ -99,6 +110,7 @@ def benchmark(
             iterate=iterate,
             max_images=max_images,
             select=select.value,
+            variant=variant.value,
         )
         if not is_mvfa:
             return mediclip.MediCLIPProtocol(data, settings, progress)
@@ -129,7 +141,13 @@ def benchmark(
 
 
 def _check_options(
-    is_mvfa: bool, zero_shot: bool, shots: int | None, checkpoint: Path | None, data: Path, classes: list[str]
+    is_mvfa: bool,
+    zero_shot: bool,
+    shots: int | None,
+    variant: Variant,
+    checkpoint: Path | None,
+    data: Path,
+    classes: list[str],
 ) -> None:
     """Refuse what does not go together before anything is loaded."""
     if not data.is_dir():
@@ -138,6 +156,10 @@ def _check_options(
         raise MedCLIPADError("MediCLIP has no zero-shot protocol: leave --zero-shot out, or use --protocol mvfa.")
     if zero_shot and shots is not None:
         raise MedCLIPADError("Zero-shot takes no shots: give --shots or --zero-shot, not both.")
+    if checkpoint is not None and is_mvfa and variant is Variant.paper:
+        raise MedCLIPADError(
+            "MVFA's checkpoints belong to the reference's adapters, not the paper's: leave --variant paper out."
+        )
     if checkpoint is not None and len(set(classes)) > 1:
         raise MedCLIPADError("A checkpoint belongs to one class: give one --class with it.")
 

@@ -15,6 +15,7 @@ from protocol_trees import SHOTS
 
 from medclipad import cli_benchmark
 from medclipad.errors import MedCLIPADError
+from medclipad.evaluation.protocols.pictures import require_lesions
 
 
 @pytest.fixture
@@ -87,6 +88,8 @@ def test_bmad_seed_files(bmad, refusal):
     assert "names Brain_9.png, which is not in" in refusal(bmad, "mvfa")
     file.write_text(text.replace("Brain_0.png", ""))
     assert f"names {SHOTS - 1} pictures after" in refusal(bmad, "mvfa")
+    file.write_text(f"{text}\n{text.splitlines()[0]}")
+    assert "two lines that begin alike" in refusal(bmad, "mvfa")
 
 
 def test_bmad_pictures(bmad, refusal):
@@ -103,6 +106,31 @@ def test_bmad_pictures(bmad, refusal):
     assert f"{image.name} is not a readable picture (" in refusal(bmad, "mvfa")
     image.write_text("no picture")
     assert f"{image.name} is not a readable picture (cannot identify" in refusal(bmad, "mvfa")
+    for dtype in (np.uint16, np.int32, np.float32):
+        Image.fromarray(np.zeros((80, 80), dtype)).save(image, "TIFF")
+        assert f"{image.name} has more than 8 bits a pixel" in refusal(bmad, "mvfa")
+    image.unlink()
+    image.mkdir()
+    assert f"{image.name} is no file" in refusal(bmad, "mvfa")
+    image.rmdir()
+    image.symlink_to(image.name)
+    assert f"{image.name} is no file" in refusal(bmad, "mvfa")
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_masks_that_mark_nothing(bmad, busi, refusal, value):
+    """Or mark with 1 instead of 255, which MVFA's reference takes for nothing, and MediCLIP's for a lesion."""
+    for folder in (bmad / "Brain_AD" / "test" / "Ungood" / "anomaly_mask", busi / "images" / "test" / "ground_true"):
+        for mask in folder.iterdir():
+            Image.fromarray(np.full((80, 80), value, np.uint8)).save(mask)
+    assert "Brain_AD/test leave no abnormal pixel: they must be 255 on lesions" in refusal(bmad, "mvfa")
+    if not value:
+        assert "busi leave no abnormal pixel" in refusal(busi.parent, "mediclip")
+
+
+def test_masks_that_mark_everything():
+    with pytest.raises(MedCLIPADError, match="leave no normal pixel"):
+        require_lesions(np.ones((2, 3, 3), bool), Path("data"))
 
 
 def test_mediclip_lists(busi, refusal):
@@ -120,6 +148,9 @@ def test_mediclip_lists(busi, refusal):
     assert "test.json is empty" in spoil("\n")
     assert "not a list of JSON objects" in spoil(test + "{half")
     assert "lines that are not JSON objects" in spoil("[1]\n")
+    assert "not a list of JSON objects" in spoil("[" * 100_000)
+    for name in ("", "a" * 5000, "a\0b", "\ud800", "."):
+        assert ("filename" if not name else "is missing") in spoil(json.dumps({**lines[0], "filename": name}))
     assert "Line 2 of" in spoil(test.splitlines()[0] + '\n{"filename": "x.png", "label": "bad"}\n')
     assert "has no abnormal picture" in spoil("".join(json.dumps(line) + "\n" for line in lines if not line["label"]))
     assert "Line 1 of" in (text := spoil(json.dumps({**lines[0], "filename": "absent.png"}))) and "is missing" in text
@@ -142,6 +173,9 @@ def test_options(bmad, busi, refusal, tmp_path):
     assert "MediCLIP has no zero-shot protocol" in refusal(busi.parent, "mediclip", "--zero-shot")
     assert "not both" in refusal(bmad, "mvfa", "--zero-shot", "--shots", 4)
     assert "Nothing can be written to" in refusal(bmad, "mvfa", "--out", only(bmad / "fewshot_seed" / "Brain") / "x")
+    assert "leave --variant paper out" in refusal(
+        bmad, "mvfa", "--variant", "paper", "--checkpoint", tmp_path / "a.pth"
+    )
     assert "one --class" in refusal(bmad, "mvfa", "--class", "Chest", "--checkpoint", tmp_path / "a.pth")
 
 

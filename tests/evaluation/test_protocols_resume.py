@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from protocol_trees import SHOTS
 
 from medclipad.errors import Cancelled, TrainingError
 from medclipad.evaluation.protocols import mediclip, mvfa
 from medclipad.evaluation.protocols.protocol import Settings
 from medclipad.evaluation.protocols.run import STATE, train_and_test
+from medclipad.evaluation.protocols.tables import record
 
 COMMAND = Path(sys.executable).with_name("medclipad")
 EPOCHS = 6
@@ -37,7 +42,7 @@ def test_killed_run_goes_on(bmad_tree, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     state = tmp_path / "killed" / STATE
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not state.exists():
         assert process.poll() is None and time.monotonic() < deadline, "it ended before the first epoch"
         time.sleep(0.02)
@@ -47,7 +52,7 @@ def test_killed_run_goes_on(bmad_tree, tmp_path):
     done = json.loads(torch.load(state, weights_only=True)["history"])["epoch"]
     assert 1 <= done < EPOCHS and not (tmp_path / "killed" / "results.json").exists()
 
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
     found = json.loads((tmp_path / "killed" / "results.json").read_text())
     whole = train_and_test(few_shot(bmad_tree), tmp_path / "whole")
     assert found["figures"] == whole.figures and found["losses"] == whole.history.losses
@@ -90,3 +95,54 @@ def test_another_run_is_not_continued(bmad_tree, tmp_path):
     with pytest.raises(TrainingError, match=r"not a benchmark's state, or damaged: remove it"):
         train_and_test(few_shot(bmad_tree, epochs=1, max_images=1), tmp_path)
     assert (tmp_path / STATE).read_bytes() == b"PK\3\4 no state", "what it cannot read it does not touch"
+
+
+def test_other_pictures_and_foreign_states_are_not_continued(mediclip_tree, tmp_path):
+    """A picture or mask of the same name and size with other content; weights of another shape under our settings."""
+
+    def run() -> None:
+        settings = Settings(class_name="busi", shots=1, encoder="embedded", image_size=64, epochs=1, learning_rate=1e-3)
+        train_and_test(mediclip.MediCLIPProtocol(tmp_path / "data", settings), tmp_path / "out")
+
+    shutil.copytree(mediclip_tree / "busi", tmp_path / "data" / "busi")
+    run()
+    for folder in ("abnormal", "ground_true"):
+        file = sorted((tmp_path / "data" / "busi" / "images" / "test" / folder).iterdir())[0]
+        content = file.read_bytes()
+        Image.fromarray(np.asarray(Image.open(file))[::-1]).save(file)
+        with pytest.raises(TrainingError, match=r"other settings \(pictures"):
+            run()
+        file.write_bytes(content)
+    file = tmp_path / "out" / STATE
+    state = torch.load(file, weights_only=True)
+    for key, value in (("weights", {"prompts.vectors": torch.zeros(3, 3)}), ("optimisers", {}), ("draws", "[]")):
+        torch.save({**state, key: value}, file)
+        with pytest.raises(TrainingError, match="not a benchmark's state, or damaged"):
+            run()
+    torch.save(state, file)
+    run()
+
+
+def test_pictures_that_are_there_twice_are_told(bmad_tree, mediclip_tree, tmp_path):
+    """Between training and test set they are leakage; nothing is refused, as the reference would not."""
+    shutil.copytree(bmad_tree / "Brain_AD", tmp_path / "Brain_AD")
+    good = tmp_path / "Brain_AD" / "test" / "good" / "img"
+    shot = (bmad_tree / "fewshot_seed" / "Brain" / f"{SHOTS}-shot.txt").read_text().split("n-0: ")[1].split()[0]
+    shutil.copy(tmp_path / "Brain_AD" / "valid" / "good" / "img" / shot, good / "again.png")
+    shutil.copy(sorted(good.iterdir())[0], good / "twice.png")
+    settings = Settings(
+        class_name="Brain", shots=SHOTS, encoder="embedded", image_size=64, epochs=1, learning_rate=1e-3
+    )
+    made = mvfa.FewShot(tmp_path, bmad_tree / "fewshot_seed", settings)
+    assert made.repeats == [
+        f"1 of the {len(made.tests)} test pictures are training pictures too.",
+        "1 test pictures are there more than once.",
+    ]
+    assert few_shot(bmad_tree).repeats == []
+    lines = (mediclip_tree / "busi" / "samples" / "train.json").read_text().splitlines()
+    data = Path(shutil.copytree(mediclip_tree / "busi", tmp_path / "data" / "busi"))
+    (data / "samples" / "train.json").write_text(f"{lines[0]}\n{lines[0]}\n")
+    settings = replace(settings, class_name="busi")
+    twice = mediclip.MediCLIPProtocol(data.parent, settings)
+    assert twice.repeats == ["1 training pictures are there more than once."]
+    assert record(twice, train_and_test(twice, tmp_path / "out"))["leakage"][-1:] == twice.repeats

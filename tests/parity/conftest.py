@@ -37,7 +37,7 @@ def pytest_generate_tests(metafunc):
 def pytest_terminal_summary(terminalreporter):
     target = os.environ.get("MEDCLIPAD_PARITY_TABLE")
     if target and _differences:
-        rows = [f"| {file} | {key} | {found:.1e} | {tol:.0e} |" for (file, key), (found, tol) in _differences.items()]
+        rows = [f"| {file} | {key} | {found:.1e} | {tol:.3g} |" for (file, key), (found, tol) in _differences.items()]
         header = ["| file | array | largest difference | tolerance |", "|---|---|---|---|"]
         Path(target).write_text("\n".join(header + rows) + "\n")
         terminalreporter.write_line(f"{len(rows)} arrays compared: {target}")

@@ -139,10 +139,7 @@ def test_validation(quickgelu, parity, same, toy_clip, activation):
     same(name, "text_features", text, z["text_features"], 1e-5)
     if "tokens_layer12_18_24" in z:
         taps = [model.encoder.patch_maps(x, level) for level, x in enumerate(tokens, start=1)]
-        theirs = z["tokens_layer12_18_24"]
-        # The largest values are about 10, where a unit in the last place is 1e-6: both sides are 1e-5 from float64.
-        tol = 1e-5 + 4 * float(np.spacing(np.abs(theirs).max()))
-        same(name, "tokens_layer12_18_24", torch.stack(taps, dim=1), theirs, tol)
+        same(name, "tokens_layer12_18_24", torch.stack(taps, dim=1), z["tokens_layer12_18_24"], 1e-5)
         theirs = z["adapted_layer12_18_24"]
         same(name, "adapted_layer12_18_24", torch.stack(adapted, dim=1).reshape(theirs.shape), theirs, 1e-5)
     same(name, "level_similarity", levels, z["level_similarity"], 1e-5)
@@ -174,6 +171,7 @@ def test_training_steps(quickgelu, parity, same):
     z = parity(TRAIN)
     load(quickgelu, z, "init.adapter.", "init.prompt.")
     optimiser = new_optimiser(quickgelu)
+    assert optimiser.defaults["betas"] == (0.5, 0.999), "so few steps hardly depend on the second"
     gradients = reference_keys(quickgelu, "grad1.adapter.", "grad1.prompt.")
     undefined = {ours: np.abs(z[key]) < UNDEFINED_GRADIENT for ours, key in gradients.items()}
     assert np.mean(np.concatenate([one.ravel() for one in undefined.values()])) < UNDEFINED_SHARE

@@ -43,6 +43,8 @@ def test_few_shot_steps(parity, same, toy_clip, file):
     z, model = parity(file), start(parity, toy_clip, file)
     same(file, "text_features", model.text("det"), z["text_features"], 1e-6)
     trainer = Trainer(model, FEW_RATE)
+    for optimiser in trainer.optimisers.values():
+        assert optimiser.defaults["betas"] == (0.5, 0.999), "so few steps hardly depend on the second"
     masked = "train_mask" in z
     images, labels = torch.tensor(z["train_image"]), torch.tensor(z["train_label"])
     masks = torch.tensor(z["train_mask"]).float() if masked else torch.zeros_like(images)

@@ -54,6 +54,8 @@ def shots(data: Path, seeds: Path, class_name: str, k: int, iterate: int = 0) ->
             "folder, or choose a number of shots that it has."
         ) from error
     named = {line[0]: line[1:] for line in lines}
+    if len(named) < len(lines):
+        raise VolumeError(f"{file} has two lines that begin alike: restore the file.")
     pictures = []
     for label, (kind, letter) in enumerate(zip(_KINDS, "na", strict=True)):
         names = named.get(f"{letter}-{iterate}:", [])
@@ -76,7 +78,11 @@ def _files(folder: Path) -> list[Path]:
             f"{folder} is missing: --data must be the folder that holds BMAD's Brain_AD and its like, each with "
             "valid and test, good and Ungood, img and anomaly_mask."
         )
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in paths:
+        if not path.is_file():
+            raise VolumeError(f"{path} is no file, and {folder} may hold pictures only: take it out.")
+    return paths
 
 
 def _mask(path: Path) -> Path:

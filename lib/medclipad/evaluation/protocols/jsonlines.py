@@ -46,14 +46,22 @@ def _pictures(folder: Path, part: str) -> list[Picture]:
     for number, line in enumerate(_lines(folder, part), 1):
         where = f"Line {number} of {folder}/samples/{part}.json"
         filename, mask = line.get("filename"), line.get("mask") or ""
-        if not (isinstance(filename, str) and isinstance(mask, str)) or line.get("label") not in (0, 1):
+        named = isinstance(filename, str) and filename and isinstance(mask, str)
+        if not named or line.get("label") not in (0, 1):
             raise VolumeError(f'{where} needs a "filename", a "label" of 0 or 1, and for a "mask" a file name or null.')
         files = [folder / "images" / name for name in (filename, mask) if name]
         for file in files:
-            if not file.is_file():
-                raise VolumeError(f"{where} names {file}, which is missing: fetch the data set again.")
+            if not _is_file(file):
+                raise VolumeError(f"{where} names {str(file)[:300]}, which is missing: fetch the data set again.")
         pictures.append(Picture(files[0], int(line["label"]), *files[1:]))
     return pictures
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _lines(folder: Path, part: str) -> list[dict]:
@@ -62,7 +70,7 @@ def _lines(folder: Path, part: str) -> list[dict]:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
         raise VolumeError(f"{file} cannot be read ({error.strerror}): fetch the data set again.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VolumeError(f"{file} is not a list of JSON objects, one a line ({error}): fetch it again.") from error
     if not lines:
         raise VolumeError(f"{file} is empty: fetch the data set again.")

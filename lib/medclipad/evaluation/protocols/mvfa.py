@@ -15,11 +15,12 @@ from torch import Tensor
 from medclipad.encoders import load_encoder
 from medclipad.errors import DetectorError
 from medclipad.evaluation.protocols import bmad
-from medclipad.evaluation.protocols.pictures import Picture, Pictures, check, open_picture
+from medclipad.evaluation.protocols.pictures import Picture, Pictures, check, open_picture, require_lesions
 from medclipad.evaluation.protocols.protocol import Protocol, Scores, Settings, Tick
 from medclipad.methods.base import Progress, Shots, silent
 from medclipad.methods.mvfa import MVFA, Evidence, MVFAOptions, combine, unit_range
 from medclipad.methods.mvfa.augment import square
+from medclipad.methods.mvfa.model import PAPER_BATCH
 from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise, samples
 from medclipad.prompts.mvfa import CLASS_NAMES, text_features
 
@@ -31,6 +32,7 @@ REFERENCE = {
     "seed": 111,
     "iterate": 0,
     "max_images": None,
+    "variant": "reference",
 }
 ZERO_REFERENCE = {**REFERENCE, "learning_rate": 1e-4}
 LOOKS = 5  # at the test set in an epoch of zero-shot training
@@ -46,10 +48,11 @@ class _BMADProtocol(Protocol):
     def __init__(self, data: Path, settings: Settings, reference: dict, training: list[Picture], progress: Progress):
         self.reference, class_name = reference, settings.class_name
         pictures = bmad.test_pictures(data, class_name, settings.max_images)
-        self.pictures = check([*pictures, *training], progress)
+        self.pictures, self.repeats = check(pictures, training, progress)
         tower = load_encoder(settings.encoder, settings.image_size)
         self.settings = replace(settings, image_size=tower.image_size)
         options = MVFAOptions(
+            variant=settings.variant,
             class_name=CLASS_NAMES[class_name],
             epochs=settings.epochs,
             batch=self.batch,
@@ -69,7 +72,10 @@ class _BMADProtocol(Protocol):
         self.size = tower.image_size
         self.tests = Pictures(pictures, partial(square, size=self.size))
         masked = class_name in bmad.MASKED
-        self.truth = np.stack([self.mask(one).numpy() > 0 for one in pictures]) if masked else None
+        self.truth = None
+        if masked:
+            truth = np.stack([self.mask(one).numpy() > 0 for one in pictures])
+            self.truth = require_lesions(truth, data / f"{class_name}_AD" / "test")
         self.trainer = Trainer(self.model, settings.learning_rate)
         self.optimisers = self.trainer.optimisers
         self.generator = torch.Generator().manual_seed(settings.seed)
@@ -111,6 +117,10 @@ class _BMADProtocol(Protocol):
                 yield index, Evidence(*(part[place] for part in evidence))
             tick(len(indices))
 
+    def checkpoint(self) -> dict | None:
+        """As `Protocol.checkpoint`: None of the paper's variant, too, whose projectors the format cannot hold."""
+        return super().checkpoint() if self.settings.variant == "reference" else None
+
     def prepare(self) -> None:
         """Bring the model up to its present adapters before a test."""
 
@@ -127,6 +137,8 @@ class FewShot(_BMADProtocol):
 
     def __init__(self, data: Path, seeds: Path, settings: Settings, progress: Progress = silent) -> None:
         """Read and check the pictures, load the encoder; raises VolumeError or DetectorError."""
+        if settings.variant == "paper":
+            self.batch = PAPER_BATCH
         chosen = bmad.shots(data, seeds, settings.class_name, settings.shots, settings.iterate)
         super().__init__(data, settings, REFERENCE, chosen, progress)
         images = Pictures(chosen, partial(square, size=self.size))[range(len(chosen))].numpy()
@@ -136,10 +148,10 @@ class FewShot(_BMADProtocol):
         self.data = samples(Shots(images[:k], images[k:], tuple(masks)))
         self.model.has_masks = torch.tensor(masked, device=self.model.encoder.device)
         self.frozen = FrozenStates(self.model, self.data.images)
-        self.steps = len(self.data.images)
+        self.steps = -(-len(self.data.images) // self.batch)
 
     def batches(self) -> Sequence[Tensor]:
-        return torch.randperm(self.steps, generator=self.generator).split(self.batch)
+        return torch.randperm(len(self.data.images), generator=self.generator).split(self.batch)
 
     def step(self, chosen: Tensor) -> float:
         device = self.model.encoder.device
@@ -181,6 +193,8 @@ class ZeroShot(_BMADProtocol):
             texts[name] = text_features(self.model.encoder.text, CLASS_NAMES[name])
         progress("text of the other classes", len(others), len(others), {})
         self.texts = texts
+        if settings.variant == "paper":
+            self.remarks.append(f"{self.batch} picture a step instead of the paper's {PAPER_BATCH}")
         self.model.has_masks = torch.tensor(True, device=self.model.encoder.device)  # maps of the seg head, always
         self.frozen = FrozenStates(self.model, Pictures(pictures, partial(square, size=self.size)))
         self.steps = len(pictures)

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -55,16 +57,24 @@ def open_picture(path: Path) -> Image.Image:
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VolumeError(f"{path} is not a readable picture ({reason}): fetch the file again.") from error
+    if image.mode.startswith(("I", "F")):
+        raise VolumeError(f"{path} has more than 8 bits a pixel, which the reference codes cut off: save it with 8.")
     return image
 
 
-def check(pictures: Sequence[Picture], progress: Progress) -> str:
+class Checked(NamedTuple):
+    """What `check` found."""
+
+    sha256: str  # of names, labels and contents of pictures and masks
+    repeats: list[str]  # sentences on pictures that are there twice, byte for byte
+
+
+def check(tests: Sequence[Picture], training: Sequence[Picture], progress: Progress) -> Checked:
     """Read every picture and mask once, so that a fault shows now and not after hours of training.
 
-    Returns a SHA-256 of their names, sizes and labels; raises VolumeError for a damaged file, or a mask of another size
-    than its picture.
+    Raises VolumeError for a damaged file, and a mask of another size than its picture.
     """
-    digest = hashlib.sha256()
+    digest, pictures, contents = hashlib.sha256(), [*tests, *training], []
     for done, picture in enumerate(pictures):
         progress("check the pictures", done, len(pictures), {})
         size = open_picture(picture.path).size
@@ -73,9 +83,25 @@ def check(pictures: Sequence[Picture], progress: Progress) -> str:
                 f"{picture.mask} has {other[0]} × {other[1]} pixels and its picture {size[0]} × {size[1]}: "
                 "give the mask that belongs to it."
             )
-        digest.update(f"{picture.path.name} {picture.path.stat().st_size} {size} {picture.label}\n".encode())
+        contents.append(hashlib.sha256(picture.path.read_bytes()).hexdigest())
+        mask = hashlib.sha256(picture.mask.read_bytes()).hexdigest() if picture.mask else None
+        digest.update(f"{picture.path.name!r} {contents[-1]} {picture.label} {mask}\n".encode())
     progress("check the pictures", len(pictures), len(pictures), {})
-    return digest.hexdigest()
+    shown, learned = contents[: len(tests)], contents[len(tests) :]
+    counts = {
+        f"of the {len(shown)} test pictures are training pictures too": sum(one in set(learned) for one in shown),
+        "test pictures are there more than once": len(shown) - len(set(shown)),
+        "training pictures are there more than once": len(learned) - len(set(learned)),
+    }
+    return Checked(digest.hexdigest(), [f"{count} {what}." for what, count in counts.items() if count])
+
+
+def require_lesions(truth: np.ndarray, where: Path) -> np.ndarray:
+    """`truth`, bool (n, S, S); raises VolumeError unless some pixels of the test set are abnormal and others not."""
+    if truth.all() or not truth.any():
+        kind = "normal" if truth.any() else "abnormal"
+        raise VolumeError(f"The masks in {where} leave no {kind} pixel: they must be 255 on lesions and 0 elsewhere.")
+    return truth
 
 
 def require_both(pictures: Sequence[Picture], where: Path) -> None:

@@ -25,7 +25,7 @@ class Settings:
     """What defines a run.
 
     shots: 0 for zero-shot. image_size: None for the encoder's own. max_images: of each kind of each test set, for
-    miniature runs.
+    miniature runs. variant: "reference", what the code computes, or "paper", what the paper says.
     """
 
     class_name: str
@@ -38,6 +38,7 @@ class Settings:
     iterate: int = 0
     max_images: int | None = None
     select: str = "best-test"
+    variant: str = "reference"
 
     @property
     def encoder_label(self) -> str:
@@ -82,13 +83,13 @@ Tick = Callable[[int], None]
 class Protocol(ABC):
     """A model, its training pictures and its test set.
 
-    settings, reference: of this run and of the reference code. pictures: SHA-256 of the files. choice, scale: what the
-    reference lets the test set decide, in a sentence: which weights count, how scores are scaled. seeding, remarks:
-    other differences from the reference, of what is drawn and of the model, in words.
+    settings, reference: of this run and of the reference code. pictures: SHA-256 of the files. repeats: sentences on
+    pictures that are there twice. choice, scale: what the reference lets the test set decide, in a sentence: which
+    weights count, how scores are scaled. seeding, remarks: other differences from the reference, of what is drawn and
+    of the model, in words. batch: pictures a step.
     """
 
     name: ClassVar[str]
-    batch: ClassVar[int]  # pictures a step
     keeps_latest: ClassVar[bool] = False  # of epochs with equal figures the last is the best
     choice: ClassVar[str]
     scale: ClassVar[str | None] = None
@@ -96,7 +97,9 @@ class Protocol(ABC):
 
     settings: Settings
     reference: dict
+    batch: int
     pictures: str
+    repeats: list[str]
     remarks: list[str]
     model: AnomalyMethod
     optimisers: dict[str, torch.optim.Optimizer]

@@ -173,22 +173,27 @@ def _save(protocol: Protocol, history: History, file: Path) -> None:
 def _resume(protocol: Protocol, file: Path) -> History:
     if not file.exists():
         return History()
+    damaged = TrainingError(
+        f"{file} is not a benchmark's state, or damaged: remove it to begin anew, or give another --out."
+    )
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-        theirs, ours = json.loads(content["settings"]), _settings(protocol)
+        # The first states had no variant.
+        theirs, ours = {"variant": "reference", **json.loads(content["settings"])}, _settings(protocol)
         history = History(**json.loads(content["history"]), best_weights=content["best_weights"])
     except Exception as error:  # a damaged file can raise nearly anything from inside torch
-        raise TrainingError(
-            f"{file} is not a benchmark's state, or damaged: remove it to begin anew, or give another --out."
-        ) from error
+        raise damaged from error
     for key, value in ours.items():
         if theirs.get(key) != value:
             raise TrainingError(
                 f"{file.parent} holds a run with other settings ({key.replace('_', ' ')} {theirs.get(key)}, now "
                 f"{value}): give another --out, or remove {file.name} to begin anew."
             )
-    protocol.load_weights(content["weights"])
-    for name, optimiser in protocol.optimisers.items():
-        optimiser.load_state_dict(content["optimisers"][name])
-    protocol.draws = content["draws"]
+    try:
+        protocol.load_weights(content["weights"])
+        for name, optimiser in protocol.optimisers.items():
+            optimiser.load_state_dict(content["optimisers"][name])
+        protocol.draws = content["draws"]
+    except Exception as error:  # as above: the settings are ours, what follows is not
+        raise damaged from error
     return history

@@ -37,8 +37,8 @@ MVFA_FIGURES = {
 """By shots, 0 for zero-shot. Of MediCLIP no public table of figures is at hand."""
 MEDICLIP_SETS = ("brainmri", "busi", "chexpert")
 
-COLUMNS = ("class", "shots", "weights", "epoch", "image_auroc", "pixel_auroc", "paper_image_auroc", "paper_pixel_auroc",
-           "reference_code_image_auroc", "reference_code_pixel_auroc")  # fmt: skip
+COLUMNS = ("class", "variant", "shots", "weights", "epoch", "image_auroc", "pixel_auroc", "paper_image_auroc",
+           "paper_pixel_auroc", "reference_code_image_auroc", "reference_code_pixel_auroc")  # fmt: skip
 
 
 def published(protocol: str, class_name: str, shots: int) -> dict:
@@ -59,12 +59,14 @@ def record(protocol: Protocol, outcome: Outcome) -> dict:
     return {
         "protocol": protocol.name,
         "class": settings.class_name,
+        "variant": settings.variant,
         "shots": settings.shots,
         "zero_shot": settings.shots == 0,
         "figures": outcome.figures,
         "selected": outcome.chosen,
         "leakage": [protocol.choice] * (outcome.chosen == "best-test")
-        + [protocol.scale] * (protocol.scale is not None),
+        + [protocol.scale] * (protocol.scale is not None)
+        + protocol.repeats,
         "deviations": protocol.deviations(trained=outcome.chosen != "checkpoint"),
         "published": published(protocol.name, settings.class_name, settings.shots),
         "encoder": settings.encoder_label,
@@ -92,21 +94,23 @@ def rows(records: list[dict]) -> list[dict]:
         }
         for weights, figures in one["figures"].items():
             own = {key: figures.get(key) for key in ("epoch", "image_auroc", "pixel_auroc")}
-            found.append({"class": one["class"], "shots": one["shots"], "weights": weights, **own, **theirs})
+            run = {key: one[key] for key in ("class", "variant", "shots")}
+            found.append({**run, "weights": weights, **own, **theirs})
     return found
 
 
 def not_run(records: list[dict]) -> list[dict]:
     """Rows of the paper's table that none of the runs fills."""
-    protocol, shots = records[0]["protocol"], records[0]["shots"]
+    protocol, variant, shots = (records[0][key] for key in ("protocol", "variant", "shots"))
     done = {one["class"] for one in records}
     classes = CLASSES if protocol == "mvfa" else MEDICLIP_SETS
     blank = {"image_auroc": None, "pixel_auroc": None}
     missing = [
-        {"class": name, "shots": shots, "figures": {"not run": blank}, "published": published(protocol, name, shots)}
+        {"class": name, "variant": variant, "shots": shots, "figures": {"not run": blank},
+         "published": published(protocol, name, shots)}
         for name in classes
         if name not in done
-    ]
+    ]  # fmt: skip
     return rows(missing)
 
 
