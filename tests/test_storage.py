@@ -151,11 +151,13 @@ def test_description_that_does_not_fit(saved, fields, words):
     refused(saved, words)
 
 
-@pytest.mark.parametrize("damage", ["shape", "missing", "extra"])
+@pytest.mark.parametrize("damage", ["shape", "type", "missing", "extra"])
 def test_weights_that_do_not_fit(saved, damage):
     weights = load_file(saved / WEIGHTS)
     if damage == "shape":
         weights["adapters.0.weight"] = weights["adapters.0.weight"][:, :-1].contiguous()
+    elif damage == "type":
+        weights["adapters.0.weight"] = weights["adapters.0.weight"].double()
     elif damage == "missing":
         del weights["adapters.0.weight"]
     else:

@@ -38,11 +38,14 @@ def load_part(
             for key, value in stored.items():
                 if tuple(value.shape) != own[key].shape and key != _POSITIONS:
                     raise ValueError(f"{key} is {list(value.shape)} and not {list(own[key].shape)}")
+            # Made first, so that the memory of what is read and converted is used again and does not lie in between.
             read = {
-                key: _converted(model, key, value, dtype, device)
-                for key, value in stored.items()
+                key: torch.empty(value.shape, dtype=dtype, device=device)
+                for key, value in own.items()
                 if key.startswith(prefixes)
             }
+            for key, value in read.items():
+                value.copy_(_checked(model, key, stored[key]))
     except Exception as error:  # a damaged or hostile file can raise nearly anything from inside torch
         raise DetectorError(
             f"The checkpoint {path.name} does not hold weights of this encoder ({reason(error)}): choose the file "
@@ -87,9 +90,8 @@ def _state(content: object) -> dict[str, Tensor | StoredTensor]:
     }
 
 
-def _converted(
-    model: nn.Module, key: str, value: Tensor | StoredTensor, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _checked(model: nn.Module, key: str, value: Tensor | StoredTensor) -> Tensor:
+    """A tensor of the file, float32, the positional embedding on the model's grid."""
     from open_clip.factory import resize_pos_embed
 
     tensor = (value.read() if isinstance(value, StoredTensor) else value).float()
@@ -101,4 +103,4 @@ def _converted(
         tensor = resized[key]
         if tensor.shape != model.visual.positional_embedding.shape:
             raise ValueError(f"{key} is {list(tensor.shape)}")
-    return tensor.to(device=device, dtype=dtype, copy=True)  # a copy: a view would keep its whole storage
+    return tensor

@@ -105,14 +105,17 @@ class AnomalyMethod(nn.Module, ABC):
         return {key: value for key, value in self.state_dict().items() if not key.startswith("encoder.")}
 
     def load_head_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `head_state` gave; raises KeyError or ValueError if keys or shapes differ."""
+        """Take over what `head_state` gave; raises KeyError or ValueError if keys, shapes or types differ."""
         own = self.head_state()
         if own.keys() != state.keys():
             raise KeyError(f"keys differ: {sorted(own.keys() ^ state.keys())[:4]}")
         for key, value in state.items():
             if own[key].shape != value.shape:
                 raise ValueError(f"{key} has shape {tuple(value.shape)} instead of {tuple(own[key].shape)}")
-        self.load_state_dict({**self.state_dict(), **state})
+            if own[key].dtype != value.dtype:
+                raise ValueError(f"{key} is {_described(value)} instead of {_described(own[key])}")
+        device = self.encoder.device  # not copied: a memory of all tokens is large
+        self.load_state_dict({key: value.to(device) for key, value in state.items()}, strict=False, assign=True)
 
 
 def check_reference_state(model: AnomalyMethod, state: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:

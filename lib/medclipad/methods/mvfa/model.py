@@ -343,7 +343,7 @@ class MVFA(AnomalyMethod):
         for level in range(N_STAGES):
             tokens = state.get(f"memory.level{level}")
             if tokens is not None and tokens.ndim == 2 and tokens.shape[1] == self.encoder.embed_dim:
-                self.memory.remember(level, tokens.to(self.encoder.device))
+                setattr(self.memory, f"level{level}", torch.empty_like(tokens, device="meta"))  # of that shape
         super().load_head_state(state)
 
     def reference_state(self) -> dict[str, dict[str, Tensor]]:
