@@ -1,0 +1,98 @@
+"""How fast it is: against the reference codes, the goals and the machine's peak; how cost grows; what bfloat16 changes.
+
+    python -m benchmarks.speed [--json FILE] [--data DIR] [--only NAME ...] [--again] [--page docs/performance.md]
+    python -m benchmarks.speed --architecture ViT-S-32-alt --loss-epochs 4 --budget 2     # a smoke run
+
+Ratios are to U, one float32 batch-1 forward of open_clip's own ViT-L-14-336 image tower at 240 px (weights by
+`benchmarks.recipe`), timed before and after each repetition. What stands in FILE is not measured again without
+--again, so that a run can be split; --page writes the page and its plots from FILE. DIR holds brain_mri_253, without
+which AUROCs are left out. Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import json as js
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.machine import machine
+from benchmarks.speed_bench import Bench
+from benchmarks.speed_fidelity import FIDELITY, LOSSES
+from benchmarks.speed_growth import GROWTH
+from benchmarks.speed_page import HEADINGS, cells, write_page
+from benchmarks.speed_rows import TABLE
+from medclipad.writers import write_json
+
+NAMES = (*TABLE, *FIDELITY, *GROWTH, *LOSSES)
+SAME = ("processor", "cores", "threads", "gpu", "torch")  # of the machine, of all results of a file
+
+
+def main(
+    json: Annotated[Path | None, typer.Option(help="Keep the results here and go on from what is there.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"Only these: {', '.join(NAMES)}.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure also what is there.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Folder with brain_mri_253, for AUROCs.")] = None,
+    work: Annotated[Path | None, typer.Option(help="For weights and detectors; default a temporary one.")] = None,
+    budget: Annotated[float, typer.Option(help="Seconds of pictures in each comparison of precisions.")] = 90,
+    loss_epochs: Annotated[int, typer.Option(min=1, help="Of the trainings whose losses are compared.")] = 100,
+    architecture: Annotated[
+        str | None, typer.Option(help="A smoke run: this ViT for all of them. Its figures mean nothing.")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="Write the page, with plots in images/ beside it.")] = None,
+) -> None:
+    """Measure what is not measured yet, and print the table."""
+    unknown = sorted(set(only or ()) - set(NAMES))
+    if unknown:
+        raise typer.BadParameter(f"There is no {unknown[0]}: choose from {', '.join(NAMES)}.")
+    here = {"machine": machine(), "architecture": architecture, "results": {}}
+    kept = js.loads(json.read_text()) if json and json.is_file() else here
+    if kept["architecture"] != architecture or any(kept["machine"][key] != here["machine"][key] for key in SAME):
+        raise typer.BadParameter(f"{json} holds results of another machine or architecture: name another file.")
+    results, failed = kept["results"], []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = work or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        bench = Bench(folder.resolve(), architecture, data, budget, loss_epochs)
+        for name in only or NAMES:
+            if name in results and not again:
+                continue
+            start = time.perf_counter()
+            try:
+                found = measure(name, bench)
+            except Exception:  # the others are measured all the same; this one is named at the end
+                traceback.print_exc()
+                failed.append(name)
+                continue
+            results[name] = found | {"took": time.perf_counter() - start, "date": here["machine"]["date"]}
+            print(f"{name}: {js.dumps(results[name])}", flush=True)
+            if json:
+                write_json(json, {**here, "results": results})
+    table = Table(*HEADINGS)
+    for name, row in TABLE.items():
+        if name in results:
+            table.add_row(*cells(row, results[name]))
+    Console(width=160).print(table)
+    if page:
+        write_page(page, {**kept, "results": results})
+    if failed:
+        raise SystemExit(f"Not measured, see above: {', '.join(failed)}.")
+
+
+def measure(name: str, bench: Bench) -> dict:
+    """The result of a row, a plot or a comparison."""
+    if name in TABLE:
+        return TABLE[name].measure(bench)
+    if name in GROWTH:
+        return {"curves": GROWTH[name].measure(bench)}
+    return {**FIDELITY, **LOSSES}[name](bench)
+
+
+if __name__ == "__main__":
+    typer.run(main)
