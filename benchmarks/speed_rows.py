@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import lcm
 from statistics import median
 
 import numpy as np
@@ -17,7 +16,7 @@ from benchmarks.speed_clock import flops_of
 from benchmarks.speed_reference import ReferenceMediCLIP, ReferenceMVFA
 from medclipad.methods.base import Shots
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
-from medclipad.methods.mediclip.training import REUSE, TEXT_EVERY
+from medclipad.methods.mediclip.training import REUSE
 from medclipad.methods.mvfa import MVFA, MVFAOptions
 from medclipad.methods.mvfa.augment import augment
 from medclipad.methods.mvfa.memory import draw
@@ -150,7 +149,7 @@ def mediclip_training(bench: Bench) -> dict:
     """
     encoder, steps = bench.encoder("mediclip"), EPOCHS * STEPS_AN_EPOCH
     images = pictures(16, encoder.image_size)
-    first = lcm(REUSE, TEXT_EVERY)
+    first = REUSE
     walls = []
 
     def work() -> float:

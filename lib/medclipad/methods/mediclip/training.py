@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BETAS = (0.5, 0.999)  # of Adam
 REAL_SHARE = 0.5  # of the slices of a step, where real abnormal shots are given
-REUSE = TEXT_EVERY = 8  # defaults of the options on CLIP: docs/performance.md has what they cost and save
+REUSE = 8  # default of the option on CLIP: docs/performance.md has what it costs and saves
 
 
 def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
@@ -58,11 +58,10 @@ def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
     limit = options.max_steps or (400 if model.encoder.text else 60)
     total = min(options.epochs * per_epoch, limit)
     reuse = options.reuse or (REUSE if model.encoder.text else 1)
-    text_every = options.text_every or TEXT_EVERY
     batches = _examples(map(encoded, _epochs(len(normal), per_epoch, rng)), size, reuse, rng)
     losses, text = [], None
     for number, (tokens, masks) in enumerate(islice(batches, total)):
-        if number % text_every == 0 or not model.encoder.text:
+        if number % options.text_every == 0 or not model.encoder.text:
             text = model.prompts()
         losses.append(learn(model, optimiser, tokens, masks, text))
         text = text.detach()
