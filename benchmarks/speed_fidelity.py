@@ -110,7 +110,7 @@ def losses(small: bool) -> Callable[[Bench], dict]:
     """Focal plus dice loss on held-out synthetic anomalies while MediCLIP learns, the reference's way and others."""
 
     def measure(bench: Bench) -> dict:
-        reference = {"reuse": 1, "text_every": 1}
+        reference = {"reuse": 1}
         if small:
             architecture = LOSS_SMALL if bench.is_full else bench.architectures["mediclip"]
             ways = {"reference's way": ("float32", reference), "default": ("auto", {})}

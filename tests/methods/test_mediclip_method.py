@@ -178,7 +178,7 @@ def test_real_lesions_join_the_synthetic_ones(embedded, monkeypatch):
     """About half of the slices of all steps are real ones with their masks; those without a mask are left out."""
     seen = []
 
-    def record(model, optimiser, tokens, masks, text):
+    def record(model, optimiser, tokens, masks):
         seen.extend(zip(np.round(tokens[0].numpy() * 255).astype(np.uint8), masks.numpy(), strict=True))
         return 0.0, 0.0
 

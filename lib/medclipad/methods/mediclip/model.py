@@ -55,12 +55,6 @@ class MediCLIPOptions(MethodOptions):
         description="steps that each synthetic anomaly takes part in, encoded once; default 8, or 1, as published, on "
         "an encoder without text tower",
     )
-    text_every: int = Field(
-        1,
-        ge=1,
-        le=100,
-        description="steps between two of the prompts, each a pass through the text tower; 1: as published",
-    )
     memory_share: float | None = Field(
         None,
         ge=0,

@@ -59,12 +59,9 @@ def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
     total = min(options.epochs * per_epoch, limit)
     reuse = options.reuse or (REUSE if model.encoder.text else 1)
     batches = _examples(map(encoded, _epochs(len(normal), per_epoch, rng)), size, reuse, rng)
-    losses, text = [], None
+    losses = []
     for number, (tokens, masks) in enumerate(islice(batches, total)):
-        if number % options.text_every == 0 or not model.encoder.text:
-            text = model.prompts()
-        losses.append(learn(model, optimiser, tokens, masks, text))
-        text = text.detach()
+        losses.append(learn(model, optimiser, tokens, masks))
         epochs = {"epoch": number // per_epoch + 1, "epochs": -(-total // per_epoch)}
         progress("train", len(losses), total, {**epochs, "loss": sum(losses[-1])})
     model.settle()
@@ -109,21 +106,14 @@ def step(
     model: MediCLIP, optimiser: torch.optim.Optimizer, images: torch.Tensor, masks: torch.Tensor
 ) -> tuple[float, float]:
     """The reference's step on images uint8 (B, S, S) and masks float64 (B, S, S); returns the focal and dice loss."""
-    return learn(model, optimiser, model.patch_tokens(images / 255), masks, model.prompts())
+    return learn(model, optimiser, model.patch_tokens(images / 255), masks)
 
 
 def learn(
-    model: MediCLIP,
-    optimiser: torch.optim.Optimizer,
-    tokens: list[torch.Tensor],
-    masks: torch.Tensor,
-    text: torch.Tensor,
+    model: MediCLIP, optimiser: torch.optim.Optimizer, tokens: list[torch.Tensor], masks: torch.Tensor
 ) -> tuple[float, float]:
-    """One optimisation step on patch tokens and masks, with these text features (embed_dim, 2).
-
-    The prompts learn only if the features come from them with their gradients. Returns the focal and dice loss.
-    """
-    probabilities = model.probabilities(tokens, text)
+    """The same on patch tokens of each tapped stage, (B, grid², width), which no step changes."""
+    probabilities = model.probabilities(tokens)
     masks = masks.to(probabilities.device)
     focal, dice = focal_loss(probabilities, masks), dice_loss(probabilities[:, 1], masks)
     optimiser.zero_grad()
