@@ -21,7 +21,7 @@ from medclipad.methods.base import AnomalyMethod, Progress, Shots, as_rgb, silen
 from medclipad.result import AnomalyResult
 from medclipad.shots import Case, Pair, TrainingSlices, select_shots
 from medclipad.storage import DetectorInfo, read_info, read_weights, save_folder
-from medclipad.volume import Slicing, Volume
+from medclipad.volume import Volume
 from medclipad.volume.memory import require_memory
 
 BATCH = 16  # slices analysed together: more is not faster on a processor, and progress is told per batch
@@ -51,11 +51,12 @@ class AnomalyDetector:
         those without body. Raises VolumeError if the volume does not suit the detector's intensity preset, and before
         any work if its map does not fit into memory.
         """
-        require_memory(self.memory_for(volume, plane), volume.name or "the volume", "its anomaly map")
+        self._require_memory(volume, plane)
         framed = FramedVolume(volume, plane or self.info.plane, self.info.intensity, self.info.image_size)
-        if slices is not None:
-            framed.analysed = np.intersect1d(framed.analysed, np.asarray(slices, dtype=int))
-        anomaly_map = np.zeros(volume.shape, dtype=np.float32)
+        return self._detect(framed if slices is None else framed.only(slices), progress)
+
+    def _detect(self, framed: FramedVolume, progress: Progress = silent) -> AnomalyResult:
+        anomaly_map = np.zeros(framed.volume.shape, dtype=np.float32)
         image_scores = np.full(len(framed.slicing), np.nan)
         own_scores = False
         done = 0
@@ -74,7 +75,7 @@ class AnomalyDetector:
             for numbers in batches(framed.analysed, BATCH):
                 image_scores[numbers] = self._method.scores_of(torch.from_numpy(map_slices[numbers])).numpy()
         return AnomalyResult(
-            anomaly_map=volume.with_array(anomaly_map),
+            anomaly_map=framed.volume.with_array(anomaly_map),
             slice_scores=image_scores,
             foreground=framed.foreground,
             threshold=self.info.calibration.threshold,
@@ -86,6 +87,9 @@ class AnomalyDetector:
     def memory_for(self, volume: Volume, plane: str | None = None) -> int:
         """Bytes that `detect` takes at its peak beside volume and encoder; it refuses where they are not free."""
         return detection_memory(volume, plane or self.info.plane, self.info.smoothing, BATCH)
+
+    def _require_memory(self, volume: Volume, plane: str | None = None) -> None:
+        require_memory(self.memory_for(volume, plane), volume.name or "the volume", "its anomaly map")
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the detector to a new folder, atomically. Raises DetectorError if it exists or cannot be written."""
@@ -217,16 +221,17 @@ def _calibration(detector: AnomalyDetector, slices: TrainingSlices, progress: Pr
     """
     richest = sorted(slices.spare, key=lambda kept: -len(kept[1]))[:CALIBRATION_VOLUMES]
     scores, maxima = [], []
-    for done, (volume, numbers) in enumerate(richest, start=1):
-        slicing = Slicing(volume, detector.info.plane)
-        width = detector.info.smoothing / volume.spacing[slicing.axis]  # in slices
+    for done, (framed, numbers) in enumerate(richest, start=1):
+        slicing = framed.slicing
+        width = detector.info.smoothing / framed.volume.spacing[slicing.axis]  # in slices
         step = max(1, min(int(width), len(numbers) // CALIBRATION_SLICES))
         chosen = [k for k in numbers if (k - numbers[0]) % step == 0]
         reach = range(-int(SMOOTHING_REACH * width) // step * step, int(SMOOTHING_REACH * width) + 1, step)
-        result = detector.detect(volume, slices=[k + away for k in chosen for away in reach])
+        detector._require_memory(framed.volume)
+        result = detector._detect(framed.only([k + away for k in chosen for away in reach]))
         scores.append(result.slice_scores[chosen])
         maxima.append(slicing.slices(result.anomaly_map.array)[chosen].max(axis=(1, 2)))
-        progress("calibrate", done, len(richest), {"volume": volume.name})
+        progress("calibrate", done, len(richest), {"volume": framed.volume.name})
     return calibrate(np.concatenate(scores), np.concatenate(maxima), slices.held_out)
 
 

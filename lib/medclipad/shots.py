@@ -66,13 +66,13 @@ class Case:
 class TrainingSlices:
     """Shots, where they come from, and the normal slices that were kept out of them.
 
-    spare: per volume, the numbers of its normal slices that are no shots; where nothing could be spared (`held_out` is
-    False), of those that are. spare_images: some of them, float32 (n, S, S).
+    spare: per volume, as it was framed, the numbers of its normal slices that are no shots; where nothing could be
+    spared (`held_out` is False), of those that are. spare_images: some of them, float32 (n, S, S).
     record: per volume its name and the numbers of its normal and abnormal shots.
     """
 
     shots: Shots
-    spare: list[tuple[Volume, list[int]]]
+    spare: list[tuple[FramedVolume, list[int]]]
     spare_images: np.ndarray
     held_out: bool
     record: list[dict]
@@ -152,7 +152,7 @@ def select_shots(
         }
         for case, one in enumerate(known)
     ]
-    kept = [(known[chosen[0][0]].volume, [int(k) for _, k in chosen]) for chosen in by_volume]
+    kept = [(framed[chosen[0][0]], [int(k) for _, k in chosen]) for chosen in by_volume]
     return TrainingSlices(shots, kept, images(images_of), held_out, record)
 
 

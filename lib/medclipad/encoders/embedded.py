@@ -15,6 +15,7 @@ from medclipad.errors import DetectorError
 STAGE_ENDS = (3, 5, 11, 16)  # blocks after which the stride is about to grow: strides 4, 8, 16, 32
 WIDTHS = (24, 40, 112, 320)
 STRIDES = (4, 8, 16, 32)
+PART = 2  # images that pass the first stage together: with more, its activations outgrow the processor's cache
 
 
 class EmbeddedEncoder(ImageEncoder):
@@ -69,7 +70,9 @@ class EmbeddedEncoder(ImageEncoder):
         return self._stem((images * 2 - 1).to(dtype=self.dtype, memory_format=torch.channels_last))
 
     def stage(self, state: Tensor, level: int) -> Tensor:
-        return self._stages[level](state)
+        if level or state.device.type != "cpu":
+            return self._stages[level](state)
+        return torch.cat([self._stages[0](part) for part in state.split(PART)])
 
     def tokens(self, state: Tensor) -> Tensor:
         return state.flatten(2).transpose(1, 2)
