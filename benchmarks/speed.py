@@ -26,11 +26,13 @@ from benchmarks.machine import machine
 from benchmarks.speed_bench import Bench
 from benchmarks.speed_fidelity import FIDELITY, LOSSES
 from benchmarks.speed_growth import GROWTH
+from benchmarks.speed_memory import memory_sizes
 from benchmarks.speed_page import HEADINGS, cells, write_page
 from benchmarks.speed_rows import TABLE
 from medclipad.writers import write_json
 
-NAMES = (*TABLE, *FIDELITY, *GROWTH, *LOSSES)
+OTHERS = {**FIDELITY, **LOSSES, "memory-sizes": memory_sizes}
+NAMES = (*TABLE, *GROWTH, *OTHERS)
 SAME = ("processor", "cores", "threads", "gpu", "torch")  # of the machine, of all results of a file
 
 
@@ -41,7 +43,7 @@ def main(
     data: Annotated[Path | None, typer.Option(help="Folder with brain_mri_253, for AUROCs.")] = None,
     work: Annotated[Path | None, typer.Option(help="For weights and detectors; default a temporary one.")] = None,
     budget: Annotated[float, typer.Option(help="Seconds of pictures in each comparison of precisions.")] = 90,
-    loss_epochs: Annotated[int, typer.Option(min=1, help="Of the trainings whose losses are compared.")] = 100,
+    loss_epochs: Annotated[int, typer.Option(min=1, help="Of the published training whose loss is compared.")] = 200,
     architecture: Annotated[
         str | None, typer.Option(help="A smoke run: this ViT for all of them. Its figures mean nothing.")
     ] = None,
@@ -91,7 +93,7 @@ def measure(name: str, bench: Bench) -> dict:
         return TABLE[name].measure(bench)
     if name in GROWTH:
         return {"curves": GROWTH[name].measure(bench)}
-    return {**FIDELITY, **LOSSES}[name](bench)
+    return OTHERS[name](bench)
 
 
 if __name__ == "__main__":

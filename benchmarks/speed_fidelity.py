@@ -22,13 +22,16 @@ from medclipad.methods import method_class
 from medclipad.methods.base import AnomalyMethod, Shots
 from medclipad.methods.losses import dice_loss, focal_loss
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.training import STEPS
 from medclipad.synthesis import AnomalySynthesis
 
 PART = 8  # pictures looked at together
 LITTLE = {"mvfa": {"max_samples": 16}, "mediclip": {"max_steps": 8}}  # training
 SMALL = "ViT-B-16"  # so that the AUROC is over more pictures
 LOSS_SMALL = "ViT-S-32-alt"  # whose text tower can be trained through 400 times
-HELD_OUT, LOOKS = 64, 20  # synthetic anomalies; times that the loss on them is taken
+HELD_OUT, LOOKS, LAST = 64, 20, 5  # synthetic anomalies; times that the loss on them is taken, of which the last count
+LEARNED = 32  # normal pictures: half for the training, half for the held-out anomalies
+LOSS_SEEDS = 3  # with the embedded encoder
 
 
 def precision(method: str, small: bool = False) -> Callable[[Bench], dict]:
@@ -107,37 +110,42 @@ def _model(bench: Bench, method: str, architecture: str, word: str) -> AnomalyMe
 
 
 def losses(small: bool) -> Callable[[Bench], dict]:
-    """Focal plus dice loss on held-out synthetic anomalies while MediCLIP learns, the reference's way and others."""
+    """Focal plus dice loss on held-out synthetic anomalies while MediCLIP learns: both schedules."""
 
     def measure(bench: Bench) -> dict:
-        reference = {"reuse": 1}
-        if small:
-            architecture = LOSS_SMALL if bench.is_full else bench.architectures["mediclip"]
-            ways = {"reference's way": ("float32", reference), "default": ("auto", {})}
-        else:
-            architecture, ways = "embedded", {"reference's way and default": ("float32", reference)}
-            ways |= {f"each anomaly {n} times": ("float32", {"reuse": n}) for n in (4, 8)}
-        curves, spent = {}, {}
-        for name, (word, options) in ways.items():
-            encoder = bench.encoder("mediclip", word, architecture) if small else load_encoder("embedded")
-            start = time.perf_counter()
-            curves[name] = _curve(bench, encoder, options)
-            spent[name] = time.perf_counter() - start
-        ends = {name: points[-1][1] for name, points in curves.items()}
-        return {"curves": curves, "architecture": architecture, "ends": ends, "minutes": sum(spent.values()) / 60}
+        architecture = (LOSS_SMALL if bench.is_full else bench.architectures["mediclip"]) if small else "embedded"
+        curves, auroc, start = {}, {}, time.perf_counter()
+        for seed in range(1 if small else LOSS_SEEDS):
+            for schedule, word in (("published", "float32"), ("short", "auto")):
+                encoder = bench.encoder("mediclip", word, architecture) if small else load_encoder(architecture)
+                name = f"{schedule}, seed {seed}"
+                curves[name], model = _curve(bench, encoder, schedule, seed)
+                if bench.data and not small:
+                    auroc[name] = _auroc(model, bench.data)
+        ends = {name: float(np.mean([loss for _, loss in points[-LAST:]])) for name, points in curves.items()}
+        return {
+            "curves": curves,
+            "architecture": architecture,
+            "ends": ends,
+            "auroc": auroc,
+            "minutes": (time.perf_counter() - start) / 60,
+        }
 
     return measure
 
 
-def _curve(bench: Bench, encoder: ImageEncoder, options: dict) -> list[tuple[float, float]]:
-    """(steps, loss) of a training on 16 shots; the held-out anomalies are put on other slices."""
+def _curve(
+    bench: Bench, encoder: ImageEncoder, schedule: str, seed: int
+) -> tuple[list[tuple[float, float]], MediCLIP]:
+    """(steps, loss) of a training on 16 shots, and the model; the held-out anomalies are put on other slices."""
     images = _learned(bench, encoder.image_size)
     normal, others = np.round(images * 255).astype(np.uint8).reshape(2, 16, *images.shape[1:])
     synthesis, rng = AnomalySynthesis(others), np.random.default_rng(0)
     pairs = [synthesis(others[number % len(others)], rng) for number in range(HELD_OUT)]
-    steps = 2 * bench.loss_epochs
-    torch.manual_seed(0)
-    model = MediCLIP(encoder, MediCLIPOptions(max_steps=steps, epochs=10_000, memory_share=0, **options))
+    steps = max(LOOKS, 2 * bench.loss_epochs * STEPS[schedule] // STEPS["published"])
+    torch.manual_seed(seed)
+    options = {"max_steps": steps, "epochs": 10_000, "memory_share": 0}
+    model = MediCLIP(encoder, MediCLIPOptions(schedule=schedule, **options))
     held_out = [
         (model.patch_tokens(torch.from_numpy(np.stack(made)) / 255), torch.from_numpy(np.stack(masks)))
         for made, masks in (zip(*pairs[start : start + PART], strict=True) for start in range(0, HELD_OUT, PART))
@@ -145,12 +153,19 @@ def _curve(bench: Bench, encoder: ImageEncoder, options: dict) -> list[tuple[flo
     points = []
 
     def look(phase: str, done: int, total: int, info: dict) -> None:
-        if phase == "train" and done % max(1, steps // LOOKS) == 0:
+        if phase == "train" and done % (steps // LOOKS) == 0:
             points.append((done, _loss(model, held_out)))
 
     look("train", 0, steps, {})
-    model.fit(Shots(normal.astype(np.float32) / 255, images[:0], ()), 0, look)
-    return points
+    model.fit(Shots(normal.astype(np.float32) / 255, images[:0], ()), seed, look)
+    return points, model
+
+
+def _auroc(model: MediCLIP, data: Path) -> float:
+    """Of the pictures of brain_mri_253 that neither training nor held-out anomalies are made of."""
+    draw = brain(data).draw(LEARNED, 0)
+    images = torch.from_numpy(draw.images).split(PART)
+    return roc_auc_score(draw.abnormal, torch.cat([model.scores_of(model.anomaly(part)[0]) for part in images]).numpy())
 
 
 @torch.no_grad()
@@ -163,10 +178,10 @@ def _loss(model: MediCLIP, held_out: list[tuple[list[Tensor], Tensor]]) -> float
 
 
 def _learned(bench: Bench, size: int) -> np.ndarray:
-    """32 normal slices: of brain_mri_253, or made ones."""
+    """As many normal slices: of brain_mri_253, or made ones."""
     if bench.data is None:
-        return pictures(32, size)
-    normal = brain(bench.data).draw(32, 0).shots.normal
+        return pictures(LEARNED, size)
+    normal = brain(bench.data).draw(LEARNED, 0).shots.normal
     return F.interpolate(torch.from_numpy(normal)[:, None], (size, size), mode="bilinear")[:, 0].numpy()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from benchmarks.speed_fidelity import FIDELITY, LOSSES
+from benchmarks.speed_fidelity import FIDELITY, LAST, LOSSES
 from benchmarks.speed_growth import GROWTH
 from benchmarks.speed_rows import TABLE, Row
 from medclipad.writers import write_text
@@ -55,7 +55,7 @@ def write_page(page: Path, content: dict) -> None:
     images = page.parent / "images"
     parts = [_machine(content), _table(content["results"]), *_goals(content["results"], images)]
     parts += [_precision(content["results"]), *_losses(content["results"], images)]
-    parts += _growth(content["results"], images)
+    parts += [_memories(content["results"]), *_growth(content["results"], images)]
     write_text(page, f"{before}{MARKS[0]}\n" + "\n\n".join(part for part in parts if part) + f"\n\n{mark}{after}")
 
 
@@ -136,13 +136,24 @@ def _losses(results: dict, images: Path) -> list[str]:
     for axes, result in zip(figure.subplots(1, len(found), squeeze=False)[0], found.values(), strict=True):
         for name, points in result["curves"].items():
             axes.plot(*zip(*points, strict=True), label=name)
-            ends = [f"{points[place][1]:.4f}" for place in (0, -1)]
-            rows.append([result["architecture"], name, str(points[-1][0]), *ends])
+            looks = [points[0][1], points[-1][1], result["ends"][name]]
+            auroc = f"{result['auroc'][name]:.3f}" if name in result["auroc"] else "–"
+            rows.append([result["architecture"], name, str(points[-1][0]), *(f"{look:.3f}" for look in looks), auroc])
         axes.set(title=result["architecture"], xlabel="steps", ylabel="held-out focal + dice loss")
         axes.legend()
-    table = markdown(["encoder", "way", "steps", "loss before", "loss after"], rows)
+    last = f"mean of the last {LAST} looks"
+    table = markdown(["encoder", "schedule", "steps", "loss before", "after", last, "AUROC"], rows)
     picture = _saved(figure, images / "performance-loss.png", "Held-out loss against steps")
     return [f"### MediCLIP's losses\n\n{table}", picture]
+
+
+def _memories(results: dict) -> str:
+    curves = results.get("memory-sizes", {}).get("curves")
+    if not curves:
+        return ""
+    sizes = [str(n) for n, _ in next(iter(curves.values()))]
+    rows = [[name, *(f"{auroc:.3f}" for _, auroc in points)] for name, points in curves.items()]
+    return f"### AUROC by tokens remembered\n\n{markdown(['', *sizes], rows)}"
 
 
 def _growth(results: dict, images: Path) -> list[str]:

@@ -11,7 +11,7 @@ from medclipad.errors import Cancelled, TrainingError
 from medclipad.methods.base import Shots
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
 from medclipad.methods.mediclip.memory import NormalMemory, coreset, farthest_points
-from medclipad.methods.mediclip.training import new_optimiser, step
+from medclipad.methods.mediclip.training import learn, new_optimiser, step
 
 QUICK = MediCLIPOptions(max_steps=3, memory_size=300)
 
@@ -133,11 +133,36 @@ def test_default_lengths(clip, embedded, monkeypatch):
     blank = np.zeros((SIZE, SIZE), np.uint8), np.zeros((SIZE, SIZE))
     monkeypatch.setattr("medclipad.methods.mediclip.training.AnomalySynthesis", lambda *a, **k: lambda *args: blank)
     description = MediCLIPOptions.model_fields["max_steps"].description
-    for encoder, words in ((clip, "default {} (16 shots"), (embedded, "or {} on an encoder without text tower")):
+    cases = (
+        (clip, None, "default {} if short"),
+        (clip, "published", "{} (16 shots for 200 epochs) if as published"),
+        (embedded, None, "or {} on an encoder without text tower"),
+    )
+    for encoder, schedule, words in cases:
         seen.clear()
-        model = MediCLIP(encoder, MediCLIPOptions(memory_size=10))
+        model = MediCLIP(encoder, MediCLIPOptions(memory_size=10, schedule=schedule))
         assert model.fit(shots(16), 0)["steps"] == len(seen)
         assert words.format(len(seen)) in description
+
+
+@pytest.mark.parametrize(("schedule", "first", "last"), [("published", 1e-3, 1e-3), ("short", 2e-3, 0)])
+def test_learning_rate_of_a_schedule(embedded, monkeypatch, schedule, first, last):
+    """Constant as published, or along a cosine to 0; an asked one is the first."""
+    rates = []
+
+    def look(model, optimiser, *batch):
+        rates.append(optimiser.param_groups[0]["lr"])
+        return learn(model, optimiser, *batch)
+
+    monkeypatch.setattr("medclipad.methods.mediclip.training.learn", look)
+    for asked in (None, 5e-4):
+        rates.clear()
+        options = MediCLIPOptions(schedule=schedule, max_steps=20, learning_rate=asked, memory_share=0)
+        MediCLIP(embedded, options).fit(shots(2), 0)
+        assert len(rates) == 20 and rates == sorted(rates, reverse=True)
+        assert rates[0] == (asked or first) and rates[-1] == pytest.approx(last and (asked or last), abs=2e-5)
+        if schedule == "short":
+            assert rates[10] == pytest.approx(rates[0] / 2)
 
 
 def test_needs_normal_slices(embedded):

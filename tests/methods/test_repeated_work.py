@@ -102,9 +102,11 @@ def test_text_features_of_other_weights_precision_or_activation_are_not_taken(cl
     assert not torch.equal(other.text_features, model.text_features)
 
 
-@pytest.mark.parametrize(("reuse", "encoded"), [(1, 16 * 4), (4, (4 + 16 // 4 - 1) * 4), (None, (8 + 16 // 8 - 1) * 4)])
-def test_mediclip_uses_each_synthetic_anomaly_in_so_many_steps(clip, counter, reuse, encoded):
-    MediCLIP(clip, MediCLIPOptions(reuse=reuse, max_steps=16, batch=4)).fit(shots(4), 0)
+@pytest.mark.parametrize(
+    ("schedule", "encoded"), [("published", 16 * 4), ("short", (4 + 16 // 4 - 1) * 4), (None, (4 + 16 // 4 - 1) * 4)]
+)
+def test_mediclip_learns_from_each_synthetic_anomaly_in_four_steps(clip, counter, schedule, encoded):
+    MediCLIP(clip, MediCLIPOptions(schedule=schedule, max_steps=16, batch=4)).fit(shots(4), 0)
     assert counter.stem == encoded
 
 

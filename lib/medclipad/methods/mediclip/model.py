@@ -41,19 +41,20 @@ class MediCLIPOptions(MethodOptions):
         200, ge=1, le=10_000, description="passes over the normal slices, a new anomaly drawn each time"
     )
     batch: int = Field(8, ge=1, le=256, description="slices a step; fewer if there are fewer normal slices")
+    schedule: Literal["published", "short"] | None = Field(
+        None,
+        description="'published': each synthetic anomaly is learned from once, the learning rate stays; 'short': each "
+        "is encoded once and learned from in four steps, the learning rate falls along a cosine; default short, or "
+        "published on an encoder without text tower",
+    )
     max_steps: int | None = Field(
         None,
         ge=1,
-        description="end of the training, whatever the epochs; default 400 (16 shots for 200 epochs), or 60 "
-        "on an encoder without text tower",
+        description="end of the training, whatever the epochs; default 120 if short, 400 (16 shots for 200 epochs) if "
+        "as published, or 60 on an encoder without text tower",
     )
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
-    reuse: int | None = Field(
-        None,
-        ge=1,
-        le=100,
-        description="steps that each synthetic anomaly takes part in, encoded once; default 8, or 1, as published, on "
-        "an encoder without text tower",
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="of Adam, at the start; default 0.002 if short, 0.001 if as published"
     )
     memory_share: float | None = Field(
         None,
@@ -91,6 +92,7 @@ class MediCLIP(AnomalyMethod):
         self.prompts = LearnablePrompts(encoder) if encoder.text else LearnedVectors(encoder.embed_dim)
         if encoder.text:  # what the prompts gave when they were trained: a finished model needs no text tower
             self.register_buffer("text_features", torch.zeros(encoder.embed_dim, 2))
+        self.schedule = options.schedule or ("short" if encoder.text else "published")
         share = (0.0 if encoder.text else 0.9) if options.memory_share is None else options.memory_share
         self.memory_share = share
         if options.score_share is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR
 
 from medclipad.errors import TrainingError
 from medclipad.methods.base import Progress, Shots
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 BETAS = (0.5, 0.999)  # of Adam
 REAL_SHARE = 0.5  # of the slices of a step, where real abnormal shots are given
-REUSE = 8  # default of the option on CLIP: docs/performance.md has what it costs and saves
+REUSE = 4  # steps that an anomaly takes part in, if the schedule is short
+LEARNING_RATES = {"published": 1e-3, "short": 2e-3}
+STEPS = {"published": 400, "short": 120}  # docs/performance.md compares their losses
+STEPS_WITHOUT_TEXT = 60
 
 
 def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
@@ -55,13 +59,17 @@ def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
     optimiser = new_optimiser(model)
     size = min(options.batch, len(normal))
     per_epoch = -(-len(normal) // size)
-    limit = options.max_steps or (400 if model.encoder.text else 60)
+    limit = options.max_steps or (STEPS[model.schedule] if model.encoder.text else STEPS_WITHOUT_TEXT)
     total = min(options.epochs * per_epoch, limit)
-    reuse = options.reuse or (REUSE if model.encoder.text else 1)
-    batches = _examples(map(encoded, _epochs(len(normal), per_epoch, rng)), size, reuse, rng)
+    batches = map(encoded, _epochs(len(normal), per_epoch, rng))
+    if model.schedule == "short":
+        batches, rate = _examples(batches, size, rng), CosineAnnealingLR(optimiser, total)
+    else:
+        rate = ConstantLR(optimiser, factor=1)
     losses = []
     for number, (tokens, masks) in enumerate(islice(batches, total)):
         losses.append(learn(model, optimiser, tokens, masks))
+        rate.step()
         epochs = {"epoch": number // per_epoch + 1, "epochs": -(-total // per_epoch)}
         progress("train", len(losses), total, {**epochs, "loss": sum(losses[-1])})
     model.settle()
@@ -78,28 +86,27 @@ def _epochs(n: int, steps: int, rng: np.random.Generator) -> Iterator[np.ndarray
         yield from np.array_split(rng.permutation(n), steps)
 
 
-def _examples(fresh: Iterator[Batch], size: int, reuse: int, rng: np.random.Generator) -> Iterator[Batch]:
-    """Batches without end; each example takes part in `reuse` steps, on average.
+def _examples(fresh: Iterator[Batch], size: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """Batches without end; each example takes part in `REUSE` steps, on average.
 
-    Each step draws its batch from the latest `reuse` batches of fresh examples, and one is added every `reuse` steps:
+    Each step draws its batch from the latest `REUSE` batches of fresh examples, and one is added every `REUSE` steps:
     the encoder is frozen, so that an example's tokens stay what they are.
     """
-    if reuse == 1:
-        yield from fresh
-    pool = deque(islice(fresh, reuse), maxlen=reuse)
+    pool = deque(islice(fresh, REUSE), maxlen=REUSE)
     for number in count(1):
         places = [(batch, row) for batch in pool for row in range(len(batch[1]))]
         drawn = [places[i] for i in rng.choice(len(places), size, replace=False)]
         levels = zip(*([level[row] for level in tokens] for (tokens, _), row in drawn), strict=True)
         yield [torch.stack(level) for level in levels], torch.stack([masks[row] for (_, masks), row in drawn])
-        if number % reuse == 0:
+        if number % REUSE == 0:
             pool.append(next(fresh))
 
 
 def new_optimiser(model: MediCLIP) -> torch.optim.Adam:
-    """Adam over the trainable tensors, as in the reference code."""
+    """Adam over the trainable tensors, as in the reference code but for the short schedule's rate."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.Adam(trainable, lr=model.options.learning_rate, betas=BETAS)
+    rate = model.options.learning_rate or LEARNING_RATES[model.schedule]
+    return torch.optim.Adam(trainable, lr=rate, betas=BETAS)
 
 
 def step(
