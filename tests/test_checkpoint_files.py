@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -58,12 +59,41 @@ def test_damaged_file(file):
     for place in rng.integers(len(content), size=60):
         file.write_bytes(content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :])
         try:
-            found = read_checkpoint(file)
-            outcomes.add(found.method == original.method)
+            parts = read_checkpoint(file).parts
+            assert parts.keys() == original.parts.keys()
+            assert all(equal(parts[name], part) for name, part in original.parts.items())
+            outcomes.add("read")
         except DetectorError as error:
             one_sentence(str(error), file)
             outcomes.add("refused")
     assert "refused" in outcomes
+
+
+def test_damaged_weight(file):
+    content = bytearray(file.read_bytes())
+    weight = next(iter(next(iter(read_checkpoint(file).parts.values())).values()))
+    content[content.index(weight.numpy().tobytes()) + 3] ^= 1  # torch.load takes it for another weight
+    file.write_bytes(content)
+    refused(file, r"is damaged \(Bad CRC-32")
+
+
+def test_entries_called_folders_are_read(file):
+    """torch.load gives whatever lay in memory for the weights of an entry that the table of contents calls a folder."""
+    content, original = bytearray(file.read_bytes()), read_checkpoint(file)
+    for entry in re.finditer(rb"PK\x01\x02", bytes(content)):
+        content[entry.start() + 38] |= 0x10  # MS-DOS's attribute
+    file.write_bytes(content)
+    assert all(equal(read_checkpoint(file).parts[name], part) for name, part in original.parts.items())
+
+
+def test_two_entries_of_one_name(file):
+    with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(archive.namelist()[0], b"")
+    refused(file, "two entries have one name")
+
+
+def equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in other)
 
 
 @pytest.mark.parametrize("form", ["pickle", "archive", "archive inside"])

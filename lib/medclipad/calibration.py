@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 FALSE_POSITIVE_RATE = 0.05
 
 
 class Calibration(BaseModel):
     """Scores of normal slices, and the map value above which a voxel is called abnormal."""
+
+    model_config = ConfigDict(extra="forbid")
 
     threshold: float = Field(ge=0, le=1, description="map value; 95 % of the normal slices stay below it everywhere")
     normal_scores: list[float] = Field(description="slice scores of normal slices, ascending")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import tempfile
@@ -26,6 +27,7 @@ from medclipad.prompts.mvfa import CLASS_NAMES
 from medclipad.shots import Case
 from medclipad.storage import DetectorInfo, read_weights
 from medclipad.volume import PLANES, Volume, parse_preset
+from medclipad.volume.damage import reason
 
 PARTS = {
     ("det_adapters", "seg_adapters"): "mvfa",
@@ -55,9 +57,9 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     Raises DetectorError if it is missing, damaged, no such checkpoint, or holds values that are not finite.
     """
     path = Path(path)
-    _check_archive(path)
+    archive = _checked_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(archive, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file can raise nearly anything from inside torch
         reason = "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
         raise DetectorError(
@@ -279,8 +281,12 @@ def _is_plain(value: Tensor) -> bool:
     )
 
 
-def _check_archive(path: Path) -> None:
-    """Raises DetectorError unless the file is one that torch.save wrote, no larger inside than outside."""
+def _checked_archive(path: Path) -> io.BytesIO:
+    """The archive that torch.save wrote, made anew of what zipfile reads in it: torch compares no checksums, and gives
+    whatever lay in memory for the values of an entry that a damaged table of contents calls a folder.
+
+    Raises DetectorError unless the file is such an archive, whole, and no larger inside than outside.
+    """
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
@@ -296,3 +302,14 @@ def _check_archive(path: Path) -> None:
         raise DetectorError(f"{path} unpacks to more than its {size} bytes, as no checkpoint does: do not use it.")
     if any(entry.file_size > MAX_INDEX for entry in entries if entry.filename.endswith(".pkl")):
         raise DetectorError(f"{path} lists more than a checkpoint of MVFA or MediCLIP has: do not use it.")
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise DetectorError(f"{path} is damaged (two entries have one name): fetch it again from its authors.")
+    anew = io.BytesIO()
+    try:
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(anew, "w") as copy:
+            for entry in entries:
+                copy.writestr(entry.filename, archive.read(entry))
+    except Exception as error:  # as above, and zlib's
+        raise DetectorError(f"{path} is damaged ({reason(error)}): fetch it again from its authors.") from error
+    anew.seek(0)
+    return anew

@@ -92,6 +92,9 @@ def by_gdcm(path: Path) -> list[Seen]:
     if header.get("PhotometricInterpretation") == "MONOCHROME1":
         raise CannotSay("GDCM inverts MONOCHROME1")
     array, affine = by_itk(path, "GDCMImageIO")
+    spacing = np.linalg.norm(affine[:3, 1::-1], axis=0)
+    if (spacing == 1).all() and not np.allclose(spacing, np.array(header.PixelSpacing, float)):
+        raise CannotSay("GDCM took a spacing of 1 mm: it did not know what the file is")
     if array.ndim != 3:
         raise CannotSay("not slices")
     return [(array, affine)]
@@ -154,11 +157,12 @@ def _frames(file: Path) -> list[Seen]:
 
 
 def in_zip(volume: Volume, archive: Path) -> str:
-    """As `missing_slice`, of the files that Python's own zipfile finds in an archive."""
+    """As `missing_slice`, of the files that Python's own zipfile finds in an archive, also of those of one name."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             with zipfile.ZipFile(archive) as opened:
-                opened.extractall(folder)
+                for number, member in enumerate(opened.infolist()):
+                    opened.extract(member, Path(folder) / str(number))
         except Exception as error:
             raise CannotSay(str(error)[:100]) from error
         return missing_slice(volume, Path(folder))
@@ -180,7 +184,7 @@ def by_pynrrd(path: Path) -> Seen:
 def by_own_meta(path: Path) -> Seen:
     """MetaImage as its documentation says, https://itk.org/Wiki/ITK/MetaIO/Documentation, for what our seeds hold."""
     data = path.read_bytes()
-    end = re.search(rb"^ElementDataFile = (.*)\n", data, re.MULTILINE)
+    end = re.search(rb"^ElementDataFile *[=:].*\n", data, re.MULTILINE)
     lines = data[: end.end()].decode("latin-1").split("\n")
     fields = {
         "BinaryData": "True",
@@ -188,7 +192,8 @@ def by_own_meta(path: Path) -> Seen:
         "ElementSpacing": "1 1 1",
         "TransformMatrix": "1 0 0 0 1 0 0 0 1",
     }
-    fields |= dict(line.split(" = ", 1) for line in lines if " = " in line)
+    pairs = (re.split("[=:]", line, maxsplit=1) for line in lines)
+    fields |= {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
     name = fields["ElementDataFile"]
     voxels = data[end.end() :] if name == "LOCAL" else (path.parent / name).read_bytes()
     if fields.get("CompressedData") == "True":

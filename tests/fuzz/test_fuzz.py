@@ -5,17 +5,24 @@ from __future__ import annotations
 import random
 import time
 import tracemalloc
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from medclipad.checkpoints import read_checkpoint
+from medclipad.errors import DetectorError
+from medclipad.storage import read_info
 from medclipad.volume import Volume, read_volume, write_volume
 from tests.fuzz.mutate import mutated
 from tests.fuzz.run import run
-from tests.fuzz.second import CannotSay, difference, second_view
-from tests.volume.volume_cases import affine_of, fault
+from tests.fuzz.second import CannotSay, difference, in_zip, second_view
+from tests.volume.volume_cases import affine_of, fault, series
+
+OTHERS = {".pth": read_checkpoint, ".detector": read_info}
+"""Readers of what is no volume."""
 
 REGRESSIONS = sorted((Path(__file__).parent / "regressions").iterdir())
 
@@ -37,7 +44,11 @@ def test_mutants_are_refused_or_read_as_by_a_second_reader():
 def test_what_the_fuzzer_found_is_refused(file):
     began = time.process_time()
     tracemalloc.start()
-    fault(file)
+    if file.suffix in OTHERS:
+        with pytest.raises(DetectorError, match=r"is damaged \(.*: .*\.$"):
+            OTHERS[file.suffix](file)
+    else:
+        fault(file)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert time.process_time() - began < 5
@@ -67,3 +78,24 @@ def test_the_second_reader_tells_volumes_apart(name, tmp_path):
     (tmp_path / name).write_bytes(b"nothing")
     with pytest.raises(CannotSay):
         second_view(tmp_path / name)
+
+
+def test_the_second_reader_needs_no_spaces_in_a_header(tmp_path):
+    """MetaIO's keys end at the = or :, whatever stands around it."""
+    write_volume(Volume(np.zeros((3, 4, 5), np.int16), affine_of(spacing=(4, 5, 6))), tmp_path / "case.mha")
+    data = (tmp_path / "case.mha").read_bytes()
+    (tmp_path / "case.mha").write_bytes(data.replace(b"ElementSpacing = ", b"ElementSpacing=").replace(b"t = ", b"t:"))
+    volume = read_volume(tmp_path / "case.mha")
+    np.testing.assert_allclose(volume.spacing, (4, 5, 6))
+    assert difference(volume, second_view(tmp_path / "case.mha")) == ""
+
+
+def test_members_of_one_name_are_slices_like_others(tmp_path):
+    values = series(tmp_path, [0.0, 2.0, 4.0])
+    with zipfile.ZipFile(tmp_path / "case.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        for file in sorted(tmp_path.glob("*.dcm")):
+            archive.write(file, "slice.dcm")
+    volume = read_volume(tmp_path / "case.zip")
+    np.testing.assert_array_equal(volume.array, values.transpose(2, 1, 0))
+    assert in_zip(volume, tmp_path / "case.zip") == ""
+    assert in_zip(volume.with_array(volume.array + 1), tmp_path / "case.zip") != ""

@@ -74,6 +74,25 @@ def test_damaged_detached_data(tmp_path):
         assert "the file is damaged" in fault(tmp_path / header)
 
 
+@pytest.mark.parametrize("size", [-1, 10, 1000, 10**13])
+def test_detached_data_of_another_size_than_the_header_says(tmp_path, size):
+    """Of fewer bytes than there are ITK makes noise, of more it allocates all of them."""
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(ramp((4, 5, 6))), str(tmp_path / "a.mhd"), True)
+    header = (tmp_path / "a.mhd").read_text()
+    (tmp_path / "a.mhd").write_text(re.sub(r"CompressedDataSize = \d+", f"CompressedDataSize = {size}", header))
+    assert "its compressed voxels are" in fault(tmp_path / "a.mhd")
+
+
+def test_detached_data_that_are_not_all_there_are_not_allocated(tmp_path, monkeypatch):
+    """A header of a few bytes may promise gigabytes."""
+    header = "NRRD0004\ntype: short\ndimension: 3\nsizes: 1000 1000 999\nencoding: raw\nendian: little\n"
+    (tmp_path / "a.nhdr").write_text(f"{header}data file: a.raw\n\n")
+    (tmp_path / "a.raw").write_bytes(bytes(240))
+    monkeypatch.setattr(SimpleITK.ImageFileReader, "Execute", lambda _: pytest.fail("ITK was asked"))
+    monkeypatch.setattr("medclipad.volume.memory.free_memory", lambda: 2**40)
+    assert "its voxels are 240 bytes instead of 1998000000" in fault(tmp_path / "a.nhdr")
+
+
 def test_metaimage_headers_that_itk_would_misread(tmp_path):
     """Without CompressedDataSize ITK fills the image with noise; with absurd dimensions it ends the process."""
     write_volume(Volume(ramp((30, 31, 32)), np.eye(4)), tmp_path / "whole.mha")

@@ -74,9 +74,9 @@ def _listed(path: Path) -> list[Path] | None:
             return None
         records = dataset.get("DirectoryRecordSequence") or []
         ids = [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
-    home, files = path.resolve().parent, []
-    for parts in ids:
-        file = home.joinpath(*([parts] if isinstance(parts, str) else parts)).resolve()
+        home, files = path.resolve().parent, []
+        listed = [home.joinpath(*([parts] if isinstance(parts, str) else parts)).resolve() for parts in ids]
+    for file in listed:
         if not file.is_relative_to(home):
             raise VolumeError(f"{path.name}: it lists a file outside of its folder; pass the folder instead.")
         if not file.is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import SimpleITK
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.uid import (
@@ -60,6 +61,7 @@ def stored_values(frame: Frame) -> np.ndarray:
         elif syntax in JPEGLSTransferSyntaxes:
             _check_codestreams(dataset, _jpeg_ls_size)
         if not syntax.is_compressed:
+            _require_whole(dataset)
             _require_no_more(dataset)
         values = _decoded_by_gdcm(dataset) if syntax in _BY_GDCM else dataset.pixel_array
         return values.reshape(-1, *frame.size).astype(frame.dtype, casting="safe", copy=False)
@@ -68,6 +70,20 @@ def stored_values(frame: Frame) -> np.ndarray:
             f"{frame.path.name}: its pixels ({encoding}) cannot be decoded ({reason(error)}); "
             "export the series again, uncompressed."
         ) from error
+
+
+def _require_whole(dataset: Dataset) -> None:
+    """Raise ValueError over pixel data whose header is damaged; must be called before anything asks for them.
+
+    pydicom takes what is no value representation for a part of the length, and the rest of it for pixels; and of a
+    length that goes beyond the file, what there is.
+    """
+    element = dataset.get_item("PixelData")
+    implicit, _ = dataset.original_encoding
+    if not isinstance(element, RawDataElement):
+        return
+    if (element.VR is None and not implicit) or element.length != len(element.value or b""):
+        raise ValueError(f"the header of their element, which says {element.length} bytes, is damaged")
 
 
 def _require_no_more(dataset: Dataset) -> None:

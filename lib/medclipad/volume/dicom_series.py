@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
@@ -106,6 +107,7 @@ def _header(path: Path, must: bool) -> Dataset | None:
         if is_dicom(path):
             with BoundedFile(path) as stream:
                 header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(HEADER_TAGS))
+            _require_whole_numbers(header)
             list(header)  # pydicom parses a value, and finds its damage, only when it is asked for
             if header.get("Rows") and header.get("Columns"):
                 return header
@@ -113,6 +115,17 @@ def _header(path: Path, must: bool) -> Dataset | None:
     if must:
         raise VolumeError(f"{path.name}: not a DICOM image; pass the image files of one series, or their folder.")
     return None
+
+
+def _require_whole_numbers(dataset: Dataset) -> None:
+    """Raise ValueError over a number written as text with a NUL in it: pydicom drops what stands behind it."""
+    for element in list(dataset.values()):
+        known = element.VR or (dictionary_VR(element.tag) if dictionary_has_tag(element.tag) else "UN")
+        if known == "SQ":
+            for item in dataset[element.tag].value:
+                _require_whole_numbers(item)
+        elif known in ("DS", "IS") and b"\0" in (dataset.get_item(element.tag).value or b"").rstrip(b"\0 "):
+            raise ValueError(f"its {keyword_for_tag(element.tag)} is no number, or is cut off")
 
 
 def _require_no_image(header: Dataset, path: Path) -> None:

@@ -32,11 +32,11 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
         wanted = np.prod(shape, dtype=float) * _bytes_each(reader)
         if suffix in (".nrrd", ".mha"):
             require_enough_bytes(path, wanted)
+        check_voxels(path, int(wanted))
         # Twice: ITK's image and our copy of it, or while ITK reads the compressed voxels and the image.
         require_memory(2 * wanted, path.name, f"reading {in_words(reader.GetSize())}")
         image = reader.Execute()
         components = image.GetNumberOfComponentsPerPixel()
-        check_voxels(path, image.GetNumberOfPixels() * components * image.GetSizeOfPixelComponent())
         keys = {
             key: image.GetMetaData(key) for key in ("NRRD_space", "modality", "Modality") if image.HasMetaDataKey(key)
         }
@@ -55,8 +55,6 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
     lps[:n, :n] = (np.reshape(image.GetDirection(), (dimension, dimension)) * image.GetSpacing())[:n, :n]
     lps[:n, 3] = image.GetOrigin()[:n]
     check_affine(lps, path.name)
-    if not np.allclose(np.linalg.norm(lps[:n, :n], axis=0), image.GetSpacing()[:n], rtol=1e-3):
-        raise VolumeError(f"{path.name}: its TransformMatrix is not of unit vectors; correct it and the spacing.")
     if dimension == 2:
         notes.append("a 2D image has no slice thickness; 1 mm is assumed")
     if (

@@ -27,6 +27,7 @@ _META_NUMBERS = {
 
 
 _META_SEPARATOR = rb"[=:]"
+_NO_TEXT = re.compile(rb"[^\t\n\r\x20-\x7e\x80-\xff]")
 _META_PLACE = {
     ("Offset", "Position", "Origin"): "0", ("ElementSpacing", "ElementSize"): "1 mm",
     ("TransformMatrix", "Rotation", "Orientation"): "left, posterior, superior",
@@ -44,8 +45,11 @@ class _Stream(NamedTuple):
 def check_header(path: Path) -> list[str]:
     """Raise ValueError over a header that ITK would take for another one, or crash on; return what it leaves open."""
     header = _header(path)
+    end = _nrrd_end(header) if header.startswith(b"NRRD") else _meta_end(header)
+    if _NO_TEXT.search(header[:end]):  # where ITK sees a key end, or a line, is anybody's guess
+        raise ValueError("its header is not text")
     if header.startswith(b"NRRD"):
-        fields = _fields(header[: _nrrd_end(header)], rb":")
+        fields = _fields(header[:end], rb":")
         units = re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))
         notes = []
         for key, form in _NRRD_FORMS.items():
@@ -53,6 +57,9 @@ def check_header(path: Path) -> list[str]:
                 raise ValueError(f"its {key} is {fields[key][:60]}, which is not what belongs there")
         if len(re.findall(r"\(", fields.get("spacedirections", "((("))) < 3 <= len(fields.get("sizes", "").split()):
             raise ValueError("an axis has no space direction")
+        for vector in re.findall(r"\(([^)]*)\)", fields.get("spacedirections", "")):
+            if not 0 < sum(x * x for x in map(float, vector.split(","))) < math.inf:  # ITK loops, or takes 1 mm
+                raise ValueError(f"its space direction {vector[:40]} has no length")
         if any(float(text) < 0 for text in fields.get("spacings", "").split()):
             raise ValueError("its spacing is negative")
         if "space" in fields:
@@ -60,7 +67,7 @@ def check_header(path: Path) -> list[str]:
             missing = [key for key in defaults if key.replace(" ", "") not in fields]
             notes = [f"the file gives no {key}; {defaults[key]} is taken" for key in missing]
     else:
-        fields = _fields(header[: _meta_end(header)], _META_SEPARATOR)
+        fields = _fields(header[:end], _META_SEPARATOR)
         units = [fields.get("distanceunits", "mm")]
         for key in _META_NUMBERS & fields.keys():
             if not all(_number(text) for text in fields[key].split()):
@@ -69,7 +76,7 @@ def check_header(path: Path) -> list[str]:
             raise ValueError(
                 f"its header gives {fields.get('ndims', '')[:20] or 'nothing'} as its number of dimensions"
             )
-        notes = _check_meta(header)
+        notes = _check_meta(path, header)
     others = [unit for unit in units if unit.lower() not in ("mm", "millimeter", "millimetre", "?", "")]
     _require_beside(path, header)
     if others:
@@ -77,12 +84,12 @@ def check_header(path: Path) -> list[str]:
     return notes
 
 
-def _check_meta(header: bytes) -> list[str]:
+def _check_meta(path: Path, header: bytes) -> list[str]:
     """Raise ValueError over what MetaIO silently ignores or misreads; return what the header leaves open."""
     said, notes = [], []
     for line in header[: _meta_end(header)].splitlines():
-        key, separator, _ = re.sub(_META_SEPARATOR, b"\0", line, count=1).partition(b"\0")
-        if line.strip() and not separator:  # it would cost ITK the next one too
+        key, *value = re.split(_META_SEPARATOR, line, maxsplit=1)
+        if line.strip() and not value:  # it would cost ITK the next one too
             raise ValueError(f"its header has a line that is no field ({line.decode(errors='replace')[:40]})")
         said.append(key.decode(errors="replace").strip())
     for names, default in _META_PLACE.items():
@@ -95,8 +102,11 @@ def _check_meta(header: bytes) -> list[str]:
     for names in (("DimSize",), *_META_PLACE):
         wanted = dimensions**2 if "Rotation" in names else dimensions
         for key in set(names) & set(said):
-            if len(fields.get(key.lower(), "").split()) != wanted:
+            numbers = fields.get(key.lower(), "").split()
+            if len(numbers) != wanted:
                 raise ValueError(f"its {key} is not {wanted} numbers")
+            if "Rotation" in names and not _unit(np.reshape(numbers, (dimensions, dimensions)).astype(float)):
+                raise VolumeError(f"{path.name}: its {key} is not of unit vectors; correct it and the spacing.")
     twice = [key for key in ("DimSize", "NDims", "ElementType", "ElementSpacing", "ElementSize") if said.count(key) > 1]
     if twice:
         raise ValueError(f"it gives its {twice[0]} twice")
@@ -112,6 +122,12 @@ def _check_meta(header: bytes) -> list[str]:
     if fields.get("elementdatafile", "").upper() == "LOCAL" and fields.get("headersize", "-1") not in ("-1", "0"):
         raise ValueError(f"its HeaderSize is {fields['headersize'][:20]}, so that the header would count as voxels")
     return notes
+
+
+def _unit(matrix: np.ndarray) -> bool:
+    """Whether the rows are unit vectors, of more than three dimensions in the first three; 1e308 keeps ITK for ever."""
+    space = matrix[:3, :3]
+    return bool((abs(matrix) <= 1.001).all()) and np.allclose(np.linalg.norm(space, axis=1), 1, rtol=1e-3)
 
 
 def _meta_end(header: bytes) -> int:
@@ -156,8 +172,8 @@ def check_text(path: Path, array: np.ndarray) -> None:
 
 
 def check_voxels(path: Path, wanted: int) -> None:
-    """See that a .nrrd, .nhdr, .mha or .mhd file holds just `wanted` bytes of voxels, compressed ones with the right
-    checksum: ITK takes the first ones of too many.
+    """See, before ITK allocates them, that a .nrrd, .nhdr, .mha or .mhd file holds just `wanted` bytes of voxels,
+    compressed ones with the right checksum: ITK takes the first ones of too many.
 
     Text, and the rare files whose voxels lie in several others, pass. Raises zlib.error or EOFError.
     """
@@ -171,12 +187,16 @@ def check_voxels(path: Path, wanted: int) -> None:
     stream = _nrrd_voxels(header) if header.startswith(b"NRRD") else _meta_voxels(header)
     if stream is None:
         return
-    left = stream.size if stream.size is not None else float("inf")
+    source = path.parent / stream.name if stream.name else path
+    held = source.stat().st_size - stream.offset
+    left = held if stream.size is None else stream.size
+    if not 0 <= left <= held:
+        raise EOFError(f"its compressed voxels are {held} bytes instead of the {left} of its header")
     inflated = 0
     inflater = zlib.decompressobj(wbits=47)  # zlib or gzip
-    with (path.parent / stream.name if stream.name else path).open("rb") as file:
+    with source.open("rb") as file:
         file.seek(stream.offset)
-        while not inflater.eof and (chunk := file.read(int(min(left, 1 << 20)))):
+        while not inflater.eof and (chunk := file.read(min(left, 1 << 20))):
             left -= len(chunk)
             while chunk and not inflater.eof and inflated <= wanted:
                 inflated += len(inflater.decompress(chunk, _PIECE))
@@ -237,11 +257,12 @@ def _meta_voxels(header: bytes) -> _Stream | None:
     name = fields.get("elementdatafile", "LIST")
     if fields.get("compresseddata", "").lower() not in ("true", "1") or _several(name):
         return None
+    size = int(fields.get("compresseddatasize", "0"))
     if name.upper() != "LOCAL":
-        return _Stream(name)
-    if "compresseddatasize" not in fields:
+        return _Stream(name, 0, size or None)  # ITK looks how long the file is
+    if not size:
         raise ValueError("its header lacks CompressedDataSize, without which ITK reads noise")
-    return _Stream("", end, int(fields["compresseddatasize"]))
+    return _Stream("", end, size)
 
 
 def _fields(header: bytes, separator: bytes) -> dict[str, str]:

@@ -38,16 +38,19 @@ def check_png(path: Path) -> None:
 
 
 def _chunks(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, content), see https://www.w3.org/TR/png/#5Chunk-layout; of a chunk that is cut off, what there is."""
+    """(kind, content) up to the last, see https://www.w3.org/TR/png/#5Chunk-layout; ValueError for one that is cut off,
+    of which Pillow would allocate what it promises."""
     left = path.stat().st_size - _SIGNATURE
     with path.open("rb") as file:
         file.seek(_SIGNATURE)
-        while left > 0:
-            head = file.read(8)
-            size = min(int.from_bytes(head[:4], "big"), left)
-            yield head[4:], file.read(size)
-            file.seek(4, 1)
+        kind = b""
+        while left > 0 and kind != b"IEND":
+            size, kind = int.from_bytes(file.read(4), "big"), file.read(4)
             left -= size + 12
+            if left < 0:
+                raise ValueError("a part of it is cut off")
+            yield kind, file.read(size)
+            file.seek(4, 1)
 
 
 def _inflated(pieces: Iterator[bytes], wanted: int) -> int:
