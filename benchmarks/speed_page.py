@@ -12,7 +12,10 @@ from benchmarks.speed_rows import TABLE, Row
 from medclipad.writers import write_text
 
 MARKS = ("<!-- tables of benchmarks.speed -->", "<!-- end of tables -->")
-HEADINGS = ("", "reference", "reference, here", "goal", "measured", "reached", "seconds", "of peak", "repetitions")
+HEADINGS = (
+    *("", "reference", "reference, here", "goal", "measured", "reached", "seconds", "of peak", "at peak"),
+    "repetitions",
+)
 DPI = 120
 NOTHING = 0.01  # what still counts as 0
 
@@ -28,9 +31,10 @@ def cells(row: Row, result: dict) -> list[str]:
     """A line of the table: title, reference there and here, goal, measured, whether reached, and what it comes from."""
     measured = result["measured"]
     reached = measured <= (row.goal or NOTHING)
-    share = "–"
+    share = least = "–"
     if "share_of_peak" in result:
         share = f"{result['share_of_peak']:.0%} {result['precision']}"
+        least = f"{number(measured * min(1, result['share_of_peak']), 2)} {row.unit}"
     spread = f"{len(result['values'])} ({number(min(result['values']))} to {number(max(result['values']))})"
     return [
         row.title,
@@ -41,6 +45,7 @@ def cells(row: Row, result: dict) -> list[str]:
         "yes" if reached else "no",
         number(result["seconds"]),
         share,
+        least,
         "; ".join([spread, *([result["note"]] if "note" in result else [])]),
     ]
 

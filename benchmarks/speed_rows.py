@@ -76,7 +76,7 @@ def text_first(bench: Bench) -> dict:
     model = MVFA(bench.encoder("mvfa"), MVFAOptions())
     model.encoder.text.token_embedding(model.encoder.text.tokenize(["a"]))  # reads the text tower's weights
     with bench.fresh_cache():
-        found = bench.clock.ratio(lambda: model.use_class("Brain"), repetitions=3)
+        found = bench.clock.ratio(lambda: model.use_class("Brain"))
         flops = flops_of(lambda: model.use_class("Brain"))
     found |= bench.clock.share_of_peak(flops, found["seconds"], model.encoder.dtype)
     tokens = bench.reference("mvfa").tokenize([text for texts in prompts("Brain") for text in texts][::PROMPTS])
@@ -102,7 +102,7 @@ def bank(bench: Bench) -> dict:
         return model.remember(images, 0, states=lambda chosen: frozen[chosen])
 
     flops = flops_of(work)
-    found = bench.clock.ratio(work, repetitions=3)
+    found = bench.clock.ratio(work)
     return found | bench.clock.share_of_peak(flops, found["seconds"], model.encoder.dtype)
 
 
@@ -166,7 +166,7 @@ def mediclip_training(bench: Bench) -> dict:
         return filled - start + (end - filled) / (2 * first) * (steps - first)
 
     flops = flops_of(work)
-    found = bench.clock.ratio(work, repetitions=2, timed=lambda work: work())
+    found = bench.clock.ratio(work, timed=lambda work: work())
     found |= bench.clock.share_of_peak(flops, walls[-1], encoder.dtype)
     plain = ReferenceMediCLIP(bench.reference("mediclip"))
     synthesis, rng = AnomalySynthesis(grey := np.round(images * 255).astype(np.uint8)), np.random.default_rng(0)
@@ -197,7 +197,7 @@ def embedded_fit(bench: Bench) -> dict:
         shutil.rmtree(folder, ignore_errors=True)
         bench.medclipad("fit", "--normal", bench.whole, "--shots", 16, "--out", folder)
 
-    return bench.repeated(work, 3)
+    return bench.repeated(work, 5)
 
 
 def embedded_volume(bench: Bench) -> dict:

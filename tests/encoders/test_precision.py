@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from test_encoders import ARCHITECTURE, pictures, weights  # noqa: F401  (fixture)
 
 from medclipad.detector import fit, load_detector
-from medclipad.encoders import load_encoder
+from medclipad.encoders import clip, load_encoder
 from medclipad.encoders.archive import StoredTensor
 from medclipad.encoders.clip import ClipEncoder
 from medclipad.encoders.precision import resolve_precision
@@ -107,3 +107,22 @@ def test_a_finished_detector_needs_no_text_tower(method, name, head, tmp_path, m
     detector = load_detector(tmp_path / "detector", "float32")
     assert np.array_equal(detector.detect(head(1)).anomaly_map.array, expected)
     assert "_model" not in vars(detector._method.encoder.text)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_of_attention(dtype):
+    """However it is computed, attention and its gradients are those of float32 but for the rounding of bfloat16."""
+    torch.manual_seed(0)
+    heads, by = torch.randn(3, 2, 4, 30, 16), torch.randn(2, 4, 30, 16)
+    found = {}
+    for name, attention, kind in (
+        ("exact", torch.nn.functional.scaled_dot_product_attention, torch.float64),
+        ("ours", lambda q, k, v: clip._attention(q, k, v, None, False), dtype),
+    ):
+        given = heads.to(kind).requires_grad_()
+        mixed = attention(*given)
+        (mixed * by.to(kind)).sum().backward()
+        found[name] = mixed.detach().double(), given.grad.double()
+    for ours, exact in zip(found["ours"], found["exact"], strict=True):
+        error = (ours - exact).norm() / exact.norm()
+        assert error < (1e-6 if dtype == torch.float32 else 1e-2)

@@ -40,7 +40,7 @@ def test_figures(mediclip_tree, tmp_path, tiny_clip, class_name, kind):
     # The same with the method's own parts and nothing of the protocol but the drawn shots.
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        model = MediCLIP(ours.model.encoder, MediCLIPOptions(memory_share=0))
+        model = MediCLIP(ours.model.encoder, MediCLIPOptions(schedule="published", memory_share=0))
     rng, synthesis, optimiser = np.random.default_rng(SEED), AnomalySynthesis(ours.normal), new_optimiser(model)
     root = mediclip_tree / class_name
     lines = [json.loads(line) for line in (root / "samples" / "test.json").read_text().splitlines()]

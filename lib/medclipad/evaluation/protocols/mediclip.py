@@ -56,6 +56,7 @@ class MediCLIPProtocol(Protocol):
         self.settings = replace(settings, image_size=tower.image_size)
         options = MediCLIPOptions(
             variant=settings.variant,
+            schedule="published",
             epochs=settings.epochs,
             batch=self.batch,
             learning_rate=settings.learning_rate,
