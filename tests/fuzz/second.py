@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -27,12 +28,16 @@ Seen = tuple[NDArray, NDArray | None]
 """(I, J, K) values and affine, RAS; None where the program gives no place."""
 
 
+DAMAGE = (zlib.error, EOFError, gzip.BadGzipFile)
+"""What a second reader raises over compressed voxels that are cut off or have another checksum: ours must, too."""
+
+
 class CannotSay(Exception):
     """The second reader does not read this file either, or sees another kind of thing in it."""
 
 
 def second_view(path: Path) -> Seen:
-    """The volume as the second reader of its kind sees it; CannotSay where that fails."""
+    """The volume as the second reader of its kind sees it; CannotSay where that fails, but for DAMAGE."""
     kind = "".join(path.suffixes[-2:]) if path.name.endswith(".nii.gz") else path.suffix.lower()
     readers = {
         ".nii": by_nibabel, ".nii.gz": by_nibabel, ".nrrd": by_pynrrd, ".nhdr": by_pynrrd, ".mha": by_own_meta,
@@ -40,6 +45,8 @@ def second_view(path: Path) -> Seen:
     }  # fmt: skip
     try:
         array, affine = readers[kind](path)
+    except DAMAGE:
+        raise
     except Exception as error:
         raise CannotSay(str(error)[:100]) from error
     array = array.reshape(array.shape + (1,) * (3 - array.ndim))

@@ -141,7 +141,7 @@ def _read_volume(
     source: Path, kind: str, out: Path, read_done: Callable[[], None], slices: int | None
 ) -> tuple[str, str]:
     from medclipad.volume import read_volume, write_volume
-    from tests.fuzz.second import CannotSay, difference, in_zip, missing_slice, second_view
+    from tests.fuzz.second import DAMAGE, CannotSay, difference, in_zip, missing_slice, second_view
 
     volume = read_volume(source)
     if volume.array.nbytes < 1 << 20:
@@ -157,6 +157,8 @@ def _read_volume(
             differs = difference(volume, second_view(source))
     except CannotSay as error:
         return "read by us alone", str(error)
+    except DAMAGE as error:
+        return "DIFFERENT", f"the second reader finds it damaged: {error}"
     notes = " | ".join(volume.notes)
     return ("DIFFERENT", f"{differs} [{notes}]") if differs else ("read, the same", notes)
 
