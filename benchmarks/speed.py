@@ -77,9 +77,9 @@ def main(
             if json:
                 write_json(json, {**here, "results": results})
     table = Table(*HEADINGS)
-    for name, row in TABLE.items():
+    for name in TABLE:
         if name in results:
-            table.add_row(*cells(row, results[name]))
+            table.add_row(*cells(name, results))
     Console(width=160).print(table)
     if page:
         write_page(page, {**kept, "results": results})

@@ -8,7 +8,7 @@ import typer
 
 from benchmarks.speed_fidelity import FIDELITY, LAST, LOSSES
 from benchmarks.speed_growth import GROWTH
-from benchmarks.speed_rows import TABLE, Row
+from benchmarks.speed_rows import TABLE
 from medclipad.writers import write_text
 
 MARKS = ("<!-- tables of benchmarks.speed -->", "<!-- end of tables -->")
@@ -27,14 +27,16 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
-def cells(row: Row, result: dict) -> list[str]:
+def cells(name: str, results: dict) -> list[str]:
     """A line of the table: title, reference there and here, goal, measured, whether reached, and what it comes from."""
+    row, result = TABLE[name], results[name]
     measured = result["measured"]
     reached = measured <= (row.goal or NOTHING)
     share = least = "–"
     if "share_of_peak" in result:
         share = f"{result['share_of_peak']:.0%} {result['precision']}"
-        least = f"{number(measured * min(1, result['share_of_peak']), 2)} {row.unit}"
+        peaks = [one["peak_gflops"] for one in results.values() if one.get("precision") == result["precision"]]
+        least = f"{number(measured * result['share_of_peak'] * result['peak_gflops'] / max(peaks), 2)} {row.unit}"
     spread = f"{len(result['values'])} ({number(min(result['values']))} to {number(max(result['values']))})"
     return [
         row.title,
@@ -89,7 +91,7 @@ def _machine(content: dict) -> str:
 
 
 def _table(results: dict) -> str:
-    rows = [cells(row, results[name]) for name, row in TABLE.items() if name in results]
+    rows = [cells(name, results) for name, row in TABLE.items() if name in results]
     return f"### Reference, goal, measured\n\n{markdown(list(HEADINGS), rows)}" if rows else ""
 
 

@@ -200,7 +200,7 @@ def by_own_meta(path: Path) -> Seen:
         "TransformMatrix": "1 0 0 0 1 0 0 0 1",
     }
     pairs = (re.split("[=:]", line, maxsplit=1) for line in lines)
-    fields |= {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
+    fields |= {key.strip(" \t\r"): value.strip(" \t\r") for key, *rest in pairs for value in rest}
     name = fields["ElementDataFile"]
     voxels = data[end.end() :] if name == "LOCAL" else (path.parent / name).read_bytes()
     if fields.get("CompressedData") == "True":
