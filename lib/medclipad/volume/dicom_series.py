@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
     MediaStorageDirectoryStorage,
@@ -40,6 +41,8 @@ _COMMON = {
     "FrameOfReferenceUID": "frames of reference",
     "Modality": "modalities",
 }
+_TAGS = frozenset(map(Tag, HEADER_TAGS))
+_PIXELS = frozenset(map(Tag, ("PixelData", "FloatPixelData", "DoubleFloatPixelData")))
 _PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\x00|\x7f\xe0\x00\x10")
 
 _Groups = dict[str, dict[Path, Dataset]]
@@ -106,7 +109,7 @@ def _header(path: Path, must: bool) -> Dataset | None:
     with damage_named(path):
         if is_dicom(path):
             with BoundedFile(path) as stream:
-                header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(HEADER_TAGS))
+                header = read_partial(stream, _until_pixels(), force=True, specific_tags=list(_TAGS))
             _require_whole_numbers(header)
             list(header)  # pydicom parses a value, and finds its damage, only when it is asked for
             if header.get("Rows") and header.get("Columns"):
@@ -115,6 +118,21 @@ def _header(path: Path, must: bool) -> Dataset | None:
     if must:
         raise VolumeError(f"{path.name}: not a DICOM image; pass the image files of one series, or their folder.")
     return None
+
+
+def _until_pixels() -> Callable[[BaseTag, str | None, int], bool]:
+    """Tells `read_partial` where to stop, and raises ValueError over a tag of ours that stands twice: pydicom would
+    take the last one, other readers the first.
+    """
+    seen = set()
+
+    def reached(tag: BaseTag, representation: str | None, length: int) -> bool:
+        if tag in seen and tag in _TAGS:
+            raise ValueError(f"it gives its {keyword_for_tag(tag)} twice")
+        seen.add(tag)
+        return tag in _PIXELS
+
+    return reached
 
 
 def _require_whole_numbers(dataset: Dataset) -> None:
