@@ -41,7 +41,7 @@ def second_view(path: Path) -> Seen:
     kind = "".join(path.suffixes[-2:]) if path.name.endswith(".nii.gz") else path.suffix.lower()
     readers = {
         ".nii": by_nibabel, ".nii.gz": by_nibabel, ".nrrd": by_pynrrd, ".nhdr": by_pynrrd, ".mha": by_own_meta,
-        ".mhd": by_own_meta, ".tif": by_tifffile, ".png": by_itk, ".jpg": by_itk,
+        ".mhd": by_own_meta, ".tif": by_tifffile, ".png": picture_by_itk, ".jpg": picture_by_itk,
     }  # fmt: skip
     try:
         array, affine = readers[kind](path)
@@ -89,6 +89,11 @@ def by_itk(path: Path, kind: str = "") -> Seen:
     lps[:n, :n] = np.reshape(image.GetDirection(), (n, n)) * image.GetSpacing()
     lps[:n, 3] = image.GetOrigin()
     return array.T, LPS @ lps
+
+
+def picture_by_itk(path: Path) -> Seen:
+    """Without a place: ITK makes a spacing of the density for printing."""
+    return by_itk(path)[0], None
 
 
 def by_gdcm(path: Path) -> list[Seen]:
@@ -236,5 +241,5 @@ def second_detector(folder: Path) -> tuple[dict, dict[str, NDArray]]:
 def second_checkpoint(path: Path) -> list[bytes]:
     """The bytes of each tensor in a checkpoint, as zipfile, which compares checksums, finds them."""
     with zipfile.ZipFile(path) as opened:
-        names = [name for name in opened.namelist() if "/data/" in name]
+        names = [name for name in opened.namelist() if "/data/" in name.lower()]  # as torch looks for them
         return [opened.read(name) for name in sorted(names, key=lambda name: int(name.rsplit("/", 1)[1]))]
