@@ -24,8 +24,7 @@ _META_NUMBERS = {
     "offset", "position", "origin", "elementspacing", "elementsize", "transformmatrix", "rotation", "orientation",
     "dimsize", "compresseddatasize",
 }  # fmt: skip
-
-
+_META_SWITCHES = {"binarydata", "binarydatabyteordermsb", "elementbyteordermsb", "compresseddata"}
 _META_SEPARATOR = rb"[=:]"
 _NO_TEXT = re.compile(rb"[^\t\n\r\x20-\x7e\x80-\xff]")
 _META_PLACE = {
@@ -92,6 +91,8 @@ def _check_meta(path: Path, header: bytes) -> list[str]:
         if line.strip() and not value:  # it would cost ITK the next one too
             raise ValueError(f"its header has a line that is no field ({line.decode(errors='replace')[:40]})")
         said.append(key.decode(errors="replace").strip())
+        if said[-1].lower() in _META_SWITCHES and value[0].strip().lower() not in (b"true", b"false", b"1", b"0"):
+            raise ValueError(f"its {said[-1]} is neither True nor False")  # ITK looks at the first letter alone
     for names, default in _META_PLACE.items():
         if sum(said.count(name) for name in names) > (len(names) if "ElementSize" in names else 1):
             raise ValueError(f"it gives its {names[0]} twice")
