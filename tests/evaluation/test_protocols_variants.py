@@ -80,7 +80,7 @@ def test_mediclip(mediclip_tree, tmp_path, encoder):
     outcome = train_and_test(ours, tmp_path)
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        model = MediCLIP(ours.model.encoder, MediCLIPOptions(variant="paper", memory_share=0))
+        model = MediCLIP(ours.model.encoder, MediCLIPOptions(variant="paper", schedule="published", memory_share=0))
     rng, synthesis, optimiser = (
         np.random.default_rng(SEED),
         AnomalySynthesis(ours.normal, "paper"),
