@@ -179,7 +179,7 @@ def _growth(results: dict, images: Path) -> list[str]:
             said = ", ".join(f"{x:g}: {number(y)}" for x, y in points)
             rows.append([growth.title, growth.x, label, said])
         axes.set(xscale="log", yscale="log", title=growth.title, xlabel=growth.x, ylabel=growth.y)
-        axes.minorticks_off()
+        axes.xaxis.minorticks_off()
         ticks = sorted({x for points in curves.values() for x, _ in points})
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks], rotation=45)
         axes.legend()
