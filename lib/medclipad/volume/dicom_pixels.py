@@ -127,6 +127,8 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
     place = 2
     while frame[place : place + 1] == b"\xff" and len(frame) >= place + 10:
         if frame[place + 1] in (0xC0, 0xC1, 0xC3):
+            if not 2 <= frame[place + 4] <= 16:  # GDCM writes beyond its memory
+                raise ValueError(f"a JPEG codestream of {frame[place + 4]} bits")
             rows, columns = np.frombuffer(frame, ">u2", count=2, offset=place + 5).tolist()
             return rows, columns, frame[place + 9]
         place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
