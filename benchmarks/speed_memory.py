@@ -14,8 +14,8 @@ from medclipad.methods.mvfa import MVFA, MVFAOptions
 from medclipad.methods.mvfa.augment import augment
 from medclipad.methods.mvfa.memory import draw as drawn
 
-TOKENS = (125, 500, 2000, 8000, 32000)
-DRAWS = 3
+TOKENS = (125, 500, 2000, 8000)
+DRAWS = 2
 MEDICLIP_SHOTS = 16
 PART = 16  # pictures looked at together
 
