@@ -161,7 +161,8 @@ def _memories(results: dict) -> str:
         return ""
     sizes = [str(n) for n, _ in next(iter(curves.values()))]
     rows = [[name, *(f"{auroc:.3f}" for _, auroc in points)] for name, points in curves.items()]
-    return f"### AUROC by tokens remembered\n\nMemories alone, embedded encoder, mean of {DRAWS} draws.\n\n{markdown(['', *sizes], rows)}"
+    said = f"Memories alone, embedded encoder, mean of {DRAWS} draws."
+    return f"### AUROC by tokens remembered\n\n{said}\n\n{markdown(['', *sizes], rows)}"
 
 
 def _growth(results: dict, images: Path) -> list[str]:
