@@ -10,13 +10,14 @@ import pickle
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import medclipad.storage
 from medclipad.detector import fit, load_detector
-from medclipad.errors import DetectorError
+from medclipad.errors import DetectorError, TrainingError
 from medclipad.storage import INFO, WEIGHTS, DetectorInfo, read_info, read_weights, save_folder
 
 
@@ -149,6 +150,16 @@ def test_impossible_value_is_refused(saved, fields):
 def test_description_that_does_not_fit(saved, fields, words):
     change(saved, **fields)
     refused(saved, words)
+
+
+def test_options_of_earlier_versions_are_known_in_folders_alone(saved, detector, head):
+    options = json.loads((saved / INFO).read_text())["options"]
+    change(saved, options={**options, "reuse": 8, "text_every": 1})
+    volume = head(2)
+    expected = detector.detect(volume).anomaly_map.array
+    assert np.array_equal(load_detector(saved).detect(volume).anomaly_map.array, expected)
+    with pytest.raises(TrainingError, match="reuse"):
+        fit(normal=[volume], image_size=64, reuse=8)
 
 
 @pytest.mark.parametrize("damage", ["shape", "type", "missing", "extra"])

@@ -256,13 +256,14 @@ def load_detector(path: str | os.PathLike, precision: str = "auto") -> AnomalyDe
         )
     kind = method_class(info.method)
     try:
-        method = kind(encoder, kind.Options(**info.options))
+        options = {key: value for key, value in info.options.items() if key not in kind.retired_options}
+        method = kind(encoder, kind.Options(**options))
         method.load_head_state(read_weights(path, info.weights_sha256))
     except (KeyError, ValueError) as error:  # pydantic's ValidationError is a ValueError
         reason = _fault(error) if isinstance(error, ValidationError) else error.args[0]
         raise DetectorError(
-            f"The weights or options in {path} do not fit the method {info.method} ({reason}): save the detector "
-            "again, or restore a copy."
+            f"The weights or options in {path} do not fit the method {info.method} ({reason}): restore a copy, or "
+            "train it again, as one of an earlier version must be."
         ) from error
     return AnomalyDetector(method, info)
 

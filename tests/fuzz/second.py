@@ -161,7 +161,7 @@ def missing_slice(volume: Volume, folder: Path) -> str:
 def _frames(file: Path) -> list[Seen]:
     try:
         return by_gdcm(file)
-    except Exception:
+    except Exception:  # readers fail on damage in dozens of ways; the next one is asked
         try:
             return by_pydicom(file)
         except Exception as error:

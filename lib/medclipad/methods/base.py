@@ -51,6 +51,7 @@ class AnomalyMethod(nn.Module, ABC):
 
     name: ClassVar[str]
     Options: ClassVar[type[MethodOptions]]
+    retired_options: ClassVar[frozenset[str]] = frozenset()  # of earlier versions' training: saved, no longer taken
     default_encoder_size: ClassVar[int]  # image size of the reference code, used on CLIP encoders
     score_share: float = 0.0  # of a map whose mean is the slice's score, the highest values; 0 is the maximum alone
 

@@ -84,6 +84,7 @@ class MediCLIP(AnomalyMethod):
 
     name = "mediclip"
     Options = MediCLIPOptions
+    retired_options = frozenset({"reuse", "text_every"})
     default_encoder_size = 224
 
     def __init__(self, encoder: ImageEncoder, options: MediCLIPOptions) -> None:
