@@ -130,7 +130,7 @@ def training(batch: int) -> Callable[[Bench], dict]:
         found = bench.clock.ratio(work, batch)
         found |= bench.clock.share_of_peak(flops, found["seconds"], model.encoder.dtype)
         first = bench.clock.ratio(lambda: model.frozen(images[:batch]), batch)["measured"]
-        times = options.max_samples / (2 * 11 * SHOTS)  # that each picture is learned from
+        times = model.max_samples / (2 * 11 * SHOTS)  # that each picture is learned from
         found |= {"step": found["measured"], "measured": found["measured"] + first / times}
         found["note"] = f"of it {first / times:.3f} U for the first stage, kept for {times:.1f} times"
         if batch == 1:

@@ -80,7 +80,7 @@ def test_few_shot_is_the_methods_own_training(bmad_tree, tmp_path, tiny_clip, cl
     masks = (None,) * SHOTS
     if class_name in MASKED:
         masks = tuple(pictures(bmad_tree, class_name, "valid", "Ungood", "anomaly_mask", names[1]))
-    options = MVFAOptions(class_name=CLASS_NAMES[class_name], epochs=1, batch=1, max_samples=None, memory_tokens=None)
+    options = MVFAOptions(class_name=CLASS_NAMES[class_name], epochs=1, batch=1, max_samples=0, memory_tokens=None)
     model, losses = MVFA(load_encoder(encoder, SIZE), options), []
     model.fit(Shots(normal, abnormal, masks), SEED, lambda phase, done, total, info: losses.append(info.get("loss")))
     losses = [loss for loss in losses if loss is not None]

@@ -139,11 +139,14 @@ def test_progress_tells_each_step_and_can_stop(embedded):
         MVFA(embedded, QUICK).fit(shots(), 0, stop)
 
 
-def test_training_lengths(embedded):
-    one_epoch = MVFAOptions(epochs=1, batch=1, max_samples=None)
+def test_training_lengths(embedded, clip):
+    one_epoch = MVFAOptions(epochs=1, batch=1, max_samples=0)
     assert MVFA(embedded, one_epoch).fit(shots(1), 0)["steps"] == 22
     assert MVFA(embedded, one_epoch.model_copy(update={"max_samples": 5})).fit(shots(1), 0)["steps"] == 5
     assert MVFA(embedded, one_epoch.model_copy(update={"batch": 256})).fit(shots(1), 0)["steps"] == 1
+    assert MVFA(embedded, MVFAOptions()).fit(shots(1), 0)["steps"] == 20  # 7 passes over 22 slices in batches of 8
+    default, published = MVFA(embedded, MVFAOptions()), MVFA(clip, MVFAOptions())
+    assert (default.max_samples, published.epochs, published.max_samples) == (2400, 50, 600)
 
 
 def test_augmented_shots():

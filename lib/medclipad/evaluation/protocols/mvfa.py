@@ -57,7 +57,7 @@ class _BMADProtocol(Protocol):
             epochs=settings.epochs,
             batch=self.batch,
             learning_rate=settings.learning_rate,
-            max_samples=None,
+            max_samples=0,
             memory_tokens=None,
         )
         self.model = MVFA(tower, options)

@@ -30,6 +30,8 @@ from medclipad.prompts.mvfa import prompts, text_features
 from medclipad.prompts.vectors import LearnedVectors
 
 PAPER_BATCH = 16
+EPOCHS, EPOCHS_WITHOUT_TEXT = 50, 7
+MAX_SAMPLES, MAX_SAMPLES_WITHOUT_TEXT = 600, 2400
 SCALE = 100.0  # of cosines before the softmax: CLIP's temperature
 SCORE_SHARE = 0.02  # of a map, the highest values, whose mean is a slice's score where there is no text tower
 _EPS = 1e-12
@@ -44,11 +46,16 @@ class MVFAOptions(MethodOptions):
         "reference", description="what the reference code computes, or what the paper says"
     )
     class_name: str = Field("Brain", min_length=1, max_length=100, description="what the prompts call the picture")
-    epochs: int = Field(50, ge=1, le=10_000, description="passes over the augmented shots")
+    epochs: int | None = Field(
+        None, ge=1, le=10_000, description="passes over the augmented shots; none: 50, or 7 without a text tower"
+    )
     batch: int = Field(8, ge=1, le=256, description="slices a step; the reference code has 1, the paper 16")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="of both Adams; the reference's zero-shot code has 1e-4")
     max_samples: int | None = Field(
-        600, ge=1, description="training ends after so many slices even within the epochs; none: the reference's"
+        None,
+        ge=0,
+        description="training ends after so many slices even within the epochs; 0: never, as the reference; none: 600, "
+        "or 2400 without a text tower",
     )
     memory_tokens: int | None = Field(
         2000, ge=1, description="normal tokens remembered per level, drawn at random; none: all, as the reference"
@@ -125,6 +132,10 @@ class MVFA(AnomalyMethod):
         self.score_share = options.score_share
         if self.score_share is None:
             self.score_share = 0.0 if encoder.text else SCORE_SHARE
+        self.epochs = options.epochs or (EPOCHS if encoder.text else EPOCHS_WITHOUT_TEXT)
+        self.max_samples = options.max_samples
+        if self.max_samples is None:
+            self.max_samples = MAX_SAMPLES if encoder.text else MAX_SAMPLES_WITHOUT_TEXT
         self.adaptation = VARIANTS[options.variant](encoder, self.residual)
         for name, module in self.adaptation.modules.items():
             self.add_module(name, module)
@@ -219,10 +230,7 @@ class MVFA(AnomalyMethod):
 
     def logits(self, tokens: list[Tensor], text: Tensor) -> list[Tensor]:
         """100 × cosine of patch tokens with the text features (embed_dim, 2): per level (B, 2, grid, grid)."""
-        return [
-            self.encoder.patch_maps(SCALE * F.normalize(x.float(), dim=-1) @ text, level)
-            for level, x in enumerate(tokens)
-        ]
+        return [self.encoder.patch_maps(SCALE * _cosine(x.float(), text), level) for level, x in enumerate(tokens)]
 
     def upsample(self, maps: Tensor) -> Tensor:
         """Maps (B, C, grid, grid) as (B, C, S, S): bilinear, the corners aligned as in the reference."""
@@ -358,6 +366,15 @@ class MVFA(AnomalyMethod):
     def load_reference_state(self, state: dict[str, dict[str, Tensor]]) -> None:
         for part in check_reference_state(self, state):
             getattr(self, part).load_state_dict(state[part])
+
+
+def _cosine(tokens: Tensor, text: Tensor) -> Tensor:
+    """Cosine (..., n) of tokens (..., embed_dim) with unit vectors (embed_dim, n).
+
+    Divided by the lengths at the end: unit tokens, of which there are many more numbers, and their gradient cost more
+    than everything else in a step on the embedded encoder.
+    """
+    return tokens @ text / torch.linalg.vector_norm(tokens, dim=-1, keepdim=True).clamp(min=_EPS)
 
 
 def combine(zero: Array, few: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -58,10 +59,12 @@ class Trainer:
         focal, dice = [], []
         if has_mask.any():
             share = has_mask.float().mean()  # so that each sample weighs the same, with a mask or without
-            seg = [tokens[has_mask] for tokens in features.seg]
+            seg = features.seg
+            if not has_mask.all():  # copying tokens and their gradients is not free
+                seg, masks = [tokens[has_mask] for tokens in seg], masks[has_mask]
             for probability in model.probabilities(model.logits(seg, model.text("seg") if text is None else text)):
-                focal.append(share * focal_loss(probability, masks[has_mask]))
-                dice.append(share * dice_loss(probability[:, 1], masks[has_mask]))
+                focal.append(share * focal_loss(probability, masks))
+                dice.append(share * dice_loss(probability[:, 1], masks))
         zeros = [torch.zeros_like(bce[0])] * len(bce)
         return Losses(torch.stack(bce), torch.stack(focal or zeros), torch.stack(dice or zeros))
 
@@ -145,9 +148,7 @@ def fit(model: MVFA, shots: Shots, seed: int, progress: Progress) -> dict:
     model.has_masks = data.has_mask.any().to(device)
 
     trainer = Trainer(model, options.learning_rate)
-    total = len(data.images) * options.epochs
-    if options.max_samples is not None:
-        total = min(total, options.max_samples)
+    total = min(len(data.images) * model.epochs, model.max_samples or sys.maxsize)
     steps = -(-total // options.batch)
     order = torch.empty(0, dtype=torch.int64)
     frozen, history = FrozenStates(model, data.images), []
