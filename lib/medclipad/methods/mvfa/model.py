@@ -371,9 +371,11 @@ class MVFA(AnomalyMethod):
 def _cosine(tokens: Tensor, text: Tensor) -> Tensor:
     """Cosine (..., n) of tokens (..., embed_dim) with unit vectors (embed_dim, n).
 
-    Divided by the lengths at the end: unit tokens, of which there are many more numbers, and their gradient cost more
-    than everything else in a step on the embedded encoder.
+    Where a gradient is wanted, the lengths divide at the end: the gradient of unit tokens, many more numbers, costs more
+    than everything else in a step on the embedded encoder. Elsewhere as the reference rounds.
     """
+    if not tokens.requires_grad:
+        return F.normalize(tokens, dim=-1) @ text
     return tokens @ text / torch.linalg.vector_norm(tokens, dim=-1, keepdim=True).clamp(min=_EPS)
 
 
