@@ -371,8 +371,8 @@ class MVFA(AnomalyMethod):
 def _cosine(tokens: Tensor, text: Tensor) -> Tensor:
     """Cosine (..., n) of tokens (..., embed_dim) with unit vectors (embed_dim, n).
 
-    Where a gradient is wanted, the lengths divide at the end: the gradient of unit tokens, many more numbers, costs more
-    than everything else in a step on the embedded encoder. Elsewhere as the reference rounds.
+    Where a gradient is wanted, the lengths divide at the end: the gradient of unit tokens, many more numbers, costs
+    more than everything else in a step on the embedded encoder. Elsewhere as the reference rounds.
     """
     if not tokens.requires_grad:
         return F.normalize(tokens, dim=-1) @ text
