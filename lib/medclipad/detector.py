@@ -51,7 +51,7 @@ class AnomalyDetector:
         those without body. Raises VolumeError if the volume does not suit the detector's intensity preset, and before
         any work if its map does not fit into memory.
         """
-        self._require_memory(volume, plane)
+        _require_memory(volume, plane or self.info.plane, self.info.smoothing)
         framed = FramedVolume(volume, plane or self.info.plane, self.info.intensity, self.info.image_size)
         return self._detect(framed if slices is None else framed.only(slices), progress)
 
@@ -87,9 +87,6 @@ class AnomalyDetector:
     def memory_for(self, volume: Volume, plane: str | None = None) -> int:
         """Bytes that `detect` takes at its peak beside volume and encoder; it refuses where they are not free."""
         return detection_memory(volume, plane or self.info.plane, self.info.smoothing, BATCH)
-
-    def _require_memory(self, volume: Volume, plane: str | None = None) -> None:
-        require_memory(self.memory_for(volume, plane), volume.name or "the volume", "its anomaly map")
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the detector to a new folder, atomically. Raises DetectorError if it exists or cannot be written."""
@@ -182,6 +179,8 @@ def fit(
     tower = load_encoder(encoder, image_size, progress=progress, precision=precision)
     intensity = _resolved_intensity(intensity, [*normal, *abnormal, *cases])
     slices = select_shots(normal, abnormal, shots, plane, intensity, tower.image_size, seed, progress, cases)
+    for framed, _ in _to_calibrate_on(slices):  # better said before the training than after it
+        _require_memory(framed.volume, plane, smoothing)
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -213,21 +212,31 @@ def fit(
     return detector
 
 
+def _require_memory(volume: Volume, plane: str, smoothing: float) -> None:
+    """VolumeError unless what `AnomalyDetector.memory_for` says is free."""
+    needed = detection_memory(volume, plane, smoothing, BATCH)
+    require_memory(needed, volume.name or "the volume", "its anomaly map")
+
+
+def _to_calibrate_on(slices: TrainingSlices) -> list[tuple[FramedVolume, Sequence[int]]]:
+    """The volumes with the most normal slices to spare, and these."""
+    return sorted(slices.spare, key=lambda kept: -len(kept[1]))[:CALIBRATION_VOLUMES]
+
+
 def _calibration(detector: AnomalyDetector, slices: TrainingSlices, progress: Progress) -> Calibration:
     """What the detector says of normal slices, seen as new ones will be, of the volumes with the most to spare.
 
     Looked at are the slices that the smoothed maps of those depend on, and where slices are much closer together than
     maps are smoothed, only every so many: their neighbours say the same.
     """
-    richest = sorted(slices.spare, key=lambda kept: -len(kept[1]))[:CALIBRATION_VOLUMES]
-    scores, maxima = [], []
+    richest, scores, maxima = _to_calibrate_on(slices), [], []
     for done, (framed, numbers) in enumerate(richest, start=1):
         slicing = framed.slicing
         width = detector.info.smoothing / framed.volume.spacing[slicing.axis]  # in slices
         step = max(1, min(int(width), len(numbers) // CALIBRATION_SLICES))
         chosen = [k for k in numbers if (k - numbers[0]) % step == 0]
         reach = range(-int(SMOOTHING_REACH * width) // step * step, int(SMOOTHING_REACH * width) + 1, step)
-        detector._require_memory(framed.volume)
+        _require_memory(framed.volume, detector.info.plane, detector.info.smoothing)
         result = detector._detect(framed.only([k + away for k in chosen for away in reach]))
         scores.append(result.slice_scores[chosen])
         maxima.append(slicing.slices(result.anomaly_map.array)[chosen].max(axis=(1, 2)))
