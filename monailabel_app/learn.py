@@ -121,6 +121,7 @@ def learn(job: dict[str, Any], progress: ProgressFile) -> dict[str, Any]:
         shots=params.shots or None,
         plane=params.plane,
         intensity=params.intensity,
+        image_size=params.image_size or None,
         seed=params.seed,
         name=job["name"],
         progress=progress.report,

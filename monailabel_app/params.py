@@ -40,6 +40,9 @@ class TrainParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     encoder: str = Field("embedded", max_length=256, description='"embedded", or an open_clip "name/tag"')
+    image_size: int = Field(
+        0, ge=0, le=1024, description="side of the encoder's input in pixels: more for finer maps; 0: the method's own"
+    )
     shots: int = Field(32, ge=0, le=10_000, description="slices of each kind to learn from; 0 takes all")
     epochs: int = Field(0, ge=0, le=10_000, description="0 takes the method's own number")
     seed: int = Field(0, ge=0, le=2**31 - 1)

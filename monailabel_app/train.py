@@ -12,6 +12,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
 from pydantic import ValidationError
 
+from medclipad.encoders.embedded import EmbeddedEncoder
 from medclipad.methods import method_class
 
 from .errors import RequestError
@@ -108,12 +109,14 @@ class AnomalyTrainTask(TrainTask):
         return {"current": self._store.current(self._method), "versions": self._store.versions(self._method)}
 
     def plan(self, request: dict[str, Any], datastore: Datastore) -> tuple[TrainParams, Sources]:
-        """Everything that can be checked without reading a volume; RequestError says what is wrong."""
+        """Everything that can be checked without reading a volume; MedCLIPADError says what is wrong."""
         try:
             params = TrainParams.of(request)
             method_class(self._method).Options(**params.method_options())
         except ValidationError as error:
             raise RequestError(sentence(error), 422) from error
+        if params.encoder == "embedded" and params.image_size:
+            EmbeddedEncoder.check_size(params.image_size)
         self._store.check_writable()
         if params.name:
             self._store.check_new(self._method, params.name)

