@@ -12,7 +12,7 @@ from monailabel.interfaces.exception import MONAILabelException
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from medclipad.errors import Cancelled, MedCLIPADError
+from medclipad.errors import Cancelled, MedCLIPADError, VolumeError
 
 from .errors import RequestError
 from .guard import TooLargeError
@@ -28,6 +28,7 @@ def sentence(error: ValidationError | RequestValidationError) -> str:
     return f"{place}: {message}." if place else f"{message}."
 
 
+_GONE = "A file that this needs has been removed: list what there is, and ask again."
 _FULL = "The server's disk is full: make room on it, then try again."
 _NO_SPACE, _NO_RIGHT = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_DISK = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)  # a network drive that is away
@@ -57,7 +58,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(MedCLIPADError)
     def _(_: Request, error: MedCLIPADError) -> JSONResponse:
-        return answer(507, _FULL) if _number(error.__cause__) in _NO_SPACE else answer(422, str(error))
+        number = _number(error.__cause__)
+        if number == errno.ENOENT and isinstance(error, VolumeError):  # whose own sentence names a path on this server
+            return answer(404, _GONE)
+        return answer(507, _FULL) if number in _NO_SPACE else answer(422, str(error))
 
     @app.exception_handler(OSError)
     def _(_: Request, error: OSError) -> JSONResponse:
@@ -66,7 +70,7 @@ def install(app: FastAPI) -> None:
         if _number(error) in _NO_RIGHT:
             return answer(507, "The server may not write to its disk: give it the right to, then try again.")
         if _number(error) == errno.ENOENT:
-            return answer(404, "A file that this needs has been removed: list what there is, and ask again.")
+            return answer(404, _GONE)
         if _number(error) in (*_NO_DISK, *_NO_MORE):
             reason = error.strerror or type(error).__name__
             return answer(503, f"The server cannot get at its files ({reason}): try again.", {"Retry-After": "10"})

@@ -6,7 +6,9 @@ import asyncio
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, HTTPException
@@ -14,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
 from medclipad.errors import Cancelled
+from medclipad.volume import list_series, read_volume
 
 
 def test_the_waiting_room_is_bounded_and_a_name_is_used_once() -> None:
@@ -103,6 +106,23 @@ def test_what_goes_wrong_with_files_is_one_sentence(error: OSError, status: int,
     assert answer.status_code == status and says in answer.json()["detail"] and "Mustermann" not in answer.text
     assert ("retry-after" in answer.headers) is (status == 503)
     assert client.get("/body").status_code == (507 if error.errno == errno.ENOSPC else 400)
+
+
+@pytest.mark.parametrize("look", [read_volume, list_series])
+def test_an_image_that_is_removed_while_it_is_asked_for_is_404(tmp_path: Path, look: Callable) -> None:
+    """Whether it was looked up just before or not; the sentence of the reader would name a path on the server."""
+    from monailabel_app import problems
+
+    app = FastAPI()
+    problems.install(app)
+    app.get("/gone")(lambda: look(tmp_path / "Mustermann.nii.gz"))
+    app.get("/damaged")(lambda: look(tmp_path / "damaged.nii.gz"))
+    (tmp_path / "damaged.nii.gz").write_bytes(b"none")
+    client = TestClient(app, raise_server_exceptions=False)
+    answer = client.get("/gone")
+    assert answer.status_code == 404 and "has been removed" in answer.json()["detail"]
+    assert "Mustermann" not in answer.text
+    assert client.get("/damaged").status_code == 422
 
 
 def test_a_version_gets_a_free_name_though_the_clock_was_set_back(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,11 @@
-"""Damaged files: whatever a library raises becomes one sentence, and no header makes us allocate what is not there."""
+"""Missing and damaged files: all becomes one sentence, and no header makes us allocate what is not there."""
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,13 @@ def damage_named(path: Path) -> Iterator[None]:
         raise VolumeError(
             f"{path.name}: the file is damaged or not what its name says ({reason(error)}); export it again."
         ) from error
+
+
+def no_such_file(path: Path) -> VolumeError:
+    """The error for a path with nothing at it; its cause tells it from others, as that of `damage_named` does."""
+    error = VolumeError(f"{path}: there is no such file or folder; check the path.")
+    error.__cause__ = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return error
 
 
 def itk_name(path: Path) -> str:

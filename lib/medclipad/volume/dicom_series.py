@@ -22,7 +22,7 @@ from pydicom.uid import (
 
 from medclipad.errors import VolumeError
 
-from .damage import BoundedFile, damage_named
+from .damage import BoundedFile, damage_named, no_such_file
 from .dicom_files import dicom_files, is_dicom
 from .dicom_frames import HEADER_TAGS, Frame, frames_of
 from .dicom_grid import grid_of, one_frame_per_place, require_alike
@@ -69,7 +69,7 @@ def list_series(source: str | Path | Sequence[str | Path]) -> list[SeriesInfo]:
     """
     source = Path(source).expanduser() if isinstance(source, (str, Path)) else [Path(file) for file in source]
     if isinstance(source, Path) and not source.exists():
-        raise VolumeError(f"{source}: there is no such file or folder; check the path.")
+        raise no_such_file(source)
     with dicom_files(source) as (files, chosen):
         name = source.name if isinstance(source, Path) else "the list"
         return [_described(uid, group) for uid, group in series_of(headers_of(files, chosen, name)).items()]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from medclipad.errors import VolumeError
 
+from .damage import no_such_file
 from .dicom import read_dicom
 from .dicom_files import ARCHIVE, is_dicom
 from .itk import READERS, read_itk
@@ -55,7 +56,7 @@ def read_volume(
             return read_pictures(pictures, component, path.resolve().name)
         return read_dicom(path, series=series, component=component, tilt=tilt)
     if not path.is_file():
-        raise VolumeError(f"{path}: there is no such file or folder; check the path.")
+        raise no_such_file(path)
     if path.stat().st_size == 0:
         raise VolumeError(f"{path.name}: the file is empty; copy or export it again.")
     if suffix in READERS:
