@@ -15,19 +15,18 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from medclipad.errors import MedCLIPADError
 from medclipad.methods import METHODS
-
-from .datastore import StudyDatastore
-from .dicomweb import DicomWebDatastore
-from .dicomweb_pacs import Pacs
-from .infer import AnomalyInferTask, jobs
-from .inference import Inferences
-from .models import DetectorCache, ModelStore
-from .orphans import mark_server
-from .results import ResultCache
-from .scores import Scorer
-from .strategies import STRATEGIES, ScoredStrategy
-from .train import AnomalyTrainTask
-from .trainings import Trainings
+from monailabel_app.datastore import StudyDatastore
+from monailabel_app.dicomweb import DicomWebDatastore
+from monailabel_app.dicomweb_pacs import Pacs
+from monailabel_app.infer import AnomalyInferTask, jobs
+from monailabel_app.inference import Inferences
+from monailabel_app.models import DetectorCache, ModelStore
+from monailabel_app.orphans import mark_server
+from monailabel_app.results import ResultCache
+from monailabel_app.scores import Scorer
+from monailabel_app.strategies import STRATEGIES, ScoredStrategy
+from monailabel_app.train import AnomalyTrainTask
+from monailabel_app.trainings import Trainings
 
 
 class MedCLIPADApp(MONAILabelApp):

@@ -12,9 +12,8 @@ from medclipad.volume import read_volume
 from medclipad.volume.archive import unpack_dicom, unpacked_size
 from medclipad.volume.dicom_files import may_be_dicom, others_note
 from medclipad.volume.dicom_series import headers_of, series_of
-
-from .datastore import INCOMING, StudyDatastore
-from .limits import check_room
+from monailabel_app.datastore import INCOMING, StudyDatastore
+from monailabel_app.limits import check_room
 
 ARCHIVE = ".zip"
 

@@ -11,10 +11,9 @@ from monailabel.interfaces.exception import ImageNotFoundException
 from medclipad.errors import MedCLIPADError
 from medclipad.fingerprint import content_sha256
 from medclipad.volume import read_volume
-
-from .datastore import StudyDatastore
-from .limits import READING
-from .results import file_state
+from monailabel_app.datastore import StudyDatastore
+from monailabel_app.limits import READING
+from monailabel_app.results import file_state
 
 PATIENCE = 5.0  # seconds that one question may spend on reading images that nobody has read yet
 _reading = threading.Lock()

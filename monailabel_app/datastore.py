@@ -24,9 +24,8 @@ from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 
 from medclipad.volume.pictures import PICTURES
-
-from .errors import RequestError
-from .orphans import is_stale
+from monailabel_app.errors import RequestError
+from monailabel_app.orphans import is_stale
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURES)  # of two files of one name, the first
 UPLOADABLE = tuple(one for one in SUFFIXES if one not in (".nhdr", ".mhd"))  # those keep their voxels in a second file

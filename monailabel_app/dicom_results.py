@@ -12,8 +12,7 @@ from pydicom.dataset import Dataset
 from medclipad.dicom_out import DicomSource, dicom_objects, read_source
 from medclipad.result import AnomalyResult
 from medclipad.volume import Slicing, Volume, read_volume
-
-from .inference import Analysis
+from monailabel_app.inference import Analysis
 
 KINDS = {"dicom_seg": "segmentation", "dicom_map": "map", "dicom_report": "report"}
 

@@ -32,10 +32,9 @@ from pydicom.dataset import Dataset
 
 from medclipad.dicom_out import mask_of, read_source, segmentation
 from medclipad.volume import read_volume, write_volume
-
-from .datastore import check_tag
-from .dicomweb_pacs import Pacs, RemoteSeries
-from .errors import RequestError
+from monailabel_app.datastore import check_tag
+from monailabel_app.dicomweb_pacs import Pacs, RemoteSeries
+from monailabel_app.errors import RequestError
 
 LIMIT = 20 * 1024**3  # bytes of fetched series
 FRESH = 3.0  # seconds that a list of the archive counts as new

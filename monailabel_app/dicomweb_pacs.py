@@ -23,7 +23,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from .errors import RequestError
+from monailabel_app.errors import RequestError
 
 TIMEOUT = (5.0, 60.0)  # seconds to connect, and between two packets of an answer
 NO_IMAGES = frozenset(  # modalities

@@ -12,8 +12,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from medclipad.serve import LOOPBACK
-
-from .rate import RateLimit
+from monailabel_app.rate import RateLimit
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -18,14 +18,13 @@ from pydantic import ValidationError
 
 from medclipad.storage import read_info
 from medclipad.volume import Volume, write_volume
-
-from .errors import RequestError
-from .inference import Analysis, Inferences
-from .jobs import Jobs
-from .models import ModelStore
-from .params import InferParams, infer_config, plain
-from .problems import sentence
-from .results import ResultCache
+from monailabel_app.errors import RequestError
+from monailabel_app.inference import Analysis, Inferences
+from monailabel_app.jobs import Jobs
+from monailabel_app.models import ModelStore
+from monailabel_app.params import InferParams, infer_config, plain
+from monailabel_app.problems import sentence
+from monailabel_app.results import ResultCache
 
 LABELS = {"anomaly": 1}
 DESCRIPTIONS = {

@@ -18,12 +18,11 @@ from typing import Any
 from medclipad.errors import Cancelled
 from medclipad.methods.base import Progress
 from medclipad.volume import Volume, read_volume
-
-from .errors import RequestError
-from .jobs import Job
-from .models import DetectorCache, identity
-from .params import plain
-from .results import Question, ResultCache, file_state
+from monailabel_app.errors import RequestError
+from monailabel_app.jobs import Job
+from monailabel_app.models import DetectorCache, identity
+from monailabel_app.params import plain
+from monailabel_app.results import Question, ResultCache, file_state
 
 _LOOK = 0.1  # seconds between two looks whether the request was cancelled
 

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from medclipad.errors import Cancelled
-
-from .errors import RequestError
+from monailabel_app.errors import RequestError
 
 WAITING_ROOM = 16  # inferences accepted at a time, the running one included
 REMEMBERED = 64  # finished jobs whose outcome can still be asked for

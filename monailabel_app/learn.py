@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclipad.errors import MedCLIPADError, TrainingError
-
-from .models import ModelStore
-from .params import TrainParams, plain
+from monailabel_app.models import ModelStore
+from monailabel_app.params import TrainParams, plain
 
 if TYPE_CHECKING:
     from medclipad.comparison import HeldOut, Measured
@@ -249,7 +248,7 @@ def _in_words(measured: Measured) -> str:
 
 
 if __name__ == "__main__":
-    from .orphans import end_with_server
+    from monailabel_app.orphans import end_with_server
 
     end_with_server()
     run(json.load(sys.stdin))

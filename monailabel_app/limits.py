@@ -14,8 +14,7 @@ import numpy as np
 import SimpleITK
 
 from medclipad.errors import VolumeError
-
-from .errors import RequestError
+from monailabel_app.errors import RequestError
 
 VOXELS = 2**29  # of one volume: 512 x 512 x 2048
 READING = threading.BoundedSemaphore(2)  # for whole volumes that requests read: forty at once would fill the memory

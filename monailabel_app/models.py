@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclipad.errors import DetectorError
-
-from .errors import RequestError
+from monailabel_app.errors import RequestError
 
 if TYPE_CHECKING:
     from medclipad.detector import AnomalyDetector

@@ -13,9 +13,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from medclipad.errors import Cancelled, MedCLIPADError, VolumeError
-
-from .errors import RequestError
-from .guard import TooLargeError
+from monailabel_app.errors import RequestError
+from monailabel_app.guard import TooLargeError
 
 logger = logging.getLogger(__name__)
 

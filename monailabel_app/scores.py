@@ -25,11 +25,10 @@ from medclipad.active_learning import Candidate, project
 from medclipad.errors import Cancelled, MedCLIPADError
 from medclipad.methods import METHODS
 from medclipad.volume import read_volume
-
-from .content import state_of
-from .inference import Inferences
-from .models import DetectorCache, ModelStore, identity, is_whole
-from .results import ResultCache
+from monailabel_app.content import state_of
+from monailabel_app.inference import Inferences
+from monailabel_app.models import DetectorCache, ModelStore, identity, is_whole
+from monailabel_app.results import ResultCache
 
 logger = logging.getLogger(__name__)
 IDLE = 2.0  # seconds without an inference or training before the next image is scored

@@ -18,11 +18,11 @@ ensure_torchvision()
 from fastapi import FastAPI  # noqa: E402
 from monailabel.interfaces.utils.app import app_instance  # noqa: E402
 
-from . import problems  # noqa: E402
-from .guard import Guard  # noqa: E402
-from .infer import jobs  # noqa: E402
-from .orphans import own_temporary_folder  # noqa: E402
-from .routes import active, datastore, infer, info, marks, train, versions  # noqa: E402
+from monailabel_app import problems  # noqa: E402
+from monailabel_app.guard import Guard  # noqa: E402
+from monailabel_app.infer import jobs  # noqa: E402
+from monailabel_app.orphans import own_temporary_folder  # noqa: E402
+from monailabel_app.routes import active, datastore, infer, info, marks, train, versions  # noqa: E402
 
 TOKEN = "MEDCLIPAD_TOKEN"  # environment variable, so that no process list shows it
 

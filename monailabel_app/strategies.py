@@ -11,10 +11,9 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from medclipad.active_learning import STRATEGIES, Candidate, rank, slices_first
-
-from .datastore import is_text
-from .errors import RequestError
-from .scores import Scorer
+from monailabel_app.datastore import is_text
+from monailabel_app.errors import RequestError
+from monailabel_app.scores import Scorer
 
 
 class ScoredStrategy(Strategy):

@@ -14,12 +14,11 @@ from pydantic import ValidationError
 
 from medclipad.encoders.embedded import EmbeddedEncoder
 from medclipad.methods import method_class
-
-from .errors import RequestError
-from .learn import run
-from .models import ModelStore
-from .params import TrainParams, train_config
-from .problems import sentence
+from monailabel_app.errors import RequestError
+from monailabel_app.learn import run
+from monailabel_app.models import ModelStore
+from monailabel_app.params import TrainParams, train_config
+from monailabel_app.problems import sentence
 
 FINAL = DefaultLabelTag.FINAL.value
 

@@ -22,10 +22,9 @@ from typing import Any
 import psutil
 
 from medclipad.errors import MedCLIPADError
-
-from .errors import RequestError
-from .learn import ProgressFile
-from .models import ModelStore
+from monailabel_app.errors import RequestError
+from monailabel_app.learn import ProgressFile
+from monailabel_app.models import ModelStore
 
 Cases = Callable[[], list[dict[str, Any]]]
 _ACTIVE = ("SUBMITTED", "RUNNING")

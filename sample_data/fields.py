@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .template import TEMPLATE_ORIGIN, TEMPLATE_SHAPE
+from sample_data.template import TEMPLATE_ORIGIN, TEMPLATE_SHAPE
 
 STEP = 3.0  # mm between lattice points; the fields are smooth over at least 4 mm
 LATTICE_ORIGIN = TEMPLATE_ORIGIN - 6  # a little more than the template, so that a displaced head still lies inside

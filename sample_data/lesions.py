@@ -15,10 +15,10 @@ from functools import partial
 import numpy as np
 from scipy import ndimage
 
-from .fields import STEP, compose, invert_at, lattice, voxel_points
-from .person import Person, anatomy_at, ventricle_field
-from .shapes import Blob, Texture, soft_edge, spread_in_white
-from .template import Template, sample
+from sample_data.fields import STEP, compose, invert_at, lattice, voxel_points
+from sample_data.person import Person, anatomy_at, ventricle_field
+from sample_data.shapes import Blob, Texture, soft_edge, spread_in_white
+from sample_data.template import Template, sample
 
 
 @dataclass(frozen=True, eq=False)

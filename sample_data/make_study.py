@@ -20,10 +20,10 @@ from typing import Any
 from medclipad.errors import MedCLIPADError
 from medclipad.volume import write_volume
 
-from .cases import CASES, Case
-from .dicom import write_series
-from .simulate import simulate
-from .template import load_template
+from sample_data.cases import CASES, Case
+from sample_data.dicom import write_series
+from sample_data.simulate import simulate
+from sample_data.template import load_template
 
 Progress = Callable[[str, int, int, dict[str, Any]], None]
 WORKERS = 2

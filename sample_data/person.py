@@ -9,8 +9,8 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation
 
-from .fields import LATTICE_SHAPE, STEP, compose, evaluate, lattice, smooth_noise
-from .template import CSF, GREY, HEAD_CENTRE, WHITE, Template, sample
+from sample_data.fields import LATTICE_SHAPE, STEP, compose, evaluate, lattice, smooth_noise
+from sample_data.template import CSF, GREY, HEAD_CENTRE, WHITE, Template, sample
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage, special
 
-from .fields import smooth_noise
+from sample_data.fields import smooth_noise
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 
 from medclipad.volume import Volume
 
-from .cases import Case, Grid
-from .fields import evaluate, voxel_points
-from .lesions import LESIONS, Scan
-from .person import Person, anatomy_at, make_person
-from .template import HEAD_CENTRE, Template, load_template, sample
+from sample_data.cases import Case, Grid
+from sample_data.fields import evaluate, voxel_points
+from sample_data.lesions import LESIONS, Scan
+from sample_data.person import Person, anatomy_at, make_person
+from sample_data.template import HEAD_CENTRE, Template, load_template, sample
 
 
 def simulate(case: Case, seed: int) -> tuple[Volume, Volume | None]:

@@ -10,9 +10,8 @@ from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
 
 from medclipad.methods import METHODS
-
-from ..errors import RequestError
-from ..strategies import check_request
+from monailabel_app.errors import RequestError
+from monailabel_app.strategies import check_request
 
 router = APIRouter(tags=["ActiveLearning"])
 

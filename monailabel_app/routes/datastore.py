@@ -16,15 +16,14 @@ from monailabel.interfaces.utils.app import app_instance
 
 from medclipad.volume import read_volume, require_same_grid, write_volume
 from medclipad.volume.pictures import PICTURES
-
-from ..archives import ARCHIVE, add_archive
-from ..content import find_content, note_content
-from ..datastore import StudyDatastore, check_image_name, check_tag, suffix_of
-from ..errors import RequestError
-from ..limits import READING, check_room
-from ..results import file_state
-from .downloads import sent
-from .uploads import check_info, image_info, json_object, received
+from monailabel_app.archives import ARCHIVE, add_archive
+from monailabel_app.content import find_content, note_content
+from monailabel_app.datastore import StudyDatastore, check_image_name, check_tag, suffix_of
+from monailabel_app.errors import RequestError
+from monailabel_app.limits import READING, check_room
+from monailabel_app.results import file_state
+from monailabel_app.routes.downloads import sent
+from monailabel_app.routes.uploads import check_info, image_info, json_object, received
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
 MAP_TAG = "anomaly_map"  # of no label: the last map that was computed of an image, as long as the image is the same

@@ -14,13 +14,13 @@ from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
 
-from ..dicom_results import KINDS, dicom_image, dicom_result, saved
-from ..dicomweb import DicomWebDatastore
-from ..errors import RequestError
-from ..infer import AnomalyInferTask, jobs
-from .datastore import writable
-from .downloads import sent
-from .uploads import json_object, received
+from monailabel_app.dicom_results import KINDS, dicom_image, dicom_result, saved
+from monailabel_app.dicomweb import DicomWebDatastore
+from monailabel_app.errors import RequestError
+from monailabel_app.infer import AnomalyInferTask, jobs
+from monailabel_app.routes.datastore import writable
+from monailabel_app.routes.downloads import sent
+from monailabel_app.routes.uploads import json_object, received
 
 router = APIRouter(tags=["Infer"])
 _ROUTE_KEYS = ("image", "id", "model", "label", "session", "session_id")  # said by the address, never by params

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse
 from monailabel.interfaces.utils.app import app_instance
 
-from ..guard import BODY_LIMIT
+from monailabel_app.guard import BODY_LIMIT
 
 router = APIRouter(tags=["App"])
 

@@ -8,10 +8,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from medclipad.volume import Slicing, read_volume
-
-from ..errors import RequestError
-from ..limits import READING
-from .datastore import image_path, store, writable
+from monailabel_app.errors import RequestError
+from monailabel_app.limits import READING
+from monailabel_app.routes.datastore import image_path, store, writable
 
 router = APIRouter(tags=["Datastore"])
 

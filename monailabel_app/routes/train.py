@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from monailabel.interfaces.utils.app import app_instance
 
-from ..errors import RequestError
+from monailabel_app.errors import RequestError
 
 router = APIRouter(prefix="/train", tags=["Train"])
 _ACTIVE = ("SUBMITTED", "RUNNING")

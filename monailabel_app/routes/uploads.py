@@ -13,9 +13,9 @@ from typing import Any
 
 from fastapi import UploadFile
 
-from ..datastore import UPLOADABLE, is_plain
-from ..errors import RequestError
-from ..limits import check_room, check_size
+from monailabel_app.datastore import UPLOADABLE, is_plain
+from monailabel_app.errors import RequestError
+from monailabel_app.limits import check_room, check_size
 
 INFO_LIMIT = 1024**2  # characters that are kept of one image or label; all of it is in one file, often rewritten
 _OURS = ("marks", "strategy", "sha256", "sha256_of")  # in an image's info: checked where it is written

@@ -9,9 +9,8 @@ from monailabel.interfaces.utils.app import app_instance
 from pydantic import BaseModel, ConfigDict, Field
 
 from medclipad.methods import METHODS
-
-from ..errors import RequestError
-from ..models import ModelStore
+from monailabel_app.errors import RequestError
+from monailabel_app.models import ModelStore
 
 router = APIRouter(prefix="/versions", tags=["Versions"])
 

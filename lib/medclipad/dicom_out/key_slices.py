@@ -8,13 +8,12 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from skimage.segmentation import find_boundaries
 
+from medclipad.dicom_out.common import finished, identity
+from medclipad.dicom_out.source import DicomSource
 from medclipad.errors import VolumeError
 from medclipad.evaluation.drawing import Picture
 from medclipad.result import AnomalyResult
 from medclipad.volume import Volume
-
-from .common import finished, identity
-from .source import DicomSource
 
 SERIES_NUMBER = 9004
 OUTLINE = (255, 210, 0)  # RGB

@@ -10,13 +10,12 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from medclipad.dicom_out.common import ANOMALY_SCORE, NAME, THRESHOLD, VOLUME_SCORE, finished, identity, new_uid
+from medclipad.dicom_out.deidentify import uid_of
+from medclipad.dicom_out.source import DicomSource
 from medclipad.result import AnomalyResult
 from medclipad.volume import Slicing, Volume
 from medclipad.volume.volume import LPS_TO_RAS
-
-from .common import ANOMALY_SCORE, NAME, THRESHOLD, VOLUME_SCORE, finished, identity, new_uid
-from .deidentify import uid_of
-from .source import DicomSource
 
 SERIES_NUMBER = 9003
 _PROCEDURES = {"CT": codes.LN.CTUnspecifiedBodyRegion, "MR": codes.LN.MRIUnspecifiedBodyRegion}

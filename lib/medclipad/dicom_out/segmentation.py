@@ -8,12 +8,11 @@ from highdicom.volume import VolumeGeometry
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
+from medclipad.dicom_out.common import NAME, algorithm, finished, identity
+from medclipad.dicom_out.source import DicomSource
 from medclipad.errors import VolumeError
 from medclipad.volume import Volume
 from medclipad.volume.volume import LPS_TO_RAS
-
-from .common import NAME, algorithm, finished, identity
-from .source import DicomSource
 
 SERIES_NUMBER = 9001
 

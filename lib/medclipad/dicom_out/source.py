@@ -12,13 +12,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 from pydicom.valuerep import DS, validate_value
 
+from medclipad.dicom_out.deidentify import Deidentifier, uid_of
 from medclipad.errors import VolumeError
 from medclipad.volume import Volume
 from medclipad.volume.damage import damage_named
 from medclipad.volume.dicom_files import dicom_files, is_dicom
 from medclipad.volume.volume import LPS_TO_RAS
-
-from .deidentify import Deidentifier, uid_of
 
 # Copied as they are. The first are of type 2 in every object: empty where the source lacks them.
 REQUIRED = (

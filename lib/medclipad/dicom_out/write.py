@@ -8,15 +8,14 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from medclipad.dicom_out.parametric_map import parametric_map
+from medclipad.dicom_out.report import score_report
+from medclipad.dicom_out.segmentation import segmentation
+from medclipad.dicom_out.source import DicomSource, read_source
 from medclipad.errors import VolumeError
 from medclipad.result import AnomalyResult
 from medclipad.volume import Volume
 from medclipad.volume.damage import reason
-
-from .parametric_map import parametric_map
-from .report import score_report
-from .segmentation import segmentation
-from .source import DicomSource, read_source
 
 KINDS = ("segmentation", "map", "report", "key-slices")
 
@@ -24,7 +23,7 @@ KINDS = ("segmentation", "map", "report", "key-slices")
 def dicom_objects(source: DicomSource, volume: Volume, result: AnomalyResult, kind: str) -> list[Dataset]:
     """The objects of one of KINDS."""
     if kind == "key-slices":
-        from .key_slices import key_slices  # imports what draws: a server does without
+        from medclipad.dicom_out.key_slices import key_slices  # imports what draws: a server does without
 
         return key_slices(source, volume, result)
     if kind == "map":

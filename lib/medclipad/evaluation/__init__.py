@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from .cases import CaseFigures, evaluate_cases, measure
-from .metrics import CaseMetrics, MeanMetrics, baseline_map, evaluate_case, mean_metrics
+from medclipad.evaluation.cases import CaseFigures, evaluate_cases, measure
+from medclipad.evaluation.metrics import CaseMetrics, MeanMetrics, baseline_map, evaluate_case, mean_metrics
 
 __all__ = [
     "CaseFigures",

@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclipad.errors import MedCLIPADError
+from medclipad.evaluation.drawing import Picture, draw_scores, draw_slices, image_bytes, key_slices, save_png
+from medclipad.evaluation.metrics import MeanMetrics, mean_metrics
 from medclipad.volume import Volume
 
-from .drawing import Picture, draw_scores, draw_slices, image_bytes, key_slices, save_png
-from .metrics import MeanMetrics, mean_metrics
-
 if TYPE_CHECKING:
+    from medclipad.evaluation.cases import CaseFigures
     from medclipad.result import AnomalyResult
-
-    from .cases import CaseFigures
 
 __all__ = ["CaseReport", "save_png", "write_report"]
 

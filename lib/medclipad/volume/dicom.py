@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from medclipad.errors import VolumeError
-
-from .dicom_files import ARCHIVE, dicom_files, others_note
-from .dicom_frames import Frame
-from .dicom_grid import grid_of, one_frame_per_place, require_alike
-from .dicom_pixels import stored_values
-from .dicom_series import headers_of, one_series, placed_frames
-from .memory import in_words, require_memory
-from .scaling import scaled_type
-from .tilt import is_tilted, tilt_degrees, upright
-from .volume import Volume
+from medclipad.volume.dicom_files import ARCHIVE, dicom_files, others_note
+from medclipad.volume.dicom_frames import Frame
+from medclipad.volume.dicom_grid import grid_of, one_frame_per_place, require_alike
+from medclipad.volume.dicom_pixels import stored_values
+from medclipad.volume.dicom_series import headers_of, one_series, placed_frames
+from medclipad.volume.memory import in_words, require_memory
+from medclipad.volume.scaling import scaled_type
+from medclipad.volume.tilt import is_tilted, tilt_degrees, upright
+from medclipad.volume.volume import Volume
 
 _KEPT = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SeriesDescription")
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from medclipad.errors import VolumeError
-
-from .component import choose_component
-from .dicom_frames import VARYING_TAGS, Frame
-from .volume import LPS_TO_RAS
+from medclipad.volume.component import choose_component
+from medclipad.volume.dicom_frames import VARYING_TAGS, Frame
+from medclipad.volume.volume import LPS_TO_RAS
 
 SAME_PLACE = 1e-2
 """Slices closer than this (mm) lie at the same place."""

@@ -24,9 +24,8 @@ from pydicom.uid import (
 )
 
 from medclipad.errors import VolumeError
-
-from .damage import BoundedFile, reason
-from .dicom_frames import Frame
+from medclipad.volume.damage import BoundedFile, reason
+from medclipad.volume.dicom_frames import Frame
 
 _BY_GDCM = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
 """Encodings for which pydicom has no decoder under a permissive licence."""

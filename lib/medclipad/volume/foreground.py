@@ -6,10 +6,10 @@ import numpy as np
 from scipy.ndimage import binary_fill_holes
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
-from .blocks import blocks, finite_range, finite_sample
-from .intensity import IntensityPreset
-from .slicing import Slicing
-from .volume import Volume
+from medclipad.volume.blocks import blocks, finite_range, finite_sample
+from medclipad.volume.intensity import IntensityPreset
+from medclipad.volume.slicing import Slicing
+from medclipad.volume.volume import Volume
 
 MINIMUM_FOREGROUND = 0.01
 """A slice with less foreground than this part of its area is skipped."""

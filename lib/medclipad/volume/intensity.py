@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from medclipad.errors import VolumeError
-
-from .blocks import finite_range, finite_sample
-from .volume import Volume
+from medclipad.volume.blocks import finite_range, finite_sample
+from medclipad.volume.volume import Volume
 
 CT_WINDOWS = {"brain": (40.0, 80.0), "lung": (-600.0, 1500.0), "abdomen": (50.0, 400.0), "bone": (400.0, 1800.0)}
 """Level and width in Hounsfield units."""

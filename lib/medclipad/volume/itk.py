@@ -9,12 +9,11 @@ import numpy as np
 import SimpleITK
 
 from medclipad.errors import VolumeError
-
-from .component import one_component
-from .damage import damage_named, itk_name, require_enough_bytes
-from .itk_checks import check_header, check_text, check_voxels
-from .memory import in_words, require_memory
-from .volume import LPS_TO_RAS, Volume, check_affine
+from medclipad.volume.component import one_component
+from medclipad.volume.damage import damage_named, itk_name, require_enough_bytes
+from medclipad.volume.itk_checks import check_header, check_text, check_voxels
+from medclipad.volume.memory import in_words, require_memory
+from medclipad.volume.volume import LPS_TO_RAS, Volume, check_affine
 
 READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 

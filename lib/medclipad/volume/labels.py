@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from medclipad.errors import VolumeError
-
-from .blocks import blocks, finite_sample
-from .volume import Volume, require_same_grid
+from medclipad.volume.blocks import blocks, finite_sample
+from medclipad.volume.volume import Volume, require_same_grid
 
 _SAMPLE = 100_000
 _MOST = 256  # label maps have no more values

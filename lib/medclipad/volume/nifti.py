@@ -8,12 +8,11 @@ import nibabel as nib
 import numpy as np
 
 from medclipad.errors import VolumeError
-
-from .component import one_component
-from .damage import BoundedFile, BoundedGzip, damage_named, require_enough_bytes
-from .memory import in_words, require_memory
-from .scaling import scaled_type
-from .volume import Volume, check_affine, furthest_apart
+from medclipad.volume.component import one_component
+from medclipad.volume.damage import BoundedFile, BoundedGzip, damage_named, require_enough_bytes
+from medclipad.volume.memory import in_words, require_memory
+from medclipad.volume.scaling import scaled_type
+from medclipad.volume.volume import Volume, check_affine, furthest_apart
 
 _GEOMETRY = (
     "pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",

@@ -14,12 +14,11 @@ import SimpleITK
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from medclipad.errors import VolumeError
-
-from .component import choose_component
-from .damage import damage_named, itk_name
-from .memory import in_words, require_memory
-from .png_checks import check_png
-from .volume import LPS_TO_RAS, Volume
+from medclipad.volume.component import choose_component
+from medclipad.volume.damage import damage_named, itk_name
+from medclipad.volume.memory import in_words, require_memory
+from medclipad.volume.png_checks import check_png
+from medclipad.volume.volume import LPS_TO_RAS, Volume
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from medclipad.errors import VolumeError
-
-from .damage import no_such_file
-from .dicom import read_dicom
-from .dicom_files import ARCHIVE, is_dicom
-from .itk import READERS, read_itk
-from .nifti import read_nifti
-from .pictures import PICTURES, picture_files, read_pictures
-from .volume import Volume
+from medclipad.volume.damage import no_such_file
+from medclipad.volume.dicom import read_dicom
+from medclipad.volume.dicom_files import ARCHIVE, is_dicom
+from medclipad.volume.itk import READERS, read_itk
+from medclipad.volume.nifti import read_nifti
+from medclipad.volume.pictures import PICTURES, picture_files, read_pictures
+from medclipad.volume.volume import Volume
 
 SUFFIXES = (".nii", ".nii.gz", *READERS)
 

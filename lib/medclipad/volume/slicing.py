@@ -6,8 +6,7 @@ import numpy as np
 from nibabel.orientations import io_orientation
 
 from medclipad.errors import VolumeError
-
-from .volume import Volume
+from medclipad.volume.volume import Volume
 
 PLANES = ("axial", "coronal", "sagittal", "acquisition")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import shift
 
-from .blocks import finite_range
+from medclipad.volume.blocks import finite_range
 
 
 def is_tilted(affine: np.ndarray, slices: int) -> bool:

@@ -10,11 +10,10 @@ import numpy as np
 import SimpleITK
 
 from medclipad.errors import VolumeError
-
-from .damage import itk_name, reason
-from .itk import itk_image
-from .nifti import nifti_image
-from .volume import Volume
+from medclipad.volume.damage import itk_name, reason
+from medclipad.volume.itk import itk_image
+from medclipad.volume.nifti import nifti_image
+from medclipad.volume.volume import Volume
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
