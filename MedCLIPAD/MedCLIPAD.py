@@ -6,6 +6,18 @@ from typing import Annotated, Any
 import qt
 import slicer
 import vtk
+from slicer import vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import Choice, Minimum, WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
 from MedCLIPADLib import navigation, sampledata
 from MedCLIPADLib.analysis import Analysis
 from MedCLIPADLib.grid import PLANES
@@ -24,17 +36,6 @@ from MedCLIPADLib.sampling import Sampling
 from MedCLIPADLib.session import Session
 from MedCLIPADLib.settings import Settings
 from MedCLIPADLib.training import Training
-from slicer import vtkMRMLScalarVolumeNode
-from slicer.i18n import tr as _
-from slicer.i18n import translate
-from slicer.parameterNodeWrapper import Choice, Minimum, WithinRange, parameterNodeWrapper
-from slicer.ScriptedLoadableModule import (
-    ScriptedLoadableModule,
-    ScriptedLoadableModuleLogic,
-    ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
-)
-from slicer.util import VTKObservationMixin
 
 SECTIONS = ("MedCLIPAD", "Connection", "Detect", "Results", "Review", "Training", "Help")  # one .ui file each
 DRAIN = 30  # ms between two looks at what the threads have to say

@@ -6,14 +6,14 @@ from typing import Any, Callable
 
 import numpy as np
 
-from . import segmentation, volumes
-from .detection import Answer, Request, analyse
-from .jobs import Job, Progress
-from .marks import marks, merged, set_marks
-from .plots import store_scores
-from .regions import find_regions, store_regions
-from .results import Result
-from .session import Failed, Session
+from MedCLIPADLib import segmentation, volumes
+from MedCLIPADLib.detection import Answer, Request, analyse
+from MedCLIPADLib.jobs import Job, Progress
+from MedCLIPADLib.marks import marks, merged, set_marks
+from MedCLIPADLib.plots import store_scores
+from MedCLIPADLib.regions import find_regions, store_regions
+from MedCLIPADLib.results import Result
+from MedCLIPADLib.session import Failed, Session
 
 
 class Analysis:

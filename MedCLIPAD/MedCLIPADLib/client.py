@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Callable
 from urllib.parse import quote
 
-from .errors import Cancelled, ModuleError, ServerError
-from .transport import QUICK, Transport, form_parts, not_medclipad
+from MedCLIPADLib.errors import Cancelled, ModuleError, ServerError
+from MedCLIPADLib.transport import QUICK, Transport, form_parts, not_medclipad
 
 Json = dict  # of str to anything that JSON has
 POLL = 0.25  # seconds between two questions for progress

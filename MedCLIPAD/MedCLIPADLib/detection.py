@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from slicer.i18n import tr as _
 
-from .client import Client, Json
-from .errors import ModuleError, ServerError
-from .files import content_hash, read_volume, write_nrrd
-from .jobs import Job
-from .volumes import Source, new_image
+from MedCLIPADLib.client import Client, Json
+from MedCLIPADLib.errors import ModuleError, ServerError
+from MedCLIPADLib.files import content_hash, read_volume, write_nrrd
+from MedCLIPADLib.jobs import Job
+from MedCLIPADLib.volumes import Source, new_image
 
 _TOLERANCE = 1e-2  # mm by which a corner of the map may miss the volume's, from float32 numbers in its file
 

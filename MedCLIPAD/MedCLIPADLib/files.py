@@ -10,7 +10,7 @@ from typing import Callable
 import numpy as np
 from slicer.i18n import tr as _
 
-from .errors import ModuleError
+from MedCLIPADLib.errors import ModuleError
 
 BLOCK = 4 * 1024**2  # bytes between two looks at Cancel
 _NRRD_TYPES = {

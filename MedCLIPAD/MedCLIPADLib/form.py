@@ -7,7 +7,7 @@ from typing import Any
 
 import qt
 
-from .training import Field, fields, parsed, shown
+from MedCLIPADLib.training import Field, fields, parsed, shown
 
 _WHOLE = 2**31 - 1
 

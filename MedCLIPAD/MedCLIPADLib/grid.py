@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from slicer.i18n import tr as _
 
-from .errors import ModuleError
+from MedCLIPADLib.errors import ModuleError
 
 PLANES = ("axial", "coronal", "sagittal", "acquisition")
 _NORMAL = {"sagittal": 0, "coronal": 1, "axial": 2}  # world axis (R, A, S) perpendicular to the plane

@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from slicer.i18n import tr as _
 
-from .errors import Cancelled, ModuleError
+from MedCLIPADLib.errors import Cancelled, ModuleError
 
 Progress = Callable[[str, int, int], None]
 BUDGET = 0.02  # seconds that one `drain` may go on taking from the queue: the interface waits that long

@@ -9,14 +9,14 @@ from typing import Any, Callable
 
 from slicer.i18n import tr as _
 
-from .client import Client
-from .errors import ModuleError
-from .jobs import Job
-from .marks import mark, marks, set_marks, summary
-from .pending import Item
-from .results import SEGMENTATION, Result
-from .segmentation import label_of
-from .session import Failed, Session
+from MedCLIPADLib.client import Client
+from MedCLIPADLib.errors import ModuleError
+from MedCLIPADLib.jobs import Job
+from MedCLIPADLib.marks import mark, marks, set_marks, summary
+from MedCLIPADLib.pending import Item
+from MedCLIPADLib.results import SEGMENTATION, Result
+from MedCLIPADLib.segmentation import label_of
+from MedCLIPADLib.session import Failed, Session
 
 HISTORY = "MedCLIPAD.history"
 

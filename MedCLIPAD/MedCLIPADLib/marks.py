@@ -7,7 +7,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from .errors import ModuleError
+from MedCLIPADLib.errors import ModuleError
 
 MARKS = "MedCLIPAD.marks"
 KINDS = ("normal", "abnormal")

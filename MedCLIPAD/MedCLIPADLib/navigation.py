@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import slicer
 
-from .results import Result
+from MedCLIPADLib.results import Result
 
 _TILT = 0.999  # cosine of the angle between a view and a volume's slices, below which they count as tilted
 _PROMINENCE = 0.1  # of the range of the scores: how far a peak must stand out

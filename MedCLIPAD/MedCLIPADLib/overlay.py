@@ -6,7 +6,7 @@ from typing import Any
 
 import slicer
 
-from .results import Result
+from MedCLIPADLib.results import Result
 
 
 def composites() -> list[Any]:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from slicer.i18n import tr as _
 
-from .client import Client
-from .errors import ServerError
-from .files import write_nrrd
+from MedCLIPADLib.client import Client
+from MedCLIPADLib.errors import ServerError
+from MedCLIPADLib.files import write_nrrd
 
 _ABOUT = "about.json"
 _LABEL = "label.nrrd"

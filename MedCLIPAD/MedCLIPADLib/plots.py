@@ -9,7 +9,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .results import CHART, SERIES, TABLE, Result
+from MedCLIPADLib.results import CHART, SERIES, TABLE, Result
 
 _LOSS = "MedCLIPADLoss"  # singleton tags of the nodes of the loss curve
 _COLOUR = (0.85, 0.25, 0.2)

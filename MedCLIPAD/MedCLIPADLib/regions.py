@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .grid import Slicing
-from .results import REGIONS, Result, mask
+from MedCLIPADLib.grid import Slicing
+from MedCLIPADLib.results import REGIONS, Result, mask
 
 MOST = 200  # regions listed; a threshold near zero makes thousands of specks
 _COLUMNS = ("Region", "Volume (ml)", "Peak", "Mean", "First slice", "Last slice", "Peak slice", "I", "J", "K")

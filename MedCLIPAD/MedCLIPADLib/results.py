@@ -10,10 +10,10 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .colours import colour_node
-from .detection import Answer
-from .grid import Slicing
-from .volumes import RESULT, ijk_to_ras, voxels
+from MedCLIPADLib.colours import colour_node
+from MedCLIPADLib.detection import Answer
+from MedCLIPADLib.grid import Slicing
+from MedCLIPADLib.volumes import RESULT, ijk_to_ras, voxels
 
 VOLUME, REGIONS, TABLE, CHART, SERIES, SEGMENTATION = (
     f"MedCLIPAD.{role}" for role in ("volume", "regions", "table", "chart", "series", "segmentation")

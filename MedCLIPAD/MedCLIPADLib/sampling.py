@@ -10,11 +10,11 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from .files import content_hash, read_volume
-from .jobs import Job, Progress
-from .results import matrix_of
-from .session import Failed, Session
-from .volumes import remember
+from MedCLIPADLib.files import content_hash, read_volume
+from MedCLIPADLib.jobs import Job, Progress
+from MedCLIPADLib.results import matrix_of
+from MedCLIPADLib.session import Failed, Session
+from MedCLIPADLib.volumes import remember
 
 _SHOWN = (0.5, 99.5)  # percentiles of a volume that are shown black and white
 

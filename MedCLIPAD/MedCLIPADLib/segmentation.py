@@ -9,9 +9,9 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .errors import ModuleError
-from .results import SEGMENTATION, Result, mask
-from .volumes import ijk_to_ras, new_image, voxels
+from MedCLIPADLib.errors import ModuleError
+from MedCLIPADLib.results import SEGMENTATION, Result, mask
+from MedCLIPADLib.volumes import ijk_to_ras, new_image, voxels
 
 NAME = "anomaly"
 _COLOUR = (0.0, 0.8, 0.9)  # cyan: nothing in the map's colours or in an MR image looks like it

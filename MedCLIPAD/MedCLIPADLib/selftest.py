@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import slicer
 
-from . import navigation, overlay, volumes
-from .client import Client
-from .detection import Answer
-from .errors import ServerError
-from .grid import Slicing
-from .plots import store_scores
-from .regions import find_regions, store_regions, stored_regions
-from .results import REGIONS, VOLUME, Result
-from .segmentation import cut_out, label_of, make_segmentation
+from MedCLIPADLib import navigation, overlay, volumes
+from MedCLIPADLib.client import Client
+from MedCLIPADLib.detection import Answer
+from MedCLIPADLib.errors import ServerError
+from MedCLIPADLib.grid import Slicing
+from MedCLIPADLib.plots import store_scores
+from MedCLIPADLib.regions import find_regions, store_regions, stored_regions
+from MedCLIPADLib.results import REGIONS, VOLUME, Result
+from MedCLIPADLib.segmentation import cut_out, label_of, make_segmentation
 
 _TILTED = np.array([[-1.9, 0.3, 0.1, 20.0], [0.3, 1.9, -0.4, -30.0], [-0.1, 0.3, 3.9, 5.0], [0, 0, 0, 1]])
 

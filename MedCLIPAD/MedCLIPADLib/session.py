@@ -7,10 +7,10 @@ from typing import Any, Callable
 
 from slicer.i18n import tr as _
 
-from .client import Client, Json
-from .errors import ModuleError
-from .jobs import Job, Jobs
-from .pending import Pending
+from MedCLIPADLib.client import Client, Json
+from MedCLIPADLib.errors import ModuleError
+from MedCLIPADLib.jobs import Job, Jobs
+from MedCLIPADLib.pending import Pending
 
 Failed = Callable[[str], None]
 CONNECT_WAIT = 10.0  # seconds that a server may take to answer Connect and Test connection

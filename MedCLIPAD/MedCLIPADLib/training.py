@@ -8,9 +8,9 @@ from typing import Any, Callable
 
 from slicer.i18n import tr as _
 
-from .errors import ModuleError, ServerError
-from .jobs import Job
-from .session import Failed, Session
+from MedCLIPADLib.errors import ModuleError, ServerError
+from MedCLIPADLib.jobs import Job
+from MedCLIPADLib.session import Failed, Session
 
 POLL = 1.0  # seconds between two questions for progress
 LOST_FOR = 5  # questions in a row that the server may leave unanswered before we call it gone

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from slicer.i18n import tr as _
 
-from .errors import ServerError
+from MedCLIPADLib.errors import ServerError
 
 CONNECT = 5.0  # seconds to wait for a connection
 QUICK = 30.0  # seconds that a server may take for anything but inference and files

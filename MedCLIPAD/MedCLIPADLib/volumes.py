@@ -10,8 +10,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .errors import ModuleError
-from .grid import require_orthogonal
+from MedCLIPADLib.errors import ModuleError
+from MedCLIPADLib.grid import require_orthogonal
 
 RESULT = "MedCLIPAD.result"  # attribute of a map's node: what the server said, as JSON
 IMAGE = "MedCLIPAD.image"  # attributes of a volume node: its id at a server, which server, and the content it had

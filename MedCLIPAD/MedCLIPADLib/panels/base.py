@@ -7,8 +7,8 @@ from typing import Any, Callable
 import qt
 from slicer.i18n import tr as _
 
-from ..errors import ModuleError
-from ..results import Result
+from MedCLIPADLib.errors import ModuleError
+from MedCLIPADLib.results import Result
 
 
 class Panel:

@@ -8,10 +8,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .. import navigation, overlay
-from ..errors import ModuleError
-from ..results import Result
-from .base import Panel
+from MedCLIPADLib import navigation, overlay
+from MedCLIPADLib.errors import ModuleError
+from MedCLIPADLib.panels.base import Panel
+from MedCLIPADLib.results import Result
 
 PERIOD = 500  # ms that each map is shown
 

@@ -9,9 +9,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..errors import ModuleError
-from ..localserver import LocalServer, find_executable
-from .base import Panel
+from MedCLIPADLib.errors import ModuleError
+from MedCLIPADLib.localserver import LocalServer, find_executable
+from MedCLIPADLib.panels.base import Panel
 
 URL = "http://127.0.0.1:8000"
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from .. import volumes
-from ..detection import Request
-from ..errors import ModuleError
-from ..jobs import Job
-from ..presets import ANY, AUTO, family, preset_of, suits
-from ..results import Result
-from .base import Panel, fill_combo, version_entries
+from MedCLIPADLib import volumes
+from MedCLIPADLib.detection import Request
+from MedCLIPADLib.errors import ModuleError
+from MedCLIPADLib.jobs import Job
+from MedCLIPADLib.panels.base import Panel, fill_combo, version_entries
+from MedCLIPADLib.presets import ANY, AUTO, family, preset_of, suits
+from MedCLIPADLib.results import Result
 
 
 class DetectPanel(Panel):

@@ -6,8 +6,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from .. import sampledata
-from .base import Panel
+from MedCLIPADLib import sampledata
+from MedCLIPADLib.panels.base import Panel
 
 
 def tutorial() -> str:

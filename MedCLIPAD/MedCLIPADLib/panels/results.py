@@ -8,12 +8,12 @@ import numpy as np
 import qt
 from slicer.i18n import tr as _
 
-from .. import navigation, overlay
-from ..plots import show_chart, slice_of_point, store_scores
-from ..regions import Region, stored_regions
-from ..results import CHART, REGIONS, SERIES, Result
-from ..volumes import RESULT
-from .base import Panel, fill_table
+from MedCLIPADLib import navigation, overlay
+from MedCLIPADLib.panels.base import Panel, fill_table
+from MedCLIPADLib.plots import show_chart, slice_of_point, store_scores
+from MedCLIPADLib.regions import Region, stored_regions
+from MedCLIPADLib.results import CHART, REGIONS, SERIES, Result
+from MedCLIPADLib.volumes import RESULT
 
 SETTLE = 300  # ms without a change of the threshold, after which the regions are listed anew
 

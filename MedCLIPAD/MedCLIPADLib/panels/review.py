@@ -7,13 +7,13 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from .. import navigation, segmentation
-from ..errors import ModuleError
-from ..labelling import history
-from ..marks import marks, summary
-from ..pending import Item
-from ..results import SEGMENTATION
-from .base import Panel, fill_combo, fill_table
+from MedCLIPADLib import navigation, segmentation
+from MedCLIPADLib.errors import ModuleError
+from MedCLIPADLib.labelling import history
+from MedCLIPADLib.marks import marks, summary
+from MedCLIPADLib.panels.base import Panel, fill_combo, fill_table
+from MedCLIPADLib.pending import Item
+from MedCLIPADLib.results import SEGMENTATION
 
 
 class ReviewPanel(Panel):

@@ -6,11 +6,11 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from ..errors import ModuleError
-from ..form import Form
-from ..plots import loss_chart, show_chart, shown_loss
-from ..training import comparison, stage
-from .base import Panel, fill_combo, fill_table, version_entries
+from MedCLIPADLib.errors import ModuleError
+from MedCLIPADLib.form import Form
+from MedCLIPADLib.panels.base import Panel, fill_combo, fill_table, version_entries
+from MedCLIPADLib.plots import loss_chart, show_chart, shown_loss
+from MedCLIPADLib.training import comparison, stage
 
 
 class TrainingPanel(Panel):
