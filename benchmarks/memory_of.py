@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from benchmarks.memory import peak, small_head, start_peak
 from medclipad.detector import load_detector
-from medclipad.volume import memory, nifti, read_volume
+from medclipad.volume import memory_budget, read_volume
+from medclipad.volume.readers import nifti
 
 
 def main(path: str, folder: str) -> None:
@@ -16,7 +17,8 @@ def main(path: str, folder: str) -> None:
     detector.detect(small_head())  # the encoder's own memory, for a batch of slices
     program = start_peak()
     said: list[float] = []
-    nifti.require_memory = lambda needed, who, work: said.append(needed) or memory.require_memory(needed, who, work)
+    check = memory_budget.require_memory
+    nifti.require_memory = lambda needed, who, work: said.append(needed) or check(needed, who, work)
     volume = read_volume(path)
     read = peak()
     detector.detect(replace(volume, modality="MR"))

@@ -134,9 +134,7 @@ def losses(small: bool) -> Callable[[Bench], dict]:
     return measure
 
 
-def _curve(
-    bench: Bench, encoder: ImageEncoder, schedule: str, seed: int
-) -> tuple[list[tuple[float, float]], MediCLIP]:
+def _curve(bench: Bench, encoder: ImageEncoder, schedule: str, seed: int) -> tuple[list[tuple[float, float]], MediCLIP]:
     """(steps, loss) of a training on 16 shots, and the model; the held-out anomalies are put on other slices."""
     images = _learned(bench, encoder.image_size)
     normal, others = np.round(images * 255).astype(np.uint8).reshape(2, 16, *images.shape[1:])

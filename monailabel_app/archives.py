@@ -9,9 +9,9 @@ from typing import Any
 
 from medclipad.errors import VolumeError
 from medclipad.volume import read_volume
-from medclipad.volume.archive import unpack_dicom, unpacked_size
-from medclipad.volume.dicom_files import may_be_dicom, others_note
-from medclipad.volume.dicom_series import headers_of, series_of
+from medclipad.volume.dicom.files import may_be_dicom, others_note
+from medclipad.volume.dicom.series import headers_of, series_of
+from medclipad.volume.readers.archives import unpack_dicom, unpacked_size
 from monailabel_app.datastore import INCOMING, StudyDatastore
 from monailabel_app.limits import check_room
 

@@ -9,8 +9,8 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from medclipad.errors import MedCLIPADError
-from medclipad.fingerprint import content_sha256
 from medclipad.volume import read_volume
+from medclipad.volume.fingerprint import content_sha256
 from monailabel_app.datastore import StudyDatastore
 from monailabel_app.limits import READING
 from monailabel_app.results import file_state

@@ -23,7 +23,7 @@ from filelock import FileLock
 from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 
-from medclipad.volume.pictures import PICTURES
+from medclipad.volume.readers.pictures import PICTURES
 from monailabel_app.errors import RequestError
 from monailabel_app.orphans import is_stale
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from medclipad.errors import MedCLIPADError
 from medclipad.volume import write_volume
-
 from sample_data.cases import CASES, Case
 from sample_data.dicom import write_series
 from sample_data.simulate import simulate

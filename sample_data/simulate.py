@@ -7,7 +7,6 @@ import zlib
 import numpy as np
 
 from medclipad.volume import Volume
-
 from sample_data.cases import Case, Grid
 from sample_data.fields import evaluate, voxel_points
 from sample_data.lesions import LESIONS, Scan

@@ -132,9 +132,7 @@ def test_abnormal_slices_set_mvfas_scale(encoders, head, lesion, tmp_path):
     torch.save(mvfa_state(), tmp_path / "Brain.pth")
     given = {"normal": [head(1)], "shots": 4, "image_size": SIZE}
     alone = import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], **given)
-    detector = import_checkpoint(
-        tmp_path / "Brain.pth", encoders["mvfa"], abnormal=[(head(5, True), lesion)], **given
-    )
+    detector = import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], abnormal=[(head(5, True), lesion)], **given)
     assert detector.info.abnormal_shots
     assert not torch.allclose(detector._method.ranges[:, 1], alone._method.ranges[:, 1])
 

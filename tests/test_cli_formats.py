@@ -79,7 +79,7 @@ def test_what_is_assumed_of_pictures_and_label_maps_is_said(detect, tmp_path):
 
 def test_much_memory_is_said_before_and_too_much_refused(detect, tmp_path, monkeypatch):
     from medclipad import cli_cases
-    from medclipad.volume import memory
+    from medclipad.volume import memory_budget
 
     array = np.random.default_rng(0).integers(1, 99, (20, 20, 6)).astype(np.int16)
     nib.Nifti1Image(array, np.eye(4)).to_filename(tmp_path / "case.nii.gz")
@@ -88,7 +88,7 @@ def test_much_memory_is_said_before_and_too_much_refused(detect, tmp_path, monke
     assert code == 0, said
     assert "case: 20 x 20 x 6 voxels need about 1 MB of memory beside the 1 MB of the volume" in said
     free = iter([10**9, 10**9, 10])  # reading, saying, detecting
-    monkeypatch.setattr(memory, "free_memory", lambda: next(free, 10))
+    monkeypatch.setattr(memory_budget, "free_memory", lambda: next(free, 10))
     code, said = detect(tmp_path / "case.nii.gz")
     assert code == 1
     assert "case: its anomaly map needs about 1 MB of memory and 1 MB are free; use a machine with more memory" in said

@@ -126,9 +126,9 @@ def test_slices_called_abnormal_without_a_mask(head):
     assert mediclip.info.training_slices[0] == {"volume": "head0", "normal": [*range(3, 9)], "abnormal": [10, 11, 12]}
     assert (mediclip.info.shots, mediclip.info.abnormal_shots) == (6, 3)
     without = fit(cases=[Case(head(0, True), normal=range(3, 9))], shots=None, epochs=1)
-    assert np.array_equal(
-        mediclip.detect(head(1)).anomaly_map.array, without.detect(head(1)).anomaly_map.array
-    ), "without a mask there is nothing for MediCLIP's pixel losses to learn"
+    assert np.array_equal(mediclip.detect(head(1)).anomaly_map.array, without.detect(head(1)).anomaly_map.array), (
+        "without a mask there is nothing for MediCLIP's pixel losses to learn"
+    )
     mvfa = fit(method="mvfa", cases=[case_], shots=None, epochs=1, max_samples=16, memory_tokens=100)
     assert mvfa.info.abnormal_shots == 3 and np.isfinite(mvfa.detect(head(1)).volume_score)
 

@@ -12,7 +12,7 @@ import medclipad
 from medclipad.detector import AnomalyDetector, fit, load_detector
 from medclipad.encoders import load_encoder
 from medclipad.errors import Cancelled, DetectorError, MedCLIPADError, TrainingError, VolumeError
-from medclipad.volume import MINIMUM_FOREGROUND, Volume, memory, slice_foreground
+from medclipad.volume import MINIMUM_FOREGROUND, Volume, memory_budget, slice_foreground
 
 QUICK = {"image_size": 224, "max_steps": 3, "memory_size": 1000, "shots": 12}
 SMALL = {**QUICK, "image_size": 64}  # where it does not matter what is found
@@ -200,7 +200,7 @@ def test_training_can_be_stopped(head, tmp_path, monkeypatch, phase):
 
 def test_training_starts_only_with_room_for_the_maps_it_ends_with(head, monkeypatch):
     phases, sizes = [], iter([100])  # bytes that are free when first asked
-    monkeypatch.setattr(memory, "free_memory", lambda: next(sizes, 2**40))
+    monkeypatch.setattr(memory_budget, "free_memory", lambda: next(sizes, 2**40))
     with pytest.raises(VolumeError, match=r"its anomaly map needs about \d+ MB of memory and .* are free"):
         fit(normal=[head(1)], progress=lambda phase, *_: phases.append(phase), **SMALL)
     assert "read" in phases and "train" not in phases

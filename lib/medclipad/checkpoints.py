@@ -27,7 +27,7 @@ from medclipad.prompts.mvfa import CLASS_NAMES
 from medclipad.shots import Case
 from medclipad.storage import DetectorInfo, read_weights
 from medclipad.volume import PLANES, Volume, parse_preset
-from medclipad.volume.damage import reason
+from medclipad.volume.read_errors import reason
 
 PARTS = {
     ("det_adapters", "seg_adapters"): "mvfa",

@@ -44,7 +44,7 @@ def tell(volume: Volume) -> None:
 
 def tell_memory(volume: Volume, needed: int) -> None:
     """Say what a detection will take of the memory, if that is much; it is refused where it cannot be had."""
-    from medclipad.volume.memory import bytes_in_words, free_memory, in_words
+    from medclipad.volume.memory_budget import bytes_in_words, free_memory, in_words
 
     if needed > _MUCH:
         print(

@@ -173,7 +173,7 @@ class Client:
 
     # --- images and labels ---
     def find_image(self, sha256: str) -> str | None:
-        """Id of the image with this content (`medclipad.fingerprint.content_sha256`), or None if there is none."""
+        """Id of the image with this content (`content_sha256` in `medclipad.volume.fingerprint`), or None."""
         try:
             return self._json("GET", "/datastore/hash/" + quote(sha256, safe=""))["image"]
         except ServerError as error:

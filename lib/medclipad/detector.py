@@ -22,7 +22,7 @@ from medclipad.result import AnomalyResult
 from medclipad.shots import Case, Pair, TrainingSlices, select_shots
 from medclipad.storage import DetectorInfo, read_info, read_weights, save_folder
 from medclipad.volume import Volume
-from medclipad.volume.memory import require_memory
+from medclipad.volume.memory_budget import require_memory
 
 BATCH = 16  # slices analysed together: more is not faster on a processor, and progress is told per batch
 CALIBRATION_VOLUMES, CALIBRATION_SLICES = 3, 20  # volumes at most, and slices of each at least, if there are so many

@@ -15,7 +15,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.utils.app import app_instance
 
 from medclipad.volume import read_volume, require_same_grid, write_volume
-from medclipad.volume.pictures import PICTURES
+from medclipad.volume.readers.pictures import PICTURES
 from monailabel_app.archives import ARCHIVE, add_archive
 from monailabel_app.content import find_content, note_content
 from monailabel_app.datastore import StudyDatastore, check_image_name, check_tag, suffix_of
@@ -110,7 +110,7 @@ def add_image(
 
 @router.get("/hash/{sha256}", summary="The image that has this content, whatever its format; 404 if there is none")
 def get_by_hash(sha256: Annotated[str, InPath(pattern="^[0-9a-f]{64}$")]) -> dict[str, str]:
-    """The hash is `medclipad.fingerprint.content_sha256` of the volume."""
+    """The hash is `medclipad.volume.fingerprint.content_sha256` of the volume."""
     found = find_content(store(), sha256)
     if found is None:
         raise RequestError("No image of the studies has this content.", 404)

@@ -14,8 +14,8 @@ import requests
 from live_server import Server, head
 
 from medclipad.client import Client, ServerError
-from medclipad.fingerprint import content_sha256
 from medclipad.volume import Volume, read_volume, write_volume
+from medclipad.volume.fingerprint import content_sha256
 
 pytestmark = pytest.mark.usefixtures("trained")
 

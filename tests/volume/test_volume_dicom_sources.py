@@ -13,7 +13,8 @@ from pydicom.fileset import FileSet
 from volume_cases import fault, series
 
 from medclipad.errors import VolumeError
-from medclipad.volume import archive, list_series, read_volume
+from medclipad.volume import list_series, read_volume
+from medclipad.volume.readers import archives
 
 HEIGHTS = [4.0, 0.0, 2.0]
 
@@ -60,7 +61,7 @@ def test_names_that_point_elsewhere_are_refused(tmp_path, members, name):
     assert "the archive holds a name that points outside of it; pack it again" in fault(path)
     (tmp_path / "out").mkdir()
     with pytest.raises(VolumeError):
-        archive.unpack_dicom(path, tmp_path / "out")
+        archives.unpack_dicom(path, tmp_path / "out")
     assert no_file_left(tmp_path / "out")
 
 
@@ -87,7 +88,7 @@ def test_bombs_are_refused_before_anything_is_written(tmp_path, members):
     assert path.stat().st_size < 200_000
     (tmp_path / "out").mkdir()
     with pytest.raises(VolumeError, match="unpacks to more than 8 GiB or 200 times its size; unpack it yourself"):
-        archive.unpack_dicom(path, tmp_path / "out")
+        archives.unpack_dicom(path, tmp_path / "out")
     assert no_file_left(tmp_path / "out")
 
 
@@ -100,18 +101,18 @@ def test_what_really_comes_out_counts(tmp_path, members, monkeypatch):
     path.write_bytes(content)
     (tmp_path / "out").mkdir()
     with pytest.raises(VolumeError, match=r"the archive cannot be unpacked \(Bad CRC-32"):
-        archive.unpack_dicom(path, tmp_path / "out")
+        archives.unpack_dicom(path, tmp_path / "out")
     assert sum(file.stat().st_size for file in (tmp_path / "out").iterdir()) <= 1000
-    monkeypatch.setattr(archive, "_check", lambda *_: None)  # what is declared is not believed either
-    monkeypatch.setattr(archive, "FREE_BYTES", 1000)
-    monkeypatch.setattr(archive, "MAX_RATIO", 1)
+    monkeypatch.setattr(archives, "_check", lambda *_: None)  # what is declared is not believed either
+    monkeypatch.setattr(archives, "FREE_BYTES", 1000)
+    monkeypatch.setattr(archives, "MAX_RATIO", 1)
     path = pack(tmp_path / "other.zip", {f"IM{n}": next(iter(members.values())) + bytes(9000) for n in range(9)})
     with pytest.raises(VolumeError, match="unpacks to more than"):
-        archive.unpack_dicom(path, tmp_path / "out")
+        archives.unpack_dicom(path, tmp_path / "out")
 
 
 def test_too_many_files_are_refused(tmp_path, members, monkeypatch):
-    monkeypatch.setattr(archive, "MAX_FILES", 2)
+    monkeypatch.setattr(archives, "MAX_FILES", 2)
     assert "the archive holds 3 files, more than 2; pack fewer" in fault(pack(tmp_path / "case.zip", members))
 
 

@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 import medclipad.framing as framing
 from medclipad.errors import VolumeError
 from medclipad.framing import FramedVolume, detection_memory, smooth
-from medclipad.volume import Volume, memory, read_volume, write_volume
+from medclipad.volume import Volume, memory_budget, read_volume, write_volume
 from medclipad.volume.blocks import blocks, finite_range, finite_sample
 from tests.volume.format_cases_dicom import stack
 from tests.volume.volume_cases import affine_of, slice_header
@@ -31,7 +31,7 @@ GB = 10**9
 @pytest.fixture
 def little_memory(monkeypatch):
     """A machine with 100 bytes free."""
-    monkeypatch.setattr(memory, "free_memory", lambda: 100)
+    monkeypatch.setattr(memory_budget, "free_memory", lambda: 100)
 
 
 def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path, little_memory):
@@ -116,17 +116,17 @@ def test_what_a_detection_takes_is_known_from_the_grid():
 def test_free_memory_heeds_the_limit_of_the_process_and_of_its_container(tmp_path, monkeypatch):
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
-        "from medclipad.volume.memory import free_memory; print(free_memory())"
+        "from medclipad.volume.memory_budget import free_memory; print(free_memory())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) < 3 << 30
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("700000\n")
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 50000\n")
-    monkeypatch.setattr(memory, "_groups", lambda: iter([tmp_path / "none", tmp_path]))
-    assert memory.free_memory() == 350000
+    monkeypatch.setattr(memory_budget, "_groups", lambda: iter([tmp_path / "none", tmp_path]))
+    assert memory_budget.free_memory() == 350000
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_memory() > 10_000_000
+    assert memory_budget.free_memory() > 10_000_000
 
 
 @settings(max_examples=60, deadline=None)

@@ -89,7 +89,7 @@ def test_detached_data_that_are_not_all_there_are_not_allocated(tmp_path, monkey
     (tmp_path / "a.nhdr").write_text(f"{header}data file: a.raw\n\n")
     (tmp_path / "a.raw").write_bytes(bytes(240))
     monkeypatch.setattr(SimpleITK.ImageFileReader, "Execute", lambda _: pytest.fail("ITK was asked"))
-    monkeypatch.setattr("medclipad.volume.memory.free_memory", lambda: 2**40)
+    monkeypatch.setattr("medclipad.volume.memory_budget.free_memory", lambda: 2**40)
     assert "its voxels are 240 bytes instead of 1998000000" in fault(tmp_path / "a.nhdr")
 
 

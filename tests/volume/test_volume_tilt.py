@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 
 from medclipad.volume import read_volume
-from medclipad.volume.tilt import is_tilted, tilt_degrees, upright
+from medclipad.volume.dicom.tilt import is_tilted, tilt_degrees, upright
 from tests.volume.format_case import shared
 from tests.volume.volume_cases import affine_of, world
 

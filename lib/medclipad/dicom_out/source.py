@@ -15,8 +15,8 @@ from pydicom.valuerep import DS, validate_value
 from medclipad.dicom_out.deidentify import Deidentifier, uid_of
 from medclipad.errors import VolumeError
 from medclipad.volume import Volume
-from medclipad.volume.damage import damage_named
-from medclipad.volume.dicom_files import dicom_files, is_dicom
+from medclipad.volume.dicom.files import dicom_files, is_dicom
+from medclipad.volume.read_errors import damage_named
 from medclipad.volume.volume import LPS_TO_RAS
 
 # Copied as they are. The first are of type 2 in every object: empty where the source lacks them.

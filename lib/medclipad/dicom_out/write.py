@@ -15,7 +15,7 @@ from medclipad.dicom_out.source import DicomSource, read_source
 from medclipad.errors import VolumeError
 from medclipad.result import AnomalyResult
 from medclipad.volume import Volume
-from medclipad.volume.damage import reason
+from medclipad.volume.read_errors import reason
 
 KINDS = ("segmentation", "map", "report", "key-slices")
 

@@ -7,13 +7,13 @@ back. Whatever could end in a plausible picture in the wrong place is a `VolumeE
 
 from __future__ import annotations
 
-from medclipad.volume.dicom_series import SeriesInfo, list_series
+from medclipad.volume.dicom.series import SeriesInfo, list_series
 from medclipad.volume.foreground import MINIMUM_FOREGROUND, foreground_mask, slice_foreground
-from medclipad.volume.frame import SquareFrame
 from medclipad.volume.intensity import IntensityPreset, parse_preset, resolve_preset, to_unit
 from medclipad.volume.labels import label_note, require_mask
 from medclipad.volume.read import case_name, read_volume
 from medclipad.volume.slicing import PLANES, Slicing
+from medclipad.volume.square_frame import SquareFrame
 from medclipad.volume.volume import Volume, require_same_grid
 from medclipad.volume.write import write_volume
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from medclipad.errors import VolumeError
-from medclipad.volume.damage import no_such_file
-from medclipad.volume.dicom import read_dicom
-from medclipad.volume.dicom_files import ARCHIVE, is_dicom
-from medclipad.volume.itk import READERS, read_itk
-from medclipad.volume.nifti import read_nifti
-from medclipad.volume.pictures import PICTURES, picture_files, read_pictures
+from medclipad.volume.dicom.files import ARCHIVE, is_dicom
+from medclipad.volume.dicom.reader import read_dicom
+from medclipad.volume.read_errors import no_such_file
+from medclipad.volume.readers.itk import READERS, read_itk
+from medclipad.volume.readers.nifti import read_nifti
+from medclipad.volume.readers.pictures import PICTURES, picture_files, read_pictures
 from medclipad.volume.volume import Volume
 
 SUFFIXES = (".nii", ".nii.gz", *READERS)

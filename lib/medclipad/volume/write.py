@@ -10,9 +10,9 @@ import numpy as np
 import SimpleITK
 
 from medclipad.errors import VolumeError
-from medclipad.volume.damage import itk_name, reason
-from medclipad.volume.itk import itk_image
-from medclipad.volume.nifti import nifti_image
+from medclipad.volume.read_errors import itk_name, reason
+from medclipad.volume.readers.itk import itk_image
+from medclipad.volume.readers.nifti import nifti_image
 from medclipad.volume.volume import Volume
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")

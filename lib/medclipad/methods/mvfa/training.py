@@ -169,9 +169,7 @@ def fit(model: MVFA, shots: Shots, seed: int, progress: Progress) -> dict:
     return {"loss": float(np.mean(last)), "steps": steps}
 
 
-def adopt(
-    model: MVFA, state: dict[str, dict[str, Tensor]], shots: Shots | None, seed: int, progress: Progress
-) -> None:
+def adopt(model: MVFA, state: dict[str, dict[str, Tensor]], shots: Shots | None, seed: int, progress: Progress) -> None:
     """Put adapters of the reference code into `model`, encode its prompts and fill its memory; see `MVFA.adopt`."""
     model.load_reference_state(state)
     encode_class(model, progress)

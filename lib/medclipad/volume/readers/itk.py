@@ -9,10 +9,10 @@ import numpy as np
 import SimpleITK
 
 from medclipad.errors import VolumeError
-from medclipad.volume.component import one_component
-from medclipad.volume.damage import damage_named, itk_name, require_enough_bytes
-from medclipad.volume.itk_checks import check_header, check_text, check_voxels
-from medclipad.volume.memory import in_words, require_memory
+from medclipad.volume.components import one_component
+from medclipad.volume.memory_budget import in_words, require_memory
+from medclipad.volume.read_errors import damage_named, itk_name, require_enough_bytes
+from medclipad.volume.readers.itk_checks import check_header, check_text, check_voxels
 from medclipad.volume.volume import LPS_TO_RAS, Volume, check_affine
 
 READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}

@@ -14,10 +14,10 @@ import SimpleITK
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from medclipad.errors import VolumeError
-from medclipad.volume.component import choose_component
-from medclipad.volume.damage import damage_named, itk_name
-from medclipad.volume.memory import in_words, require_memory
-from medclipad.volume.png_checks import check_png
+from medclipad.volume.components import choose_component
+from medclipad.volume.memory_budget import in_words, require_memory
+from medclipad.volume.read_errors import damage_named, itk_name
+from medclipad.volume.readers.png_checks import check_png
 from medclipad.volume.volume import LPS_TO_RAS, Volume
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")

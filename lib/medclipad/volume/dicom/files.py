@@ -11,8 +11,8 @@ import pydicom
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medclipad.errors import VolumeError
-from medclipad.volume.archive import is_dicom_name, is_dicom_start, require_no_dicom_name, unpack_dicom
-from medclipad.volume.damage import BoundedFile, damage_named
+from medclipad.volume.read_errors import BoundedFile, damage_named
+from medclipad.volume.readers.archives import is_dicom_name, is_dicom_start, require_no_dicom_name, unpack_dicom
 
 ARCHIVE = ".zip"
 

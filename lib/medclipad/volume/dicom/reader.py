@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from medclipad.errors import VolumeError
-from medclipad.volume.dicom_files import ARCHIVE, dicom_files, others_note
-from medclipad.volume.dicom_frames import Frame
-from medclipad.volume.dicom_grid import grid_of, one_frame_per_place, require_alike
-from medclipad.volume.dicom_pixels import stored_values
-from medclipad.volume.dicom_series import headers_of, one_series, placed_frames
-from medclipad.volume.memory import in_words, require_memory
+from medclipad.volume.dicom.files import ARCHIVE, dicom_files, others_note
+from medclipad.volume.dicom.frames import Frame
+from medclipad.volume.dicom.grid import grid_of, one_frame_per_place, require_alike
+from medclipad.volume.dicom.pixels import stored_values
+from medclipad.volume.dicom.series import headers_of, one_series, placed_frames
+from medclipad.volume.dicom.tilt import is_tilted, tilt_degrees, upright
+from medclipad.volume.memory_budget import in_words, require_memory
 from medclipad.volume.scaling import scaled_type
-from medclipad.volume.tilt import is_tilted, tilt_degrees, upright
 from medclipad.volume.volume import Volume
 
 _KEPT = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SeriesDescription")

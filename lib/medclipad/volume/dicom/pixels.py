@@ -24,8 +24,8 @@ from pydicom.uid import (
 )
 
 from medclipad.errors import VolumeError
-from medclipad.volume.damage import BoundedFile, reason
-from medclipad.volume.dicom_frames import Frame
+from medclipad.volume.dicom.frames import Frame
+from medclipad.volume.read_errors import BoundedFile, reason
 
 _BY_GDCM = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
 """Encodings for which pydicom has no decoder under a permissive licence."""

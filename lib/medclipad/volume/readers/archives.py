@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from medclipad.errors import VolumeError
-from medclipad.volume.damage import reason
+from medclipad.volume.read_errors import reason
 
 MAX_FILES = 50_000
 MAX_BYTES = 8 * 1024**3

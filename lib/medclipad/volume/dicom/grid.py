@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from medclipad.errors import VolumeError
-from medclipad.volume.component import choose_component
-from medclipad.volume.dicom_frames import VARYING_TAGS, Frame
+from medclipad.volume.components import choose_component
+from medclipad.volume.dicom.frames import VARYING_TAGS, Frame
 from medclipad.volume.volume import LPS_TO_RAS
 
 SAME_PLACE = 1e-2

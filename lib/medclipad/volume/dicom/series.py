@@ -21,10 +21,10 @@ from pydicom.uid import (
 )
 
 from medclipad.errors import VolumeError
-from medclipad.volume.damage import BoundedFile, damage_named, no_such_file
-from medclipad.volume.dicom_files import dicom_files, is_dicom
-from medclipad.volume.dicom_frames import HEADER_TAGS, Frame, frames_of
-from medclipad.volume.dicom_grid import grid_of, one_frame_per_place, require_alike
+from medclipad.volume.dicom.files import dicom_files, is_dicom
+from medclipad.volume.dicom.frames import HEADER_TAGS, Frame, frames_of
+from medclipad.volume.dicom.grid import grid_of, one_frame_per_place, require_alike
+from medclipad.volume.read_errors import BoundedFile, damage_named, no_such_file
 
 _LISTED = 12  # series named in an error
 _MADE_OF_IMAGES = (  # not to be analysed where there are other images beside

@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 
 from medclipad.errors import VolumeError
-from medclipad.volume.component import one_component
-from medclipad.volume.damage import BoundedFile, BoundedGzip, damage_named, require_enough_bytes
-from medclipad.volume.memory import in_words, require_memory
+from medclipad.volume.components import one_component
+from medclipad.volume.memory_budget import in_words, require_memory
+from medclipad.volume.read_errors import BoundedFile, BoundedGzip, damage_named, require_enough_bytes
 from medclipad.volume.scaling import scaled_type
 from medclipad.volume.volume import Volume, check_affine, furthest_apart
 
