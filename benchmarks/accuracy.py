@@ -28,7 +28,7 @@ from benchmarks.machine import machine
 from medclipad.encoders import load_encoder
 from medclipad.methods.base import Shots
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
-from medclipad.methods.mediclip.memory import PROJECTED, coreset, nearest
+from medclipad.methods.mediclip.normal_memory import PROJECTED, coreset, nearest
 from medclipad.methods.mvfa import MVFA, MVFAOptions, combine
 from medclipad.writers import write_json, write_text
 

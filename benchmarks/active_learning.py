@@ -37,8 +37,8 @@ from medclipad.active_learning import STRATEGIES, Candidate, project, rank
 from medclipad.comparison import auroc
 from medclipad.encoders import load_encoder
 from medclipad.framing import FramedVolume
-from medclipad.methods.mediclip.memory import PROJECTED, NormalMemory, farthest_points
 from medclipad.methods.mediclip.model import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.normal_memory import PROJECTED, NormalMemory, farthest_points
 from medclipad.volume import Volume
 
 TOKENS = 196  # remembered of a slice: twenty of them fill the memory of 4000

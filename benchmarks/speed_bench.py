@@ -20,9 +20,9 @@ import medclipad as mc
 from benchmarks.recipe import recipe_file
 from benchmarks.speed_clock import Clock, Work, seconds_of
 from benchmarks.speed_reference import Reference
-from medclipad.cache import FOLDER_VARIABLE
 from medclipad.detector import AnomalyDetector, load_detector
 from medclipad.encoders import default_device, load_encoder
+from medclipad.encoders.tensor_cache import FOLDER_VARIABLE
 
 FULL = {"mvfa": "ViT-L-14-336", "mediclip": "ViT-L-14-quickgelu"}
 SIZES = {"mvfa": 240, "mediclip": 224}

@@ -20,10 +20,10 @@ from benchmarks.speed_bench import SHOTS, SIZES, Bench, pictures
 from medclipad.encoders import ImageEncoder, load_encoder
 from medclipad.methods import method_class
 from medclipad.methods.base import AnomalyMethod, Shots
-from medclipad.methods.losses import dice_loss, focal_loss
+from medclipad.methods.common.losses import dice_loss, focal_loss
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import STEPS
-from medclipad.synthesis import AnomalySynthesis
 
 PART = 8  # pictures looked at together
 LITTLE = {"mvfa": {"max_samples": 16}, "mediclip": {"max_steps": 8}}  # training

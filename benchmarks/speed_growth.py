@@ -14,9 +14,9 @@ from benchmarks.speed_bench import SIZES, Bench, head, pictures
 from benchmarks.speed_clock import Work, seconds_of
 from medclipad.encoders import load_encoder
 from medclipad.methods import METHODS
+from medclipad.methods.common.token_memory import TokenMemory, draw
 from medclipad.methods.mvfa import MVFA, MVFAOptions
 from medclipad.methods.mvfa.augment import augment
-from medclipad.methods.mvfa.memory import TokenMemory, draw
 
 SLICES, IN_PLANE, SHOTS = (10, 30, 100, 300, 600), (128, 256, 512, 1024), (1, 4, 16, 64)
 BANKS = (500, 2000, 8000, 32000, None)  # None: all

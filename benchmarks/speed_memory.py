@@ -9,10 +9,10 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.accuracy_data import Draw, Pictures, data_sets
 from benchmarks.speed_bench import SHOTS, Bench
 from medclipad.encoders import load_encoder
+from medclipad.methods.common.token_memory import draw as drawn
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
 from medclipad.methods.mvfa import MVFA, MVFAOptions
 from medclipad.methods.mvfa.augment import augment
-from medclipad.methods.mvfa.memory import draw as drawn
 
 TOKENS = (125, 500, 2000, 8000)
 DRAWS = 2

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medclipad.compat import ensure_torchvision
-from medclipad.methods.losses import dice_loss, focal_loss
-from medclipad.prompts.mediclip import ABNORMAL_WORDS, N_CONTEXT, NORMAL_WORDS
+from medclipad.methods.common.losses import dice_loss, focal_loss
+from medclipad.methods.mediclip.prompts import ABNORMAL_WORDS, N_CONTEXT, NORMAL_WORDS
 
 LEVELS = 4
 BETAS = (0.5, 0.999)  # of Adam

@@ -15,14 +15,14 @@ from benchmarks.speed_bench import SHOTS, SIDE, TOGETHER, Bench, head, pictures
 from benchmarks.speed_clock import flops_of
 from benchmarks.speed_reference import ReferenceMediCLIP, ReferenceMVFA
 from medclipad.methods.base import Shots
+from medclipad.methods.common.token_memory import draw
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import REUSE, STEPS
 from medclipad.methods.mvfa import MVFA, MVFAOptions
 from medclipad.methods.mvfa.augment import augment
-from medclipad.methods.mvfa.memory import draw
+from medclipad.methods.mvfa.prompts import prompts
 from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise
-from medclipad.prompts.mvfa import prompts
-from medclipad.synthesis import AnomalySynthesis
 
 FLOAT32_SLICES = 4  # slices of a repetition in float32, which take their time
 BATCH = 8  # of both references

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medclipad.cache import cache_folder, cached
+from medclipad.encoders.tensor_cache import cache_folder, cached
 
 KEY = {"weights": "0" * 64, "prompts": [["a brain"], ["a damaged brain"]], "precision": "torch.float32"}
 

@@ -23,7 +23,7 @@ from medclipad.encoders import load_encoder
 from medclipad.errors import DetectorError, TrainingError
 from medclipad.methods import method_class
 from medclipad.methods.base import AnomalyMethod, Progress, Shots, silent
-from medclipad.prompts.mvfa import CLASS_NAMES
+from medclipad.methods.mvfa.prompts import CLASS_NAMES
 from medclipad.shots import Case
 from medclipad.storage import DetectorInfo, read_weights
 from medclipad.volume import PLANES, Volume, parse_preset

@@ -14,8 +14,8 @@ from torch.nn.functional import interpolate
 
 from medclipad.compat import ensure_torchvision
 from medclipad.encoders import N_STAGES, ImageEncoder, default_device, load_encoder
-from medclipad.encoders.clip import ClipEncoder
 from medclipad.encoders.embedded import EmbeddedEncoder
+from medclipad.encoders.openclip import ClipEncoder
 from medclipad.errors import DetectorError
 
 ARCHITECTURE = "tiny-encoder-test"

@@ -12,9 +12,9 @@ from test_encoders import ARCHITECTURE, pictures, weights  # noqa: F401  (fixtur
 
 from medclipad.detector import fit, load_detector
 from medclipad.encoders import clip, load_encoder
-from medclipad.encoders.archive import StoredTensor
-from medclipad.encoders.clip import ClipEncoder
+from medclipad.encoders.openclip import ClipEncoder
 from medclipad.encoders.precision import resolve_precision
+from medclipad.encoders.torch_archive import StoredTensor
 from medclipad.errors import DetectorError
 
 CPU = torch.device("cpu")
@@ -103,7 +103,7 @@ def test_a_finished_detector_needs_no_text_tower(method, name, head, tmp_path, m
     made.save(tmp_path / "detector")
     del made
     gc.collect()  # or the encoder, its text tower loaded, would be shared with the detector
-    monkeypatch.setattr("medclipad.encoders.clip._TEXT", ("none of this name",))
+    monkeypatch.setattr("medclipad.encoders.openclip._TEXT", ("none of this name",))
     detector = load_detector(tmp_path / "detector", "float32")
     assert np.array_equal(detector.detect(head(1)).anomaly_map.array, expected)
     assert "_model" not in vars(detector._method.encoder.text)

@@ -18,8 +18,8 @@ from medclipad.evaluation.protocols import mediclip
 from medclipad.evaluation.protocols.protocol import Settings
 from medclipad.evaluation.protocols.run import train_and_test
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import new_optimiser, step
-from medclipad.synthesis import AnomalySynthesis
 
 SIZE, SEED = 64, 5
 

@@ -21,8 +21,8 @@ from medclipad.evaluation.protocols.run import train_and_test
 from medclipad.evaluation.protocols.tables import MVFA_FIGURES
 from medclipad.methods.base import Shots
 from medclipad.methods.mvfa import MVFA, MVFAOptions
+from medclipad.methods.mvfa.prompts import CLASS_NAMES, text_features
 from medclipad.methods.mvfa.training import Trainer, initialise
-from medclipad.prompts.mvfa import CLASS_NAMES, text_features
 
 SIZE, SEED = 64, 3
 PER_EPOCH = 2 * 11 * SHOTS

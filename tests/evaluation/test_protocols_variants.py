@@ -17,10 +17,10 @@ from medclipad.evaluation.protocols import mediclip, mvfa
 from medclipad.evaluation.protocols.protocol import Settings
 from medclipad.evaluation.protocols.run import STATE, train_and_test
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import new_optimiser, step
 from medclipad.methods.mvfa import MVFA, MVFAOptions, combine
 from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise
-from medclipad.synthesis import AnomalySynthesis
 
 SIZE, SEED = 64, 3
 

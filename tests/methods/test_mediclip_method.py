@@ -10,7 +10,7 @@ from discs import SIZE, slices
 from medclipad.errors import Cancelled, TrainingError
 from medclipad.methods.base import Shots
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
-from medclipad.methods.mediclip.memory import NormalMemory, coreset, farthest_points
+from medclipad.methods.mediclip.normal_memory import NormalMemory, coreset, farthest_points
 from medclipad.methods.mediclip.training import learn, new_optimiser, step
 
 QUICK = MediCLIPOptions(max_steps=3, memory_size=300)
@@ -267,7 +267,7 @@ def test_distance_is_that_to_the_nearest_token(monkeypatch):
     queries = torch.randn(2, 7, 7, 8, generator=generator)
     expected = torch.cdist(queries.flatten(0, 2), kept).amin(dim=1).view(2, 7, 7)
     torch.testing.assert_close(memory.distance(queries), expected, atol=1e-4, rtol=0)
-    monkeypatch.setattr("medclipad.methods.mediclip.memory.BLOCK", (13, 7))
+    monkeypatch.setattr("medclipad.methods.mediclip.normal_memory.BLOCK", (13, 7))
     torch.testing.assert_close(memory.distance(queries), expected, atol=1e-4, rtol=0)
     assert memory.distance(kept[:3]).max() < 1e-2
 
@@ -305,7 +305,7 @@ def test_coreset_reaches_rare_points():
 
 def test_coreset_of_many_chunks(monkeypatch):
     """Chosen in chunks first: still reaches the rare points, and no point twice."""
-    monkeypatch.setattr("medclipad.methods.mediclip.memory.CHUNK", 60)
+    monkeypatch.setattr("medclipad.methods.mediclip.normal_memory.CHUNK", 60)
     generator = torch.Generator().manual_seed(0)
     points = torch.cat([torch.randn(500, 4, generator=generator) * 0.01, torch.eye(4) * 10])
     for n in (30, 100, len(points)):

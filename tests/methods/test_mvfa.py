@@ -10,9 +10,9 @@ from discs import SIZE, slices
 
 from medclipad.errors import Cancelled, DetectorError, TrainingError
 from medclipad.methods.base import Shots
+from medclipad.methods.common.token_memory import TokenMemory
 from medclipad.methods.mvfa import MVFA, MVFAOptions, combine, memory, unit_range
 from medclipad.methods.mvfa.augment import TRANSFORMS, augment, square
-from medclipad.methods.mvfa.memory import TokenMemory
 from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise, samples
 
 QUICK = MVFAOptions(max_samples=64)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks.recipe import recipe_array, recipe_file
-from medclipad.prompts.mvfa import CLASS_NAMES, text_features
+from medclipad.methods.mvfa.prompts import CLASS_NAMES, text_features
 
 FOLDER = Path(os.environ.get("MEDCLIPAD_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
 EPSILON = 1e-8  # Adam's: a step on a smaller gradient is its rounding, magnified to up to a learning rate

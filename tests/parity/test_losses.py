@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
-from medclipad.methods.losses import dice_loss, focal_loss
+from medclipad.methods.common.losses import dice_loss, focal_loss
 from medclipad.methods.mvfa import combine
 
 FILE = "metrics_losses"

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
 from medclipad.encoders import load_encoder
-from medclipad.methods.losses import dice_loss, focal_loss
+from medclipad.methods.common.losses import dice_loss, focal_loss
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.prompts import ABNORMAL_WORDS, N_CONTEXT, NORMAL_WORDS
 from medclipad.methods.mediclip.training import new_optimiser, step
-from medclipad.prompts.mediclip import ABNORMAL_WORDS, N_CONTEXT, NORMAL_WORDS
 
 CHECKPOINT, TRAIN, VITL = "mediclip_test_quickgelu", "mediclip_train", "mediclip_vitl_geometry"
 PUBLISHED = MediCLIPOptions(schedule="published")

@@ -11,7 +11,7 @@ import torch
 from medclipad.encoders import load_encoder
 from medclipad.methods.mvfa import MVFA, MVFAOptions
 from medclipad.methods.mvfa.augment import augment, square
-from medclipad.prompts.mvfa import CLASS_NAMES, encode_prompts, prompts
+from medclipad.methods.mvfa.prompts import CLASS_NAMES, encode_prompts, prompts
 
 NAME = re.compile(r"mvfa_test_(few|zero)_(.+)_(gelu|quickgelu)$")
 

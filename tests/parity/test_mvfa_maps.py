@@ -13,7 +13,7 @@ from medclipad.encoders import load_encoder
 from medclipad.methods.mvfa import MVFA, Evidence, MVFAOptions, combine, unit_range
 from medclipad.methods.mvfa.augment import augment, square
 from medclipad.methods.mvfa.model import Level
-from medclipad.prompts.mvfa import CLASS_NAMES
+from medclipad.methods.mvfa.prompts import CLASS_NAMES
 
 NAME = re.compile(r"mvfa_test_(few|zero)_(.+)_(gelu|quickgelu)$")
 

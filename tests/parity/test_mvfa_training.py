@@ -11,8 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from medclipad.encoders import load_encoder
 from medclipad.methods.mvfa import MVFA, MVFAOptions
+from medclipad.methods.mvfa.prompts import CLASS_NAMES, text_features
 from medclipad.methods.mvfa.training import Trainer
-from medclipad.prompts.mvfa import CLASS_NAMES, text_features
 
 FEW_RATE, ZERO_RATE = 1e-3, 1e-4  # learning rates of train_few.py and train_zero.py
 

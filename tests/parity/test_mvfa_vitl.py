@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from medclipad.encoders import load_encoder
 from medclipad.methods.mvfa import MVFA, Evidence, MVFAOptions, combine
 from medclipad.methods.mvfa.augment import augment, square
-from medclipad.prompts.mvfa import CLASS_NAMES
+from medclipad.methods.mvfa.prompts import CLASS_NAMES
 
 FILE = "mvfa_vitl_geometry"
 

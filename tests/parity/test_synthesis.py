@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from medclipad.synthesis import CutPaste, GaussIntensityChange, Identity, Source, cutpaste, source
-from medclipad.synthesis.perlin import perlin_noise
+from medclipad.methods.mediclip.synthesis import CutPaste, GaussIntensityChange, Identity, Source, cutpaste, source
+from medclipad.methods.mediclip.synthesis.perlin import perlin_noise
 
 FILE = "mediclip_synthesis"
 TASKS = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medclipad.errors import TrainingError
-from medclipad.synthesis import MIXTURES, AnomalySynthesis
+from medclipad.methods.mediclip.synthesis import MIXTURES, AnomalySynthesis
 
 SUPPORT = np.random.default_rng(0).integers(0, 256, (4, 128, 128), dtype=np.uint8)
 

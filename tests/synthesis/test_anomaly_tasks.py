@@ -9,11 +9,11 @@ import pytest
 from scipy.ndimage import binary_erosion, gaussian_filter
 
 from medclipad.errors import TrainingError
-from medclipad.synthesis import MINIMUM_SIZE, CutPaste, GaussIntensityChange, Identity, Source
-from medclipad.synthesis.cutpaste import cut
-from medclipad.synthesis.perlin import perlin_noise, perlin_region
-from medclipad.synthesis.source import deformed_shape
-from medclipad.synthesis.task import Region
+from medclipad.methods.mediclip.synthesis import MINIMUM_SIZE, CutPaste, GaussIntensityChange, Identity, Source
+from medclipad.methods.mediclip.synthesis.cutpaste import cut
+from medclipad.methods.mediclip.synthesis.perlin import perlin_noise, perlin_region
+from medclipad.methods.mediclip.synthesis.source import deformed_shape
+from medclipad.methods.mediclip.synthesis.task import Region
 
 SIZES = (MINIMUM_SIZE, 33, 101, 224)
 TASKS = {

@@ -53,7 +53,7 @@ def load_encoder(
 
                 encoder = EmbeddedEncoder(image_size or 224, dtype).to(device)
             else:
-                from medclipad.encoders.clip import ClipEncoder
+                from medclipad.encoders.openclip import ClipEncoder
 
                 encoder = ClipEncoder(name, image_size, progress, dtype, device)
             # Asked for without a size or with the size that it has, it is the same.

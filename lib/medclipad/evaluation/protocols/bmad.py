@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medclipad.errors import VolumeError
 from medclipad.evaluation.protocols.pictures import Picture, few, require_both
-from medclipad.prompts.mvfa import CLASS_NAMES
+from medclipad.methods.mvfa.prompts import CLASS_NAMES
 
 CLASSES = tuple(CLASS_NAMES)
 MASKED = ("Brain", "Liver", "Retina_RESC")

@@ -21,8 +21,8 @@ from medclipad.evaluation.protocols.pictures import Picture, Pictures, check, op
 from medclipad.evaluation.protocols.protocol import Protocol, Scores, Settings, Tick
 from medclipad.methods.base import Progress, silent
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import new_optimiser, step
-from medclipad.synthesis import AnomalySynthesis
 
 REFERENCE = {
     "encoder": "ViT-L-14-quickgelu/openai",

@@ -21,8 +21,8 @@ from medclipad.methods.base import Progress, Shots, silent
 from medclipad.methods.mvfa import MVFA, Evidence, MVFAOptions, combine, unit_range
 from medclipad.methods.mvfa.augment import square
 from medclipad.methods.mvfa.model import PAPER_BATCH
+from medclipad.methods.mvfa.prompts import CLASS_NAMES, text_features
 from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise, samples
-from medclipad.prompts.mvfa import CLASS_NAMES, text_features
 
 REFERENCE = {
     "encoder": "ViT-L-14-336/openai",

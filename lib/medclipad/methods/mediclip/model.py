@@ -21,10 +21,10 @@ from medclipad.methods.base import (
     check_reference_state,
     silent,
 )
-from medclipad.methods.layers import TokenLinear
-from medclipad.methods.mediclip.memory import NormalMemory
-from medclipad.prompts.mediclip import LearnablePrompts
-from medclipad.prompts.vectors import LearnedVectors
+from medclipad.methods.common.layers import TokenLinear
+from medclipad.methods.common.learned_vectors import LearnedVectors
+from medclipad.methods.mediclip.normal_memory import NormalMemory
+from medclipad.methods.mediclip.prompts import LearnablePrompts
 
 FIRST_STAGE = 1  # taps after 1/2, 3/4 and all of the encoder: blocks 12, 18 and 24 of ViT-L
 PAPER_TEMPERATURE = 0.07

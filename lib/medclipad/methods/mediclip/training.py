@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR
 
 from medclipad.errors import TrainingError
 from medclipad.methods.base import Progress, Shots
-from medclipad.methods.losses import dice_loss, focal_loss
-from medclipad.synthesis import AnomalySynthesis
+from medclipad.methods.common.losses import dice_loss, focal_loss
+from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 
 Batch = tuple[list[torch.Tensor], torch.Tensor]
 """Patch tokens of each tapped stage and masks (B, S, S)."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from medclipad.encoders import ImageEncoder
-from medclipad.methods.layers import TokenLinear
+from medclipad.methods.common.layers import TokenLinear
 
 HEADS = ("seg", "det")
 RESIDUAL = 0.1  # share of an adapter in what comes after it

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from medclipad.cache import cached
 from medclipad.encoders import N_STAGES, ImageEncoder
+from medclipad.encoders.tensor_cache import cached
 from medclipad.errors import DetectorError
 from medclipad.methods.base import (
     AnomalyMethod,
@@ -24,10 +24,10 @@ from medclipad.methods.base import (
     check_reference_state,
     silent,
 )
+from medclipad.methods.common.learned_vectors import LearnedVectors
+from medclipad.methods.common.token_memory import TokenMemory, draw
 from medclipad.methods.mvfa.adapters import HEADS, RESIDUAL, VARIANTS
-from medclipad.methods.mvfa.memory import TokenMemory, draw
-from medclipad.prompts.mvfa import prompts, text_features
-from medclipad.prompts.vectors import LearnedVectors
+from medclipad.methods.mvfa.prompts import prompts, text_features
 
 PAPER_BATCH = 16
 EPOCHS, EPOCHS_WITHOUT_TEXT = 50, 7

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medclipad.errors import TrainingError
 from medclipad.methods.base import Progress, Shots
-from medclipad.methods.losses import dice_loss, focal_loss
+from medclipad.methods.common.losses import dice_loss, focal_loss
 from medclipad.methods.mvfa.adapters import HEADS
 from medclipad.methods.mvfa.augment import augment
 from medclipad.methods.mvfa.model import MVFA, extremes

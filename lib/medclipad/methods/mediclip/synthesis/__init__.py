@@ -6,12 +6,12 @@ another: equal seeds give equal anomalies, and an object that answers with recor
 
 from __future__ import annotations
 
-from medclipad.synthesis.cutpaste import CutPaste
-from medclipad.synthesis.identity import Identity
-from medclipad.synthesis.intensity_change import GaussIntensityChange
-from medclipad.synthesis.mixture import MIXTURES, AnomalySynthesis
-from medclipad.synthesis.source import Source
-from medclipad.synthesis.task import MINIMUM_SIZE, VARIANTS, Task
+from medclipad.methods.mediclip.synthesis.cutpaste import CutPaste
+from medclipad.methods.mediclip.synthesis.identity import Identity
+from medclipad.methods.mediclip.synthesis.intensity_change import GaussIntensityChange
+from medclipad.methods.mediclip.synthesis.mixture import MIXTURES, AnomalySynthesis
+from medclipad.methods.mediclip.synthesis.source import Source
+from medclipad.methods.mediclip.synthesis.task import MINIMUM_SIZE, VARIANTS, Task
 
 __all__ = [
     "MINIMUM_SIZE",

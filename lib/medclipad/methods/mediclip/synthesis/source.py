@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from medclipad.synthesis.task import Region, Task, Window, check_variant, rotation
+from medclipad.methods.mediclip.synthesis.task import Region, Task, Window, check_variant, rotation
 
 SHEAR = 0.2  # standard deviation
 

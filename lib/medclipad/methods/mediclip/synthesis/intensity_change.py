@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from medclipad.synthesis.perlin import perlin_region
-from medclipad.synthesis.task import Region, Task, Window
+from medclipad.methods.mediclip.synthesis.perlin import perlin_region
+from medclipad.methods.mediclip.synthesis.task import Region, Task, Window
 
 TEXTURE_SIGMAS = (4, 7)  # pixels
 EDGE_SIGMAS = (1, 4)  # pixels

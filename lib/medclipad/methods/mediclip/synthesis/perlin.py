@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from medclipad.synthesis.task import Region, rotation
+from medclipad.methods.mediclip.synthesis.task import Region, rotation
 
 THRESHOLD = 0.3  # of the noise
 LEAST_AREA = 0.2  # of the bounding box

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from medclipad.errors import TrainingError
-from medclipad.synthesis.cutpaste import CutPaste
-from medclipad.synthesis.identity import Identity
-from medclipad.synthesis.intensity_change import GaussIntensityChange
-from medclipad.synthesis.source import Source
-from medclipad.synthesis.task import check_variant
+from medclipad.methods.mediclip.synthesis.cutpaste import CutPaste
+from medclipad.methods.mediclip.synthesis.identity import Identity
+from medclipad.methods.mediclip.synthesis.intensity_change import GaussIntensityChange
+from medclipad.methods.mediclip.synthesis.source import Source
+from medclipad.methods.mediclip.synthesis.task import check_variant
 
 MIXTURES = {
     "reference": {"cutpaste": 0.25, "gauss": 0.25, "source": 0.25, "identity": 0.25},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medclipad.synthesis.task import check_image
+from medclipad.methods.mediclip.synthesis.task import check_image
 
 
 class Identity:

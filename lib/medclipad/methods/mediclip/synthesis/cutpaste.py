@@ -10,8 +10,8 @@ import numpy as np
 from scipy.ndimage import affine_transform, binary_fill_holes, find_objects, grey_closing, label
 
 from medclipad.errors import TrainingError
-from medclipad.synthesis.perlin import perlin_region
-from medclipad.synthesis.task import Region, Task, Window, check_image, check_variant, place, rotation
+from medclipad.methods.mediclip.synthesis.perlin import perlin_region
+from medclipad.methods.mediclip.synthesis.task import Region, Task, Window, check_image, check_variant, place, rotation
 
 LARGEST_SOURCE = 0.8  # of the source image's side
 SCALING = 0.1  # mean of what a scale exceeds 1 by

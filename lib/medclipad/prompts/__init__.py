@@ -1,1 +1,0 @@
-"""Text prompts: MVFA's states in templates, MediCLIP's learnable tokens, vectors for encoders without text."""
