@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 import medclipad as mc
-from medclipad.framing import FramedVolume
+from medclipad.detection.slice_frames import FramedVolume
 from medclipad.methods.base import Shots
 
 SIZE = 224

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 from benchmarks.memory import peak, small_head, start_peak
-from medclipad.detector import load_detector
+from medclipad.detection.detector import load_detector
 from medclipad.volume import memory_budget, read_volume
 from medclipad.volume.readers import nifti
 

@@ -20,7 +20,7 @@ import medclipad as mc
 from benchmarks.recipe import recipe_file
 from benchmarks.speed_clock import Clock, Work, seconds_of
 from benchmarks.speed_reference import Reference
-from medclipad.detector import AnomalyDetector, load_detector
+from medclipad.detection.detector import AnomalyDetector, load_detector
 from medclipad.encoders import default_device, load_encoder
 from medclipad.encoders.tensor_cache import FOLDER_VARIABLE
 

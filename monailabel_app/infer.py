@@ -16,7 +16,7 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from pydantic import ValidationError
 
-from medclipad.storage import read_info
+from medclipad.detection.storage import read_info
 from medclipad.volume import Volume, write_volume
 from monailabel_app.errors import RequestError
 from monailabel_app.inference import Analysis, Inferences

@@ -26,8 +26,8 @@ from monailabel_app.params import TrainParams, plain
 
 if TYPE_CHECKING:
     from medclipad.comparison import HeldOut, Measured
-    from medclipad.detector import AnomalyDetector
-    from medclipad.shots import Case
+    from medclipad.detection.detector import AnomalyDetector
+    from medclipad.detection.slice_selection import Case
 
 _PERIOD = 0.25  # seconds between two reports
 _POINTS = 200  # of the curve of losses
@@ -106,7 +106,7 @@ def learn(job: dict[str, Any], progress: ProgressFile) -> dict[str, Any]:
     [{name, volume, label, normal, abnormal, plane, only_normal, must_show}], see `train.Sources`.
     """
     from medclipad.comparison import hold_out
-    from medclipad.detector import fit
+    from medclipad.detection.detector import fit
 
     params, store = TrainParams.model_validate(job["params"]), ModelStore(Path(job["models"]))
     cases, notes = _read(job["cases"], params.plane, progress)
@@ -154,7 +154,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def _read(described: Sequence[dict[str, Any]], plane: str, progress: ProgressFile) -> tuple[list[Case], list[str]]:
     """The cases, and sentences on what of them could not be used."""
-    from medclipad.shots import Case
+    from medclipad.detection.slice_selection import Case
     from medclipad.volume import Slicing, read_volume
 
     cases, notes = [], []
@@ -182,7 +182,7 @@ def _read(described: Sequence[dict[str, Any]], plane: str, progress: ProgressFil
 
 
 def _previous(store: ModelStore, method: str, name: str | None, notes: list[str]) -> AnomalyDetector | None:
-    from medclipad.detector import load_detector
+    from medclipad.detection.detector import load_detector
 
     if name is None:
         return None

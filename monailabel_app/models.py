@@ -28,7 +28,7 @@ from medclipad.errors import DetectorError
 from monailabel_app.errors import RequestError
 
 if TYPE_CHECKING:
-    from medclipad.detector import AnomalyDetector
+    from medclipad.detection.detector import AnomalyDetector
 
 STARTER = "starter"
 CURRENT = "current"
@@ -186,7 +186,7 @@ def _identity(folder: Path, _: tuple) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _summary(folder: Path, _: tuple) -> tuple[dict[str, Any], int]:
-    from medclipad.storage import read_info  # imports torch
+    from medclipad.detection.storage import read_info  # imports torch
 
     info = read_info(folder)
     kept = ("method", "encoder", "plane", "intensity", "image_size", "shots", "abnormal_shots", "description")
@@ -219,7 +219,7 @@ class DetectorCache:
 
     def get(self, path: Path) -> AnomalyDetector:
         """The detector in folder `path`; a damaged one raises DetectorError."""
-        from medclipad.detector import load_detector  # imports torch models: not before the first request
+        from medclipad.detection.detector import load_detector  # imports torch models: not before the first request
 
         with self._lock:
             if path not in self._loaded:

@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from medclipad.detector import fit
+from medclipad.detection.detector import fit
 from medclipad.errors import MedCLIPADError
 from medclipad.terminal import progress_bar
 from medclipad.volume import read_volume

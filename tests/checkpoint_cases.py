@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medclipad.checkpoints import import_checkpoint, read_checkpoint
+from medclipad.detection.reference_checkpoints import import_checkpoint, read_checkpoint
 from medclipad.errors import DetectorError
 
 ARCHITECTURE = "tiny-checkpoint-test"

@@ -14,7 +14,7 @@ import torch
 from checkpoint_cases import EMBED, FILES, STATES, WIDTH, mediclip_state, mvfa_state, one_sentence, refused
 from safetensors.torch import save_file
 
-from medclipad.checkpoints import read_checkpoint
+from medclipad.detection.reference_checkpoints import read_checkpoint
 from medclipad.errors import DetectorError
 
 

@@ -13,15 +13,15 @@ import torch
 from checkpoint_cases import ARCHITECTURE, CONFIG, FILES, SIZE, STATES, mvfa_state, refused
 
 from medclipad import cli
-from medclipad.checkpoints import (
+from medclipad.compat import ensure_torchvision
+from medclipad.detection.detector import fit, load_detector
+from medclipad.detection.reference_checkpoints import (
     REFERENCE_ENCODERS,
     activation_note,
     export_checkpoint,
     import_checkpoint,
     read_checkpoint,
 )
-from medclipad.compat import ensure_torchvision
-from medclipad.detector import fit, load_detector
 from medclipad.errors import DetectorError, MedCLIPADError, TrainingError
 from medclipad.volume import write_volume
 

@@ -16,7 +16,7 @@ import pytest
 
 from medclipad import cli
 from medclipad.cli_cases import read_case
-from medclipad.detector import load_detector
+from medclipad.detection.detector import load_detector
 from medclipad.errors import MedCLIPADError
 from medclipad.volume import read_volume, write_volume
 from medclipad.writers import write_json, write_text

@@ -7,10 +7,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from medclipad.comparison import MAX_SLICES, Figures, Measured, _wins, hold_out, measurably_worse, measure
-from medclipad.detector import fit
+from medclipad.detection.detector import fit
+from medclipad.detection.slice_selection import Case
 from medclipad.errors import TrainingError
 from medclipad.evaluation.metrics import auroc
-from medclipad.shots import Case
 from medclipad.volume import Slicing, Volume
 
 NONE = np.zeros(0)

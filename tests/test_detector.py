@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import medclipad
-from medclipad.detector import AnomalyDetector, fit, load_detector
+from medclipad.detection.detector import AnomalyDetector, fit, load_detector
 from medclipad.encoders import load_encoder
 from medclipad.errors import Cancelled, DetectorError, MedCLIPADError, TrainingError, VolumeError
 from medclipad.volume import MINIMUM_FOREGROUND, Volume, memory_budget, slice_foreground

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medclipad.detection.slice_frames import FramedVolume
+from medclipad.detection.slice_selection import SPARE_IMAGES, TrainingSlices, select_shots
 from medclipad.errors import TrainingError, VolumeError
-from medclipad.framing import FramedVolume
 from medclipad.methods.base import silent
-from medclipad.shots import SPARE_IMAGES, TrainingSlices, select_shots
 from medclipad.volume import Volume
 
 SIZE = 32

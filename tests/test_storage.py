@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import medclipad.storage
-from medclipad.detector import fit, load_detector
+import medclipad.detection.storage
+from medclipad.detection.detector import fit, load_detector
+from medclipad.detection.storage import INFO, WEIGHTS, DetectorInfo, read_info, read_weights, save_folder
 from medclipad.errors import DetectorError, TrainingError
-from medclipad.storage import INFO, WEIGHTS, DetectorInfo, read_info, read_weights, save_folder
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_an_interruption_leaves_nothing(detector, tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(medclipad.storage, "save_file", interrupted)
+    monkeypatch.setattr(medclipad.detection.storage, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         detector.save(tmp_path / "new")
     assert not list(tmp_path.iterdir())

@@ -13,15 +13,15 @@ from importlib import import_module
 
 # Loaded on first use, so that `medclipad --help` does not wait for torch.
 _HOMES = {
-    "AnomalyDetector": "medclipad.detector",
-    "AnomalyResult": "medclipad.result",
-    "Case": "medclipad.shots",
+    "AnomalyDetector": "medclipad.detection.detector",
+    "AnomalyResult": "medclipad.detection.result",
+    "Case": "medclipad.detection.slice_selection",
     "MedCLIPADError": "medclipad.errors",
     "Volume": "medclipad.volume",
-    "export_checkpoint": "medclipad.checkpoints",
-    "fit": "medclipad.detector",
-    "import_checkpoint": "medclipad.checkpoints",
-    "load_detector": "medclipad.detector",
+    "export_checkpoint": "medclipad.detection.reference_checkpoints",
+    "fit": "medclipad.detection.detector",
+    "import_checkpoint": "medclipad.detection.reference_checkpoints",
+    "load_detector": "medclipad.detection.detector",
     "read_volume": "medclipad.volume",
     "write_volume": "medclipad.volume",
 }

@@ -76,8 +76,8 @@ def fit(
     precision: Precision = "auto",
 ) -> None:
     """Train a detector on a few slices and save it."""
-    from medclipad.checkpoints import activation_note
-    from medclipad.detector import fit as fit_detector
+    from medclipad.detection.detector import fit as fit_detector
+    from medclipad.detection.reference_checkpoints import activation_note
     from medclipad.terminal import progress_bar
 
     require_new(out, "folder for the detector")
@@ -133,7 +133,7 @@ def detect(
     precision: Precision = "auto",
 ) -> None:
     """Write IMAGE_anomaly.nii.gz, IMAGE_scores.csv and IMAGE.json for each volume."""
-    from medclipad.detector import load_detector
+    from medclipad.detection.detector import load_detector
     from medclipad.terminal import progress_bar
     from medclipad.volume import case_name, read_volume
     from medclipad.writers import write_result
@@ -180,7 +180,7 @@ def evaluate(
     precision: Precision = "auto",
 ) -> None:
     """Measure a detector: slice and voxel AUROC, average precision, best Dice, beside the trivial baseline."""
-    from medclipad.detector import load_detector
+    from medclipad.detection.detector import load_detector
     from medclipad.evaluation import evaluate_cases
     from medclipad.terminal import metrics_table, progress_bar
 

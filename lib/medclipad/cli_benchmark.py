@@ -80,7 +80,7 @@ def benchmark(
     ] = None,
 ) -> None:
     """Repeat the papers' experiments and print their figures beside ours; run again to go on after an interruption."""
-    from medclipad.checkpoints import read_checkpoint
+    from medclipad.detection.reference_checkpoints import read_checkpoint
     from medclipad.evaluation.protocols import mediclip, mvfa
     from medclipad.evaluation.protocols.protocol import Settings
     from medclipad.evaluation.protocols.run import STATE, test_checkpoint, train_and_test

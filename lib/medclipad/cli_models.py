@@ -23,7 +23,7 @@ def models_list(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds detector folders.")],
 ) -> None:
     """List the detectors in a folder."""
-    from medclipad.storage import INFO, read_info
+    from medclipad.detection.storage import INFO, read_info
     from medclipad.terminal import models_table
 
     if not folder.is_dir():
@@ -42,7 +42,7 @@ def models_list(
 @models_app.command("show")
 def models_show(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Detector folder.")]) -> None:
     """Print the detector.json of a detector."""
-    from medclipad.storage import read_info
+    from medclipad.detection.storage import read_info
 
     print(read_info(folder).model_dump_json(indent=2))
 
@@ -83,7 +83,7 @@ def models_import(
     precision: Precision = "auto",
 ) -> None:
     """Make a detector of a checkpoint of the reference projects, checking every key, shape, type and value."""
-    from medclipad.checkpoints import activation_note, import_checkpoint
+    from medclipad.detection.reference_checkpoints import activation_note, import_checkpoint
     from medclipad.terminal import progress_bar
 
     folders = [out / file.stem for file in files] if len(files) > 1 else [out]
@@ -113,7 +113,7 @@ def models_export(
     out: Annotated[Path, typer.Option(metavar="FILE", help="New file, such as Brain.pth.")],
 ) -> None:
     """Write a detector's weights as the reference project saves them."""
-    from medclipad.checkpoints import export_checkpoint
+    from medclipad.detection.reference_checkpoints import export_checkpoint
 
     left_out = export_checkpoint(folder, out)
     print(f"{out}: written. Left out, as the format has no place for them: {'; '.join(left_out)}.")

@@ -11,14 +11,14 @@ import numpy as np
 from pydantic import BaseModel
 from sklearn.metrics import average_precision_score
 
+from medclipad.detection.slice_selection import Case
 from medclipad.errors import TrainingError
 from medclipad.evaluation.metrics import auroc
 from medclipad.methods.base import Progress, silent
-from medclipad.shots import Case
 from medclipad.volume import Slicing
 
 if TYPE_CHECKING:
-    from medclipad.detector import AnomalyDetector
+    from medclipad.detection.detector import AnomalyDetector
 
 MAX_SLICES = 64  # looked at by each of the two detectors
 RUN = 4  # neighbouring slices that are kept out together: single ones would resemble what was learned too much

@@ -13,8 +13,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from medclipad.detection.storage import DetectorInfo
     from medclipad.evaluation import CaseFigures
-    from medclipad.storage import DetectorInfo
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from medclipad.detection.result import AnomalyResult
 from medclipad.errors import MedCLIPADError
-from medclipad.result import AnomalyResult
 from medclipad.volume import Volume, write_volume
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from dicom_cases import make, result_of
 
+from medclipad.detection.result import AnomalyResult
 from medclipad.dicom_out import write_dicom
-from medclipad.result import AnomalyResult
 from medclipad.volume import Volume, read_volume
 
 

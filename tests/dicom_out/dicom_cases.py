@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedMRImageStorage, RLELossless, generate_uid
 from scipy.spatial.transform import Rotation
 
-from medclipad.result import AnomalyResult
+from medclipad.detection.result import AnomalyResult
 from medclipad.volume import Slicing, Volume
 from sample_data.dicom import LPS, write_series
 

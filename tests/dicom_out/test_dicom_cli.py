@@ -9,7 +9,7 @@ from dicom_cases import make
 from typer.testing import CliRunner
 
 from medclipad.cli import app
-from medclipad.detector import fit
+from medclipad.detection.detector import fit
 from medclipad.errors import MedCLIPADError
 from medclipad.volume import Volume, read_volume, write_volume
 from sample_data.dicom import write_series

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import spearmanr
 from test_encoders import ARCHITECTURE, pictures, weights  # noqa: F401  (fixture)
 
-from medclipad.detector import fit, load_detector
+from medclipad.detection.detector import fit, load_detector
 from medclipad.encoders import clip, load_encoder
 from medclipad.encoders.openclip import ClipEncoder
 from medclipad.encoders.precision import resolve_precision

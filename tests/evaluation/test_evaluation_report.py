@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from medclipad.detection.result import AnomalyResult
 from medclipad.errors import MedCLIPADError
 from medclipad.evaluation import measure
 from medclipad.evaluation.drawing import TRUTH_COLOUR, Picture, draw_scores, image_bytes, key_slices
 from medclipad.evaluation.report import CaseReport, save_png, write_report
-from medclipad.result import AnomalyResult
 from medclipad.volume import Slicing, Volume
 
 SHAPE, SPACING = (40, 50, 24), (1.0, 1.0, 3.0)

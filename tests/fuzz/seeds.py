@@ -70,8 +70,8 @@ def _detector(folder: Path) -> Path:
     """A detector folder as saved, with weights of a few numbers."""
     import torch
 
-    from medclipad.calibration import Calibration
-    from medclipad.storage import DetectorInfo, save_folder
+    from medclipad.detection.calibration import Calibration
+    from medclipad.detection.storage import DetectorInfo, save_folder
 
     info = DetectorInfo(
         name="fuzz", method="mediclip", encoder="embedded", encoder_sha256="0" * 64, image_size=224, plane="axial",

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclipad.checkpoints import read_checkpoint
+from medclipad.detection.reference_checkpoints import read_checkpoint
+from medclipad.detection.storage import read_info
 from medclipad.errors import DetectorError
-from medclipad.storage import read_info
 from medclipad.volume import Volume, read_volume, write_volume
 from tests.fuzz.mutate import mutated
 from tests.fuzz.run import run

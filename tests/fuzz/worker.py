@@ -33,7 +33,7 @@ def main(home: Path, seed: int, first: int, last: int, kinds: list[str]) -> None
     import torch  # before the limit
 
     from benchmarks.memory import peak, start_peak
-    from medclipad import checkpoints
+    from medclipad.detection import reference_checkpoints as checkpoints
     from medclipad.volume import read_volume
     from tests.fuzz.seeds import make_seeds
 
@@ -166,7 +166,7 @@ def _read_volume(
 def _read_detector(folder: Path) -> tuple[str, str]:
     import numpy as np
 
-    from medclipad.storage import read_info, read_weights
+    from medclipad.detection.storage import read_info, read_weights
     from tests.fuzz.second import second_detector
 
     info, weights = read_info(folder), read_weights(folder)
@@ -179,7 +179,7 @@ def _read_detector(folder: Path) -> tuple[str, str]:
 
 
 def _read_checkpoint(path: Path) -> tuple[str, str]:
-    from medclipad.checkpoints import read_checkpoint
+    from medclipad.detection.reference_checkpoints import read_checkpoint
     from tests.fuzz.second import second_checkpoint
 
     ours = {

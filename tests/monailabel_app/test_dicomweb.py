@@ -22,7 +22,7 @@ from orthanc_server import MISSING, Orthanc
 from scipy.spatial.transform import Rotation
 
 from medclipad.client import ServerError
-from medclipad.detector import fit
+from medclipad.detection.detector import fit
 from medclipad.errors import MedCLIPADError
 from medclipad.serve import serve
 from medclipad.volume import Volume, read_volume, write_volume

@@ -11,7 +11,7 @@ from live_server import Server
 
 import monailabel_app
 from medclipad.client import Client
-from medclipad.storage import INFO, WEIGHTS, read_info
+from medclipad.detection.storage import INFO, WEIGHTS, read_info
 from medclipad.volume import Slicing, read_volume
 
 STARTER = Path(monailabel_app.__file__).parent / "starter"

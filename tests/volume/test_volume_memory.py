@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import medclipad.framing as framing
+import medclipad.detection.slice_frames as framing
+from medclipad.detection.slice_frames import FramedVolume, detection_memory, smooth
 from medclipad.errors import VolumeError
-from medclipad.framing import FramedVolume, detection_memory, smooth
 from medclipad.volume import Volume, memory_budget, read_volume, write_volume
 from medclipad.volume.blocks import blocks, finite_range, finite_sample
 from tests.volume.format_cases_dicom import stack

@@ -8,11 +8,11 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from skimage.segmentation import find_boundaries
 
+from medclipad.detection.result import AnomalyResult
 from medclipad.dicom_out.common import finished, identity
 from medclipad.dicom_out.source import DicomSource
 from medclipad.errors import VolumeError
 from medclipad.evaluation.drawing import Picture
-from medclipad.result import AnomalyResult
 from medclipad.volume import Volume
 
 SERIES_NUMBER = 9004

@@ -9,9 +9,9 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from medclipad.detection.result import AnomalyResult
 from medclipad.dicom_out.common import ANOMALY_SCORE, finished, identity
 from medclipad.dicom_out.source import DicomSource
-from medclipad.result import AnomalyResult
 
 SERIES_NUMBER = 9002
 _REGIONS = {

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from medclipad.detection.result import AnomalyResult
 from medclipad.dicom_out.parametric_map import parametric_map
 from medclipad.dicom_out.report import score_report
 from medclipad.dicom_out.segmentation import segmentation
 from medclipad.dicom_out.source import DicomSource, read_source
 from medclipad.errors import VolumeError
-from medclipad.result import AnomalyResult
 from medclipad.volume import Volume
 from medclipad.volume.read_errors import reason
 

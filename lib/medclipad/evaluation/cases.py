@@ -13,9 +13,9 @@ from medclipad.evaluation.metrics import CaseMetrics, baseline_map, evaluate_cas
 from medclipad.volume import Volume, require_mask
 
 if TYPE_CHECKING:
-    from medclipad.detector import AnomalyDetector
+    from medclipad.detection.detector import AnomalyDetector
+    from medclipad.detection.result import AnomalyResult
     from medclipad.methods.base import Progress
-    from medclipad.result import AnomalyResult
 
 
 @dataclass(frozen=True)

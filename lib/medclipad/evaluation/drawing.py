@@ -23,7 +23,7 @@ from skimage.measure import find_contours
 from medclipad.volume import Slicing, Volume, parse_preset, to_unit
 
 if TYPE_CHECKING:
-    from medclipad.result import AnomalyResult
+    from medclipad.detection.result import AnomalyResult
 
 TRUTH_COLOUR = "#35e0ff"  # stands out from grey and from every colour of the map
 # The dark end of a uniform map would hide on the dark image: its brighter part keeps the uniformity.

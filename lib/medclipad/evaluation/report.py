@@ -20,8 +20,8 @@ from medclipad.evaluation.metrics import MeanMetrics, mean_metrics
 from medclipad.volume import Volume
 
 if TYPE_CHECKING:
+    from medclipad.detection.result import AnomalyResult
     from medclipad.evaluation.cases import CaseFigures
-    from medclipad.result import AnomalyResult
 
 __all__ = ["CaseReport", "save_png", "write_report"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from medclipad.detection.result import AnomalyResult
 from medclipad.errors import TrainingError
 from medclipad.evaluation.drawing import Picture, draw_slices, image_bytes
 from medclipad.evaluation.protocols.protocol import Protocol
 from medclipad.evaluation.protocols.run import Outcome
-from medclipad.result import AnomalyResult
 from medclipad.volume import Slicing, Volume
 
 QUIET = 0.95  # share of the shown maps' pixels that stays transparent

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medclipad.detection.slice_frames import FramedVolume
 from medclipad.errors import TrainingError
-from medclipad.framing import FramedVolume
 from medclipad.methods.base import Progress, Shots
 from medclipad.volume import Slicing, Volume, require_mask
 

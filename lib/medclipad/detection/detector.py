@@ -12,15 +12,15 @@ import torch
 from pydantic import ValidationError
 from torch.nn.functional import normalize
 
-from medclipad.calibration import Calibration, calibrate
+from medclipad.detection.calibration import Calibration, calibrate
+from medclipad.detection.result import AnomalyResult
+from medclipad.detection.slice_frames import FramedVolume, batches, detection_memory, smooth
+from medclipad.detection.slice_selection import Case, Pair, TrainingSlices, select_shots
+from medclipad.detection.storage import DetectorInfo, read_info, read_weights, save_folder
 from medclipad.encoders import load_encoder
 from medclipad.errors import DetectorError, TrainingError
-from medclipad.framing import FramedVolume, batches, detection_memory, smooth
 from medclipad.methods import method_class
 from medclipad.methods.base import AnomalyMethod, Progress, Shots, as_rgb, silent
-from medclipad.result import AnomalyResult
-from medclipad.shots import Case, Pair, TrainingSlices, select_shots
-from medclipad.storage import DetectorInfo, read_info, read_weights, save_folder
 from medclipad.volume import Volume
 from medclipad.volume.memory_budget import require_memory
 

@@ -16,16 +16,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from medclipad.calibration import Calibration
 from medclipad.compat import ensure_torchvision
-from medclipad.detector import MAX_SMOOTHING, AnomalyDetector, fit, installed_versions, load_detector
+from medclipad.detection.calibration import Calibration
+from medclipad.detection.detector import MAX_SMOOTHING, AnomalyDetector, fit, installed_versions, load_detector
+from medclipad.detection.slice_selection import Case
+from medclipad.detection.storage import DetectorInfo, read_weights
 from medclipad.encoders import load_encoder
 from medclipad.errors import DetectorError, TrainingError
 from medclipad.methods import method_class
 from medclipad.methods.base import AnomalyMethod, Progress, Shots, silent
 from medclipad.methods.mvfa.prompts import CLASS_NAMES
-from medclipad.shots import Case
-from medclipad.storage import DetectorInfo, read_weights
 from medclipad.volume import PLANES, Volume, parse_preset
 from medclipad.volume.read_errors import reason
 

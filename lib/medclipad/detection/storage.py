@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medclipad.calibration import Calibration
+from medclipad.detection.calibration import Calibration
 from medclipad.errors import DetectorError
 
 INFO, WEIGHTS = "detector.json", "weights.safetensors"

@@ -1,0 +1,1 @@
+"""The detector: fit, detect, save and load, and what these need."""
