@@ -20,8 +20,8 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.accuracy import PART, _method, _plain
 from benchmarks.accuracy_data import Pictures, data_sets
 from benchmarks.machine import machine
+from medclipad.export.result_files import write_json
 from medclipad.methods.mediclip.normal_memory import BRIGHTNESS_WEIGHT, nearest
-from medclipad.writers import write_json
 
 SHOTS = 16
 STRIDE = 2  # of the tokens, in both directions

@@ -26,11 +26,11 @@ from torch import Tensor
 from benchmarks.accuracy_data import SIZE, Draw, data_sets
 from benchmarks.machine import machine
 from medclipad.encoders import load_encoder
+from medclipad.export.result_files import write_json, write_text
 from medclipad.methods.base import Shots
 from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
 from medclipad.methods.mediclip.normal_memory import PROJECTED, coreset, nearest
 from medclipad.methods.mvfa import MVFA, MVFAOptions, combine
-from medclipad.writers import write_json, write_text
 
 SHOTS = (16, 4, 8, 32)  # the middle first: an interrupted study has it
 SEEDS = 5

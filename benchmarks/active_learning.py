@@ -34,9 +34,9 @@ import typer
 from benchmarks.accuracy_data import SIZE, Patients, data_sets
 from benchmarks.machine import machine
 from medclipad.active_learning import STRATEGIES, Candidate, project, rank
-from medclipad.comparison import auroc
 from medclipad.detection.slice_frames import FramedVolume
 from medclipad.encoders import load_encoder
+from medclipad.evaluation.comparison import auroc
 from medclipad.methods.mediclip.model import MediCLIP, MediCLIPOptions
 from medclipad.methods.mediclip.normal_memory import PROJECTED, NormalMemory, farthest_points
 from medclipad.volume import Volume

@@ -17,8 +17,8 @@ import typer
 import medclipad as mc
 from benchmarks.machine import machine
 from medclipad.evaluation import evaluate_cases
+from medclipad.export.result_files import write_json
 from medclipad.terminal import metrics_table, progress_bar
-from medclipad.writers import write_json
 
 IMAGE, TRUTH = "Flair_subtrMeanDivStd.nii.gz", "OTMultiClass.nii.gz"
 

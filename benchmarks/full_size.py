@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.machine import machine
 from benchmarks.recipe import recipe_file
-from medclipad.writers import write_json
+from medclipad.export.result_files import write_json
 from sample_data.make_study import make_study
 
 ARCHITECTURES = {"mvfa": "ViT-L-14-336", "mediclip": "ViT-L-14-quickgelu"}

@@ -29,7 +29,7 @@ from benchmarks.speed_growth import GROWTH
 from benchmarks.speed_memory import memory_sizes
 from benchmarks.speed_page import HEADINGS, cells, write_page
 from benchmarks.speed_rows import TABLE
-from medclipad.writers import write_json
+from medclipad.export.result_files import write_json
 
 OTHERS = {**FIDELITY, **LOSSES, "memory-sizes": memory_sizes}
 NAMES = (*TABLE, *GROWTH, *OTHERS)

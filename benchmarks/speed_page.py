@@ -10,7 +10,7 @@ from benchmarks.speed_fidelity import FIDELITY, LAST, LOSSES
 from benchmarks.speed_growth import GROWTH
 from benchmarks.speed_memory import DRAWS
 from benchmarks.speed_rows import TABLE
-from medclipad.writers import write_text
+from medclipad.export.result_files import write_text
 
 MARKS = ("<!-- tables of benchmarks.speed -->", "<!-- end of tables -->")
 HEADINGS = (

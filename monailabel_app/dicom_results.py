@@ -10,7 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from medclipad.detection.result import AnomalyResult
-from medclipad.dicom_out import DicomSource, dicom_objects, read_source
+from medclipad.export.dicom import DicomSource, dicom_objects, read_source
 from medclipad.volume import Slicing, Volume, read_volume
 from monailabel_app.inference import Analysis
 

@@ -30,7 +30,7 @@ from filelock import FileLock
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from pydicom.dataset import Dataset
 
-from medclipad.dicom_out import mask_of, read_source, segmentation
+from medclipad.export.dicom import mask_of, read_source, segmentation
 from medclipad.volume import read_volume, write_volume
 from monailabel_app.datastore import check_tag
 from monailabel_app.dicomweb_pacs import Pacs, RemoteSeries

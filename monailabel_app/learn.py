@@ -25,9 +25,9 @@ from monailabel_app.models import ModelStore
 from monailabel_app.params import TrainParams, plain
 
 if TYPE_CHECKING:
-    from medclipad.comparison import HeldOut, Measured
     from medclipad.detection.detector import AnomalyDetector
     from medclipad.detection.slice_selection import Case
+    from medclipad.evaluation.comparison import HeldOut, Measured
 
 _PERIOD = 0.25  # seconds between two reports
 _POINTS = 200  # of the curve of losses
@@ -105,8 +105,8 @@ def learn(job: dict[str, Any], progress: ProgressFile) -> dict[str, Any]:
     job: method, name, params (TrainParams), models (folder), previous (name of the version that serves, or None), cases
     [{name, volume, label, normal, abnormal, plane, only_normal, must_show}], see `train.Sources`.
     """
-    from medclipad.comparison import hold_out
     from medclipad.detection.detector import fit
+    from medclipad.evaluation.comparison import hold_out
 
     params, store = TrainParams.model_validate(job["params"]), ModelStore(Path(job["models"]))
     cases, notes = _read(job["cases"], params.plane, progress)
@@ -203,7 +203,7 @@ def _outcome(
     progress: ProgressFile,
 ) -> dict[str, Any]:
     """What API.md calls the outcome: both versions' figures, whether the new one is to serve, and why in words."""
-    from medclipad.comparison import measurably_worse, measure
+    from medclipad.evaluation.comparison import measurably_worse, measure
 
     measured = measure(new, held, params.plane, job["name"], progress.report) if held else None
     before = measure(old, held, params.plane, job["previous"], progress.report) if held and old else None

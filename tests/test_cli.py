@@ -18,8 +18,8 @@ from medclipad import cli
 from medclipad.cli_cases import read_case
 from medclipad.detection.detector import load_detector
 from medclipad.errors import MedCLIPADError
+from medclipad.export.result_files import write_json, write_text
 from medclipad.volume import read_volume, write_volume
-from medclipad.writers import write_json, write_text
 
 COMMAND = Path(sys.executable).with_name("medclipad")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medclipad.comparison import MAX_SLICES, Figures, Measured, _wins, hold_out, measurably_worse, measure
 from medclipad.detection.detector import fit
 from medclipad.detection.slice_selection import Case
 from medclipad.errors import TrainingError
+from medclipad.evaluation.comparison import MAX_SLICES, Figures, Measured, _wins, hold_out, measurably_worse, measure
 from medclipad.evaluation.metrics import auroc
 from medclipad.volume import Slicing, Volume
 

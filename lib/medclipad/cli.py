@@ -134,9 +134,9 @@ def detect(
 ) -> None:
     """Write IMAGE_anomaly.nii.gz, IMAGE_scores.csv and IMAGE.json for each volume."""
     from medclipad.detection.detector import load_detector
+    from medclipad.export.result_files import write_result
     from medclipad.terminal import progress_bar
     from medclipad.volume import case_name, read_volume
-    from medclipad.writers import write_result
 
     names = [case_name(image) for image in images]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -150,7 +150,7 @@ def detect(
         try:
             volume = read_volume(image, component=component, series=series, tilt="resample" if untilt else "refuse")
             if dicom:
-                from medclipad.dicom_out import require_images
+                from medclipad.export.dicom import require_images
 
                 require_images(volume)
             tell(volume)
@@ -159,7 +159,7 @@ def detect(
                 result = loaded.detect(volume, plane=plane, progress=progress)
             files = write_result(out, volume, result, png=png, segmentation=segmentation)
             if dicom:
-                from medclipad.dicom_out import write_dicom
+                from medclipad.export.dicom import write_dicom
 
                 write_dicom(out, image, volume, result, list(dict.fromkeys(dicom)), deidentify)
             print(f"{volume.name}: volume score {result.volume_score:.3f}, {files[0]}")
@@ -190,7 +190,7 @@ def evaluate(
         figures = evaluate_cases(loaded, cases, progress)
     metrics_table(figures)
     if json:
-        from medclipad.writers import write_json
+        from medclipad.export.result_files import write_json
 
         write_json(json, figures)
 

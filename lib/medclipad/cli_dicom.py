@@ -10,7 +10,7 @@ import typer
 
 
 class DicomResult(StrEnum):
-    """What `medclipad.dicom_out` writes."""
+    """What `medclipad.export.dicom` writes."""
 
     SEGMENTATION = "segmentation"
     MAP = "map"

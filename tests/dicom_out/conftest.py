@@ -10,7 +10,7 @@ import pytest
 from dicom_cases import make, result_of
 
 from medclipad.detection.result import AnomalyResult
-from medclipad.dicom_out import write_dicom
+from medclipad.export.dicom import write_dicom
 from medclipad.volume import Volume, read_volume
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from dicom_cases import result_of, validate
 
-from medclipad.dicom_out import KINDS, write_dicom
 from medclipad.errors import VolumeError
+from medclipad.export.dicom import KINDS, write_dicom
 from medclipad.volume import read_volume
 from tests.volume.format_cases_dicom import _tilted, stack
 

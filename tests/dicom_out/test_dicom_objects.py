@@ -9,8 +9,8 @@ import pytest
 from dicom_cases import PATIENT, make, result_of, validate
 from pydicom.uid import UID
 
-from medclipad.dicom_out import KINDS, mask_of, read_source, segmentation, write_dicom
 from medclipad.errors import VolumeError
+from medclipad.export.dicom import KINDS, mask_of, read_source, segmentation, write_dicom
 from medclipad.volume import read_volume, write_volume
 from medclipad.volume.volume import LPS_TO_RAS
 

@@ -15,7 +15,7 @@ import pydicom
 import pytest
 import SimpleITK
 
-from medclipad.dicom_out import mask_of
+from medclipad.export.dicom import mask_of
 from medclipad.volume import Volume, read_volume
 from medclipad.volume.volume import LPS_TO_RAS
 

@@ -11,7 +11,7 @@ from medclipad.evaluation.protocols.bmad import CLASSES
 from medclipad.evaluation.protocols.examples import save_examples
 from medclipad.evaluation.protocols.protocol import Protocol
 from medclipad.evaluation.protocols.run import Outcome, write_atomically
-from medclipad.writers import write_json, write_text
+from medclipad.export.result_files import write_json, write_text
 
 NOT_AT_HAND = "not at hand"
 MVFA_SOURCE = "README of MediaBrain-SJTU/MVFA-AD at a30bf7b"

@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 from pydicom.valuerep import DS, validate_value
 
-from medclipad.dicom_out.deidentify import Deidentifier, uid_of
 from medclipad.errors import VolumeError
+from medclipad.export.dicom.deidentify import Deidentifier, uid_of
 from medclipad.volume import Volume
 from medclipad.volume.dicom.files import dicom_files, is_dicom
 from medclipad.volume.read_errors import damage_named

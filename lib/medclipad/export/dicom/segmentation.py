@@ -8,9 +8,9 @@ from highdicom.volume import VolumeGeometry
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from medclipad.dicom_out.common import NAME, algorithm, finished, identity
-from medclipad.dicom_out.source import DicomSource
 from medclipad.errors import VolumeError
+from medclipad.export.dicom.common import NAME, algorithm, finished, identity
+from medclipad.export.dicom.source import DicomSource
 from medclipad.volume import Volume
 from medclipad.volume.volume import LPS_TO_RAS
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import warnings
 
-from medclipad.dicom_out.parametric_map import parametric_map
-from medclipad.dicom_out.report import score_report
-from medclipad.dicom_out.segmentation import mask_of, segmentation
-from medclipad.dicom_out.source import DicomSource, read_source, require_images
-from medclipad.dicom_out.write import KINDS, dicom_objects, write_dicom
+from medclipad.export.dicom.parametric_map import parametric_map
+from medclipad.export.dicom.report import score_report
+from medclipad.export.dicom.segmentation import mask_of, segmentation
+from medclipad.export.dicom.source import DicomSource, read_source, require_images
+from medclipad.export.dicom.write import KINDS, dicom_objects, write_dicom
 
 __all__ = [
     "KINDS",

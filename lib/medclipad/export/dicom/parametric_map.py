@@ -10,8 +10,8 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from medclipad.detection.result import AnomalyResult
-from medclipad.dicom_out.common import ANOMALY_SCORE, finished, identity
-from medclipad.dicom_out.source import DicomSource
+from medclipad.export.dicom.common import ANOMALY_SCORE, finished, identity
+from medclipad.export.dicom.source import DicomSource
 
 SERIES_NUMBER = 9002
 _REGIONS = {

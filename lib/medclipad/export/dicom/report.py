@@ -11,9 +11,9 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from medclipad.detection.result import AnomalyResult
-from medclipad.dicom_out.common import ANOMALY_SCORE, NAME, THRESHOLD, VOLUME_SCORE, finished, identity, new_uid
-from medclipad.dicom_out.deidentify import uid_of
-from medclipad.dicom_out.source import DicomSource
+from medclipad.export.dicom.common import ANOMALY_SCORE, NAME, THRESHOLD, VOLUME_SCORE, finished, identity, new_uid
+from medclipad.export.dicom.deidentify import uid_of
+from medclipad.export.dicom.source import DicomSource
 from medclipad.volume import Slicing, Volume
 from medclipad.volume.volume import LPS_TO_RAS
 

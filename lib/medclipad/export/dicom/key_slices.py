@@ -9,10 +9,10 @@ from pydicom.sr.codedict import codes
 from skimage.segmentation import find_boundaries
 
 from medclipad.detection.result import AnomalyResult
-from medclipad.dicom_out.common import finished, identity
-from medclipad.dicom_out.source import DicomSource
 from medclipad.errors import VolumeError
 from medclipad.evaluation.drawing import Picture
+from medclipad.export.dicom.common import finished, identity
+from medclipad.export.dicom.source import DicomSource
 from medclipad.volume import Volume
 
 SERIES_NUMBER = 9004

@@ -13,7 +13,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ParametricMapStorage, SegmentationStorage, generate_uid
 
-from medclipad.dicom_out.source import PATIENT_AND_STUDY, DicomSource
+from medclipad.export.dicom.source import PATIENT_AND_STUDY, DicomSource
 
 NAME = "MedCLIPAD"
 SCHEME = "99MEDCLIPAD"

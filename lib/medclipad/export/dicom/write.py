@@ -9,11 +9,11 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from medclipad.detection.result import AnomalyResult
-from medclipad.dicom_out.parametric_map import parametric_map
-from medclipad.dicom_out.report import score_report
-from medclipad.dicom_out.segmentation import segmentation
-from medclipad.dicom_out.source import DicomSource, read_source
 from medclipad.errors import VolumeError
+from medclipad.export.dicom.parametric_map import parametric_map
+from medclipad.export.dicom.report import score_report
+from medclipad.export.dicom.segmentation import segmentation
+from medclipad.export.dicom.source import DicomSource, read_source
 from medclipad.volume import Volume
 from medclipad.volume.read_errors import reason
 
@@ -23,7 +23,7 @@ KINDS = ("segmentation", "map", "report", "key-slices")
 def dicom_objects(source: DicomSource, volume: Volume, result: AnomalyResult, kind: str) -> list[Dataset]:
     """The objects of one of KINDS."""
     if kind == "key-slices":
-        from medclipad.dicom_out.key_slices import key_slices  # imports what draws: a server does without
+        from medclipad.export.dicom.key_slices import key_slices  # imports what draws: a server does without
 
         return key_slices(source, volume, result)
     if kind == "map":
