@@ -16,9 +16,9 @@ import typer
 
 import medclipad as mc
 from benchmarks.machine import machine
+from medclipad.cli.terminal import metrics_table, progress_bar
 from medclipad.evaluation import evaluate_cases
 from medclipad.export.result_files import write_json
-from medclipad.terminal import metrics_table, progress_bar
 
 IMAGE, TRUTH = "Flair_subtrMeanDivStd.nii.gz", "OTMultiClass.nii.gz"
 

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
+from medclipad.cli.terminal import metrics_table, progress_bar
 from medclipad.client import Client
 from medclipad.detection.result import AnomalyResult
 from medclipad.detection.slice_frames import FramedVolume
 from medclipad.errors import MedCLIPADError
 from medclipad.evaluation.cases import CaseFigures, measure
 from medclipad.evaluation.report import CaseReport, write_report
-from medclipad.terminal import metrics_table, progress_bar
 from medclipad.volume import Volume, read_volume
 from sample_data.make_study import StudyCase, make_study
 

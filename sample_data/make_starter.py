@@ -11,9 +11,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from medclipad.cli.terminal import progress_bar
 from medclipad.detection.detector import fit
 from medclipad.errors import MedCLIPADError
-from medclipad.terminal import progress_bar
 from medclipad.volume import read_volume
 from sample_data.make_study import make_study
 

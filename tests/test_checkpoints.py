@@ -12,7 +12,7 @@ import pytest
 import torch
 from checkpoint_cases import ARCHITECTURE, CONFIG, FILES, SIZE, STATES, mvfa_state, refused
 
-from medclipad import cli
+from medclipad.cli import main as cli
 from medclipad.compat import ensure_torchvision
 from medclipad.detection.detector import fit, load_detector
 from medclipad.detection.reference_checkpoints import (

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclipad import cli
-from medclipad.cli_cases import read_case
+from medclipad.cli import main as cli
+from medclipad.cli.cases import read_case
 from medclipad.detection.detector import load_detector
 from medclipad.errors import MedCLIPADError
 from medclipad.export.result_files import write_json, write_text
@@ -273,7 +273,7 @@ def test_help_imports_nothing_heavy():
     heavy = {"torch", "monai", "open_clip", "sklearn", "matplotlib", "SimpleITK"}
     code = (
         "import sys; sys.argv = ['medclipad', 'fit', '--help']\n"
-        "from medclipad import cli\n"
+        "from medclipad.cli import main as cli\n"
         "try: cli.main()\n"
         "except SystemExit: pass\n"
         f"print('heavy:', sorted({heavy} & set(sys.modules)))"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medclipad import cli, fit
+from medclipad import fit
+from medclipad.cli import main as cli
 from medclipad.volume import read_volume
 from tests.volume.format_cases_dicom import _tilted
 
@@ -78,7 +79,7 @@ def test_what_is_assumed_of_pictures_and_label_maps_is_said(detect, tmp_path):
 
 
 def test_much_memory_is_said_before_and_too_much_refused(detect, tmp_path, monkeypatch):
-    from medclipad import cli_cases
+    from medclipad.cli import cases as cli_cases
     from medclipad.volume import memory_budget
 
     array = np.random.default_rng(0).integers(1, 99, (20, 20, 6)).astype(np.int16)

@@ -1,5 +1,5 @@
 """`python -m medclipad`: the command line."""
 
-from medclipad.cli import main
+from medclipad.cli.main import main
 
 main()

@@ -8,7 +8,7 @@ import pytest
 from dicom_cases import make
 from typer.testing import CliRunner
 
-from medclipad.cli import app
+from medclipad.cli.main import app
 from medclipad.detection.detector import fit
 from medclipad.errors import MedCLIPADError
 from medclipad.volume import Volume, read_volume, write_volume

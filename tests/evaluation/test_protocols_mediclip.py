@@ -13,7 +13,7 @@ from PIL import Image
 from protocol_trees import TESTS
 from sklearn.metrics import roc_auc_score
 
-from medclipad import cli_benchmark
+from medclipad.cli import benchmark as cli_benchmark
 from medclipad.evaluation.protocols import mediclip
 from medclipad.evaluation.protocols.protocol import Settings
 from medclipad.evaluation.protocols.run import train_and_test

@@ -13,7 +13,7 @@ from PIL import Image
 from protocol_trees import CLASSES, MASKED, SHOTS, TESTS
 from sklearn.metrics import roc_auc_score
 
-from medclipad import cli_benchmark
+from medclipad.cli import benchmark as cli_benchmark
 from medclipad.encoders import load_encoder
 from medclipad.evaluation.protocols import mvfa
 from medclipad.evaluation.protocols.protocol import Settings

@@ -13,7 +13,7 @@ import typer
 from PIL import Image
 from protocol_trees import SHOTS
 
-from medclipad import cli_benchmark
+from medclipad.cli import benchmark as cli_benchmark
 from medclipad.errors import MedCLIPADError
 from medclipad.evaluation.protocols.pictures import require_lesions
 

@@ -11,7 +11,7 @@ import torch
 import typer
 from protocol_trees import CLASSES, MASKED, SHOTS
 
-from medclipad import cli_benchmark
+from medclipad.cli import benchmark as cli_benchmark
 from medclipad.errors import TrainingError
 from medclipad.evaluation.protocols import mediclip, mvfa
 from medclipad.evaluation.protocols.protocol import Settings

@@ -9,7 +9,7 @@ import requests
 from live_server import SMALL, Server
 from typer.testing import CliRunner
 
-from medclipad.cli import app
+from medclipad.cli.main import app
 from medclipad.client import Client, ServerError
 
 

@@ -13,7 +13,7 @@ import torch
 import typer
 from PIL import Image
 
-from medclipad import cli_benchmark
+from medclipad.cli import benchmark as cli_benchmark
 from medclipad.encoders import load_encoder
 from medclipad.evaluation.protocols import bmad
 from medclipad.evaluation.protocols.mvfa import FewShot, ZeroShot

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from medclipad.cli_benchmark import benchmark
-from medclipad.cli_cases import Precision, read_case, require_new, tell, tell_memory
-from medclipad.cli_dicom import DicomResult
-from medclipad.cli_dicom import series as series_command
-from medclipad.cli_models import models_app
-from medclipad.cli_versions import app as versions_app
+from medclipad.cli.benchmark import benchmark
+from medclipad.cli.cases import Precision, read_case, require_new, tell, tell_memory
+from medclipad.cli.dicom import DicomResult
+from medclipad.cli.dicom import series as series_command
+from medclipad.cli.models import models_app
+from medclipad.cli.versions import app as versions_app
 from medclipad.errors import MedCLIPADError
 
 # Everything heavy is imported inside the commands: --help must not wait for torch.
@@ -76,9 +76,9 @@ def fit(
     precision: Precision = "auto",
 ) -> None:
     """Train a detector on a few slices and save it."""
+    from medclipad.cli.terminal import progress_bar
     from medclipad.detection.detector import fit as fit_detector
     from medclipad.detection.reference_checkpoints import activation_note
-    from medclipad.terminal import progress_bar
 
     require_new(out, "folder for the detector")
     if note := activation_note(method, encoder):
@@ -133,9 +133,9 @@ def detect(
     precision: Precision = "auto",
 ) -> None:
     """Write IMAGE_anomaly.nii.gz, IMAGE_scores.csv and IMAGE.json for each volume."""
+    from medclipad.cli.terminal import progress_bar
     from medclipad.detection.detector import load_detector
     from medclipad.export.result_files import write_result
-    from medclipad.terminal import progress_bar
     from medclipad.volume import case_name, read_volume
 
     names = [case_name(image) for image in images]
@@ -180,9 +180,9 @@ def evaluate(
     precision: Precision = "auto",
 ) -> None:
     """Measure a detector: slice and voxel AUROC, average precision, best Dice, beside the trivial baseline."""
+    from medclipad.cli.terminal import metrics_table, progress_bar
     from medclipad.detection.detector import load_detector
     from medclipad.evaluation import evaluate_cases
-    from medclipad.terminal import metrics_table, progress_bar
 
     cases = [read_case(text, mask_required=True) for text in case]
     loaded = load_detector(detector, precision)

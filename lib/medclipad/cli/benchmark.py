@@ -80,12 +80,12 @@ def benchmark(
     ] = None,
 ) -> None:
     """Repeat the papers' experiments and print their figures beside ours; run again to go on after an interruption."""
+    from medclipad.cli.terminal import benchmark_table, progress_bar
     from medclipad.detection.reference_checkpoints import read_checkpoint
     from medclipad.evaluation.protocols import mediclip, mvfa
     from medclipad.evaluation.protocols.protocol import Settings
     from medclipad.evaluation.protocols.run import STATE, test_checkpoint, train_and_test
     from medclipad.evaluation.protocols.tables import write_results, write_run
-    from medclipad.terminal import benchmark_table, progress_bar
 
     is_mvfa = protocol is ProtocolName.mvfa
     _check_options(is_mvfa, zero_shot, shots, variant, checkpoint, data, class_)

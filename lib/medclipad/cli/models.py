@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medclipad.cli_cases import Precision, read_case, require_new
+from medclipad.cli.cases import Precision, read_case, require_new
 from medclipad.errors import MedCLIPADError
 
 models_app = typer.Typer(
@@ -23,8 +23,8 @@ def models_list(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds detector folders.")],
 ) -> None:
     """List the detectors in a folder."""
+    from medclipad.cli.terminal import models_table
     from medclipad.detection.storage import INFO, read_info
-    from medclipad.terminal import models_table
 
     if not folder.is_dir():
         raise MedCLIPADError(f"{folder} is not a folder.")
@@ -83,8 +83,8 @@ def models_import(
     precision: Precision = "auto",
 ) -> None:
     """Make a detector of a checkpoint of the reference projects, checking every key, shape, type and value."""
+    from medclipad.cli.terminal import progress_bar
     from medclipad.detection.reference_checkpoints import activation_note, import_checkpoint
-    from medclipad.terminal import progress_bar
 
     folders = [out / file.stem for file in files] if len(files) > 1 else [out]
     if len(set(folders)) < len(folders):
