@@ -12,7 +12,7 @@ from pathlib import Path
 if importlib.util.find_spec("monailabel_app") is None:  # the folder was copied, not installed
     sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from monailabel_app.orphans import end_with_server
+from medclipad.server.process_lifetime import end_with_server
 
 end_with_server()
 

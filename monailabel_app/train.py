@@ -1,146 +1,36 @@
-"""MONAI Label's training tasks: which cases of the studies a request learns from, checked before it starts."""
+"""MONAI Label's training tasks, one for each method."""
 
 from __future__ import annotations
 
-import itertools
 import logging
-import time
-import uuid
 from typing import Any
 
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
-from pydantic import ValidationError
 
-from medclipad.encoders.embedded import EmbeddedEncoder
-from medclipad.methods import method_class
-from monailabel_app.errors import RequestError
-from monailabel_app.learn import run
-from monailabel_app.models import ModelStore
-from monailabel_app.params import TrainParams, train_config
-from monailabel_app.problems import sentence
-
-FINAL = DefaultLabelTag.FINAL.value
-
-
-class Sources:
-    """Ids of the images that a training learns from, and what is known of each.
-
-    Those that the request names, else all with a final label, with marked slices, or marked {"normal": true} in their
-    info. An unknown id raises RequestError 404; a case without the label that it needs, or nothing to learn from, 422.
-    """
-
-    def __init__(self, params: TrainParams, datastore: Datastore, method: str) -> None:
-        known = set(datastore.list_images())
-        named = {*params.normal, *params.abnormal}
-        for name in sorted(named - known):
-            raise RequestError(f"There is no image {name!r} in the studies.", 404)
-        self._labelled = set(datastore.get_labeled_images())
-        infos = {name: datastore.get_image_info(name) for name in known}
-        self._marks = {name: marks for name, info in infos.items() if (marks := _marks(info))}
-        for name in params.abnormal:
-            if name not in self._labelled and not self._marks.get(name, {}).get("abnormal"):
-                raise RequestError(
-                    f"Image {name!r} has no final label and no slice marked abnormal: an abnormal case needs one.", 422
-                )
-        self._normal = {*params.normal} if named else {name for name in known if infos[name].get("normal") is True}
-        self._abnormal = {*params.abnormal} if named else {*self._labelled, *self._marks}
-        self._named = bool(named)
-        if not self.names:
-            raise RequestError(
-                "There is nothing to learn from: save final labels, mark images or slices as normal, "
-                "or name images in the request's normal and abnormal.",
-                422,
-            )
-        shows_anomaly = any(name in self._labelled or self._marks[name]["abnormal"] for name in self._abnormal)
-        if method == "mvfa" and not shows_anomaly:
-            raise RequestError(
-                "mvfa needs at least one image with a final label that shows an anomaly, or a slice marked abnormal.",
-                422,
-            )
-
-    @property
-    def names(self) -> list[str]:
-        """Sorted: the same request learns the same."""
-        return sorted(self._normal | self._abnormal)
-
-    def cases(self, datastore: Datastore) -> list[dict[str, Any]]:
-        """As `learn` takes them; images of a DICOMweb server are fetched here."""
-        return [self._case(name, datastore) for name in self.names]
-
-    def _case(self, name: str, datastore: Datastore) -> dict[str, Any]:
-        labelled = name in self._labelled
-        marks = self._marks.get(name) or {"plane": None, "normal": [], "abnormal": []}
-        whole = labelled or name in self._normal  # every slice that is not abnormal is then normal
-        return {
-            "name": name,
-            "volume": datastore.get_image_uri(name),
-            "label": datastore.get_label_uri(name, FINAL) if labelled else None,
-            "only_normal": name not in self._abnormal,
-            "must_show": self._named and name in self._abnormal,
-            "normal": None if whole else marks["normal"],
-            "abnormal": marks["abnormal"],
-            "plane": marks["plane"],
-        }
-
-
-def _marks(info: dict[str, Any]) -> dict[str, Any] | None:
-    marks = info.get("marks") or {}
-    return marks if marks.get("normal") or marks.get("abnormal") else None
+from medclipad.server.training.service import TrainingService
 
 
 class AnomalyTrainTask(TrainTask):
-    """`request`: TrainParams. Returns what /train/ shows at the end."""
+    """Train a detector from the labels of the studies; see `TrainingService`."""
 
-    def __init__(self, method: str, store: ModelStore) -> None:
-        super().__init__(f"Train a {method} detector from the labels of the studies")
-        self._method, self._store = method, store
+    def __init__(self, service: TrainingService) -> None:
+        super().__init__(service.description)
+        self._service = service
 
     def config(self) -> dict[str, Any]:
-        return train_config()
+        """Return the parameters as a form of MONAI Label's clients."""
+        return self._service.config()
 
     def info(self) -> dict[str, Any]:
-        schema = TrainParams.model_json_schema()
-        schema["properties"]["options"] = method_class(self._method).Options.model_json_schema()
-        return {**super().info(), "schema": schema}
+        """Return what GET /info/ shows of the task."""
+        return {**super().info(), "schema": self._service.schema()}
 
     def stats(self) -> dict[str, Any]:
-        return {"current": self._store.current(self._method), "versions": self._store.versions(self._method)}
-
-    def plan(self, request: dict[str, Any], datastore: Datastore) -> tuple[TrainParams, Sources]:
-        """Everything that can be checked without reading a volume; MedCLIPADError says what is wrong."""
-        try:
-            params = TrainParams.of(request)
-            method_class(self._method).Options(**params.method_options())
-        except ValidationError as error:
-            raise RequestError(sentence(error), 422) from error
-        if params.encoder == "embedded" and params.image_size:
-            EmbeddedEncoder.check_size(params.image_size)
-        self._store.check_writable()
-        if params.name:
-            self._store.check_new(self._method, params.name)
-        return params, Sources(params, datastore, self._method)
-
-    def job(self, params: TrainParams) -> dict[str, Any]:
-        """The job of a training process, all but its cases."""
-        return {
-            "run": uuid.uuid4().hex,
-            "method": self._method,
-            "name": params.name or self._free_name(),
-            "params": params.model_dump(),
-            "models": str(self._store.folder),
-            "previous": self._store.current(self._method),
-        }
-
-    def _free_name(self) -> str:
-        """Of the method and the time; clocks are set back, and then the time is taken."""
-        name = f"{self._method}-{time.strftime('%Y%m%d-%H%M%S')}"
-        taken = self._store.versions(self._method)
-        others = (f"{name}-{number}" for number in itertools.count(2))
-        return next(one for one in itertools.chain([name], others) if one not in taken)
+        """Return the version in use and all versions."""
+        return self._service.stats()
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train in this process: what MONAI Label's own command does where it serves without our routes."""
         logging.getLogger("monailabel").setLevel(logging.WARNING)  # `details` has room for 20 lines: ours
-        params, sources = self.plan(request, datastore)
-        return run({**self.job(params), "cases": sources.cases(datastore)})
+        return self._service.run(request, datastore)

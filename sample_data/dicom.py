@@ -11,6 +11,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
+from medclipad.files import atomic_folder
 from medclipad.volume import Volume
 
 LPS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts to the left and back, volumes to the right and front
@@ -24,15 +25,11 @@ def write_series(volume: Volume, folder: Path, description: str, seed: int) -> N
     """
     if volume.array.dtype != np.uint16 or np.linalg.det(LPS @ volume.affine[:3, :3]) <= 0:
         raise ValueError(f"{volume.name}: a DICOM series is made from uint16 voxels on a right-handed (LPS) grid")
-    aside = folder.parent.parent / f".{folder.name}.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    for k in range(volume.shape[2]):
-        _slice(volume, k, description, seed).save_as(
-            aside / f"{zlib.crc32(f'{volume.name}/{k}'.encode()):08x}.dcm", enforce_file_format=True
-        )
     shutil.rmtree(folder, ignore_errors=True)
-    aside.replace(folder)
+    with atomic_folder(folder) as temp_folder:
+        for k in range(volume.shape[2]):
+            name = f"{zlib.crc32(f'{volume.name}/{k}'.encode()):08x}.dcm"
+            _slice(volume, k, description, seed).save_as(temp_folder / name, enforce_file_format=True)
 
 
 def _uid(*words: object) -> str:

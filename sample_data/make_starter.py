@@ -33,11 +33,8 @@ def make_starter(out: Path) -> None:
         detector = fit(
             "mediclip", "embedded", normal, shots=240, name="starter", description=DESCRIPTION, progress=progress
         )
-    aside = out.with_name(f".{out.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    detector.save(aside)
     shutil.rmtree(out, ignore_errors=True)
-    aside.rename(out)
+    detector.save(out)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medclipad.errors import MedCLIPADError
+from medclipad.files import write_text
 from medclipad.volume import write_volume
 from sample_data.cases import CASES, Case
 from sample_data.dicom import write_series
@@ -81,9 +81,7 @@ def make_study(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    aside = out / ".study.json.part"
-    aside.write_text(json.dumps(study, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(aside, index)
+    write_text(index, json.dumps(study, indent=2, ensure_ascii=False) + "\n")
     return _on_disk(study, out)
 
 

@@ -63,7 +63,14 @@ class Server:
 
     def __init__(self, studies: Path, *options: str, **environment: str) -> None:
         self.studies = studies
-        command = [sys.executable, "-c", "from medclipad.cli.main import main; main()", "serve", "--studies", str(studies)]
+        command = [
+            sys.executable,
+            "-c",
+            "from medclipad.cli.main import main; main()",
+            "serve",
+            "--studies",
+            str(studies),
+        ]
         self.process = subprocess.Popen(
             [*command, "--port", "0", *options],
             stdout=subprocess.PIPE,

@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 from medclipad.client import ServerError
 from medclipad.detection.detector import fit
 from medclipad.errors import MedCLIPADError
-from medclipad.serve import serve
+from medclipad.server.launch import serve
 from medclipad.volume import Volume, read_volume, write_volume
 from sample_data.dicom import LPS, write_series
 
@@ -252,9 +252,9 @@ def test_an_archive_that_dies_in_the_middle_of_an_answer(archive, orthanc, heads
 
 @pytest.mark.long  # imports MONAI Label here
 def test_a_wrong_password_an_address_of_something_else_and_a_lost_image(orthanc, heads, sick, tmp_path):
-    from monailabel_app.dicomweb import DicomWebDatastore
-    from monailabel_app.dicomweb_pacs import Pacs
-    from monailabel_app.errors import RequestError
+    from medclipad.server.errors import RequestError
+    from medclipad.server.stores.dicomweb import DicomWebDatastore
+    from medclipad.server.stores.pacs import Pacs
 
     def refused(pacs: Pacs) -> tuple[int, str]:
         with pytest.raises(RequestError) as caught:
@@ -308,8 +308,8 @@ class Cutting(threading.Thread):
 
 @pytest.mark.long
 def test_an_answer_that_breaks_off(orthanc, sick, tmp_path):
-    from monailabel_app.dicomweb_pacs import Pacs
-    from monailabel_app.errors import RequestError
+    from medclipad.server.errors import RequestError
+    from medclipad.server.stores.pacs import Pacs
 
     (series,) = Pacs(orthanc.url, "reader", PASSWORD, search={"SeriesInstanceUID": sick}).images()
     for after in (60, 3000, 60_000):

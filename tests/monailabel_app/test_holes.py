@@ -324,7 +324,7 @@ def test_no_patient_and_no_token_in_the_log(tmp_path: Path) -> None:
 
 
 def test_the_rate_limit_counts_by_address_in_bounded_memory() -> None:
-    from monailabel_app.rate import _ADDRESSES, RateLimit
+    from medclipad.server.security.rate_limit import _ADDRESSES, RateLimit
 
     limit = RateLimit(10)
     assert [limit.wait("a") for _ in range(50)] == [0.0] * 50
@@ -336,7 +336,7 @@ def test_the_rate_limit_counts_by_address_in_bounded_memory() -> None:
 
 
 def test_a_wrong_rate_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from monailabel_app.rate import RATE, RateLimit
+    from medclipad.server.security.rate_limit import RATE, RateLimit
 
     for wrong in ("-1", "nan", "inf", "many"):
         monkeypatch.setenv(RATE, wrong)
@@ -345,8 +345,8 @@ def test_a_wrong_rate_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_full_disk_is_507(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from monailabel_app import limits
-    from monailabel_app.errors import RequestError
+    from medclipad.server.errors import RequestError
+    from medclipad.server.security import upload_limits as limits
 
     limits.check_room(tmp_path, 1000)
     with pytest.raises(RequestError, match="disk is full") as caught:

@@ -60,7 +60,7 @@ def test_scores_survive_a_restart(scoring: Server) -> None:
 
 def test_scores_are_those_of_the_detector_and_the_file(tmp_path: Path) -> None:
     """Of another detector, or of the image's earlier file, there are none; in memory and on the disk."""
-    from monailabel_app.scores import ScoreStore
+    from medclipad.server.inference.scoring import ScoreStore
 
     def scores(value: float) -> Candidate:
         return Candidate("image", value, np.array([value]), 0.5, np.ones((1, 4), np.float16))

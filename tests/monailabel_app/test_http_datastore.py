@@ -236,7 +236,7 @@ def test_a_new_image_never_gets_an_earlier_ones_labels(client: Client, server: S
 
 def test_an_image_that_was_refused_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full between the image and the list of images."""
-    from monailabel_app.datastore import StudyDatastore
+    from medclipad.server.stores.folder import StudyDatastore
 
     write_volume(head(1)[0], tmp_path / "x.nii.gz")
     store = StudyDatastore(tmp_path / "studies")

@@ -165,10 +165,10 @@ def test_marks_are_kept_and_learned_from(server: Server, client: Client) -> None
 
 
 def test_the_cache_is_bounded_survives_and_forgets(tmp_path: Path) -> None:
-    from monailabel_app.results import Question, ResultCache
+    from medclipad.server.inference.result_cache import CacheKey, ResultCache
 
     volume = Volume(np.random.default_rng(0).random((8, 8, 8)).astype(np.float32), np.eye(4), metadata={"format": "x"})
-    one = Question("patient", "s1", "d", "axial")
+    one = CacheKey("patient", "s1", "d", "axial")
     ResultCache(tmp_path).keep(one, volume, {"scores": {"volume_score": 0.5}})
     found = ResultCache(tmp_path).find(one)
     assert np.array_equal(found.anomaly_map.array, volume.array) and found.record["scores"] == {"volume_score": 0.5}
@@ -177,13 +177,13 @@ def test_the_cache_is_bounded_survives_and_forgets(tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
     cache = ResultCache(tmp_path, limit=int(2.5 * size))
     for number in range(5):
-        cache.keep(Question(f"image {number}", "s", "d", "axial"), volume, {"scores": {}})
+        cache.keep(CacheKey(f"image {number}", "s", "d", "axial"), volume, {"scores": {}})
         time.sleep(0.01)
-    assert cache.find(one) is None and cache.find(Question("image 4", "s", "d", "axial"))
+    assert cache.find(one) is None and cache.find(CacheKey("image 4", "s", "d", "axial"))
     assert len([*tmp_path.glob("*/*/map.nii.gz")]) == 2
-    assert cache.find(Question("image 4", "changed", "d", "axial")) is None
-    cache.keep(Question("image 4", "changed", "d", "axial"), volume, {"scores": {}})
-    assert cache.find(Question("image 4", "s", "d", "axial")) is None, "the earlier state's result goes"
+    assert cache.find(CacheKey("image 4", "changed", "d", "axial")) is None
+    cache.keep(CacheKey("image 4", "changed", "d", "axial"), volume, {"scores": {}})
+    assert cache.find(CacheKey("image 4", "s", "d", "axial")) is None, "the earlier state's result goes"
     cache.prune(["image 3"])
     assert len([*tmp_path.glob("*/*/map.nii.gz")]) == 1
     cache.forget("image 3")
@@ -191,9 +191,9 @@ def test_the_cache_is_bounded_survives_and_forgets(tmp_path: Path) -> None:
 
 
 def test_a_damaged_entry_is_no_answer(tmp_path: Path) -> None:
-    from monailabel_app.results import Question, ResultCache
+    from medclipad.server.inference.result_cache import CacheKey, ResultCache
 
-    cache, one = ResultCache(tmp_path), Question("a", "s", "d", "axial")
+    cache, one = ResultCache(tmp_path), CacheKey("a", "s", "d", "axial")
     cache.keep(one, Volume(np.zeros((2, 2, 2), np.float32), np.eye(4)), {"scores": {}})
     next(tmp_path.rglob("map.nii.gz")).write_bytes(b"half")
     assert cache.find(one) is None and not [*tmp_path.glob("*/*")]

@@ -20,8 +20,8 @@ from medclipad.volume import list_series, read_volume
 
 
 def test_the_waiting_room_is_bounded_and_a_name_is_used_once() -> None:
-    from monailabel_app.errors import RequestError
-    from monailabel_app.jobs import WAITING_ROOM, Jobs
+    from medclipad.server.errors import RequestError
+    from medclipad.server.inference.jobs import WAITING_ROOM, Jobs
 
     jobs = Jobs()
     with ExitStack() as stack:
@@ -40,7 +40,7 @@ def test_the_waiting_room_is_bounded_and_a_name_is_used_once() -> None:
 
 
 def test_a_cancelled_job_stops_at_its_next_report() -> None:
-    from monailabel_app.jobs import Jobs
+    from medclipad.server.inference.jobs import Jobs
 
     jobs = Jobs()
     with pytest.raises(Cancelled), jobs.open("job") as job:
@@ -53,7 +53,7 @@ def test_a_cancelled_job_stops_at_its_next_report() -> None:
 
 @pytest.mark.parametrize(("blocks", "status"), [(4, 200), (5, 413)])
 def test_a_body_of_unknown_length_is_counted(blocks: int, status: int) -> None:
-    from monailabel_app.guard import Guard
+    from medclipad.server.security.guard import Guard
 
     async def app(scope: dict, receive, send) -> None:
         while (await receive())["more_body"]:
@@ -88,7 +88,7 @@ def test_a_body_of_unknown_length_is_counted(blocks: int, status: int) -> None:
 )
 def test_what_goes_wrong_with_files_is_one_sentence(error: OSError, status: int, says: str) -> None:
     """In a route, and while a body is received, which FastAPI wraps; no file's name is told."""
-    from monailabel_app import problems
+    from medclipad.server import error_handlers as problems
 
     app = FastAPI()
     problems.install(app)
@@ -111,7 +111,7 @@ def test_what_goes_wrong_with_files_is_one_sentence(error: OSError, status: int,
 @pytest.mark.parametrize("look", [read_volume, list_series])
 def test_an_image_that_is_removed_while_it_is_asked_for_is_404(tmp_path: Path, look: Callable) -> None:
     """Whether it was looked up just before or not; the sentence of the reader would name a path on the server."""
-    from monailabel_app import problems
+    from medclipad.server import error_handlers as problems
 
     app = FastAPI()
     problems.install(app)
@@ -126,19 +126,19 @@ def test_an_image_that_is_removed_while_it_is_asked_for_is_404(tmp_path: Path, l
 
 
 def test_a_version_gets_a_free_name_though_the_clock_was_set_back(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from monailabel_app import train
-    from monailabel_app.models import ModelStore
+    from medclipad.server.training import service
+    from medclipad.server.training.versions import VersionStore
 
-    monkeypatch.setattr(train.time, "strftime", lambda _: "20261025-023000")
-    task = train.AnomalyTrainTask("mediclip", ModelStore(tmp_path))
+    monkeypatch.setattr(service.time, "strftime", lambda _: "20261025-023000")
+    task = service.TrainingService("mediclip", VersionStore(tmp_path))
     for name in ("mediclip-20261025-023000", "mediclip-20261025-023000-2", "mediclip-20261025-023000-3"):
-        assert task.job(train.TrainParams())["name"] == name
+        assert task.job(service.TrainParams())["name"] == name
         (tmp_path / "mediclip" / name).mkdir(parents=True)
         (tmp_path / "mediclip" / name / "detector.json").write_text("{}")
 
 
 def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    from monailabel_app import guard
+    from medclipad.server.security import guard
 
     compared = []
     monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or a == b)
@@ -149,14 +149,14 @@ def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_bears_ones_own_number_is_an_earlier_servers(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a container every server is process 1: what a killed one left goes nevertheless."""
-    from monailabel_app.datastore import StudyDatastore
-    from monailabel_app.orphans import own_temporary_folder
+    from medclipad.server.process_lifetime import own_temporary_folder
+    from medclipad.server.stores.folder import StudyDatastore
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     left = [tmp_path / f"medclipad-server-{os.getpid()}-x", tmp_path / "labels" / "final"]
     for folder in left:
         folder.mkdir(parents=True)
-    parts = [left[1] / f".{pid}.140.part" for pid in (os.getpid(), os.getppid())]
+    parts = [left[1] / f".part-{pid}-140.nii.gz" for pid in (os.getpid(), os.getppid())]
     for part in parts:
         part.write_bytes(b"half")
     with own_temporary_folder():
@@ -172,7 +172,7 @@ def test_what_bears_ones_own_number_is_an_earlier_servers(tmp_path, monkeypatch:
 def test_what_is_sent_is_json(value: object, plain_value: object) -> None:
     import numpy as np
 
-    from monailabel_app.params import plain
+    from medclipad.server.params import to_json
 
-    assert plain(value) == plain_value
-    assert plain({"n": np.float32(0.5), "a": np.array([1.0, np.nan])}) == {"n": 0.5, "a": [1.0, None]}
+    assert to_json(value) == plain_value
+    assert to_json({"n": np.float32(0.5), "a": np.array([1.0, np.nan])}) == {"n": 0.5, "a": [1.0, None]}

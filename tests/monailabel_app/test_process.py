@@ -23,7 +23,7 @@ from live_server import Server, fill, free_port, head
 import monailabel_app
 from medclipad.client import Client, ServerError
 from medclipad.errors import MedCLIPADError
-from medclipad.serve import serve
+from medclipad.server.launch import serve
 from medclipad.volume import write_volume
 
 TOKEN = "correct-horse-battery"
@@ -136,7 +136,7 @@ def test_monai_labels_own_command_serves_the_app(way: str, tmp_path: Path, train
     remedy = "import pydicom.uid, sys; sys.modules['pydicom._storage_sopclass_uids'] = pydicom.uid; "
     run = "from monailabel.main import Main; Main().run()"
     if way == "our routes":
-        remedy, options["--uvicorn_app"] = "", ["monailabel_app.server:app"]
+        remedy, options["--uvicorn_app"] = "", ["medclipad.server.app:app"]
     flags = [str(word) for flag, values in options.items() for word in (flag, *values)]
     command = [sys.executable, "-c", remedy + run, "start_server", *flags]
     with open(tmp_path / "log", "wb") as log:

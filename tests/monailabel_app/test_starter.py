@@ -27,7 +27,7 @@ def test_it_says_what_it_was_made_from() -> None:
 
 
 def test_the_encoder_is_loaded_once_for_all_detectors(tmp_path: Path) -> None:
-    from monailabel_app.models import DetectorCache
+    from medclipad.server.training.versions import DetectorCache
 
     shutil.copytree(STARTER, tmp_path / "copy")
     cache = DetectorCache()

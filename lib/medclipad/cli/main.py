@@ -208,6 +208,6 @@ def serve(
     models: Annotated[Path | None, typer.Option(help="Folder of the trained detectors.")] = None,
 ) -> None:
     """Start the MONAI Label server."""
-    from medclipad.serve import serve as start
+    from medclipad.server.launch import serve as start
 
     start(studies=studies, port=port, host=host, token=token, models=models)

@@ -63,11 +63,12 @@ def delete_version(method: Method, name: Name, models: Models = None, url: Url =
 
 class _Folder:
     def __init__(self, folder: Path) -> None:
-        from monailabel_app.models import ModelStore
+        from medclipad.server.launch import app_folder
+        from medclipad.server.training.versions import VersionStore, starter_folder
 
         if not folder.is_dir():
             raise MedCLIPADError(f"{folder} is not a folder: name the models folder of a server.")
-        self._store = ModelStore(folder)
+        self._store = VersionStore(folder, starter_folder(app_folder()))
 
     def entries(self) -> dict[str, Any]:
         from medclipad.methods import METHODS

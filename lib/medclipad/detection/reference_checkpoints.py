@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import tempfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from medclipad.detection.slice_selection import Case
 from medclipad.detection.storage import DetectorInfo, read_weights
 from medclipad.encoders import load_encoder
 from medclipad.errors import DetectorError, TrainingError
+from medclipad.files import atomic_file
 from medclipad.methods import method_class
 from medclipad.methods.base import AnomalyMethod, Progress, Shots, silent
 from medclipad.methods.mvfa.prompts import CLASS_NAMES
@@ -234,19 +234,11 @@ def export_checkpoint(folder: str | os.PathLike, file: str | os.PathLike) -> lis
         name: OrderedDict((key, value.detach().cpu().clone()) for key, value in part.items())
         for name, part in detector.reference_state().items()
     }
-    aside = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as stream:
-            aside = Path(stream.name)
-            torch.save(parts, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.chmod(0o644)
-        aside.rename(file)
+        with atomic_file(file) as temp_path:
+            torch.save(parts, temp_path)
     except (OSError, RuntimeError) as error:  # torch.save tells a full disk by RuntimeError
-        if aside is not None:
-            aside.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise DetectorError(f"{file} cannot be written ({reason}): free space, or choose another folder.") from error
     return _left_out(detector.info, read_weights(folder))

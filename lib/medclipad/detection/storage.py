@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from medclipad.detection.calibration import Calibration
 from medclipad.errors import DetectorError
+from medclipad.files import atomic_folder, sha256_of_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INFO, WEIGHTS = "detector.json", "weights.safetensors"
 
@@ -53,31 +53,23 @@ def save_folder(path: str | os.PathLike, info: DetectorInfo, weights: dict[str, 
     Returns the information as it was written, with the SHA-256 of the weights. Raises DetectorError if `path` exists
     already or cannot be written.
     """
+    from safetensors.torch import save_file  # torch takes seconds, and most readers want detector.json alone
+
     path = Path(path)
     if path.exists():
         raise DetectorError(f"{path} exists already: choose another folder, or remove it first.")
-    aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        aside.chmod(0o755)
-        save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, aside / WEIGHTS)
-        (aside / WEIGHTS).chmod(0o644)
-        info = info.model_copy(update={"weights_sha256": _sha256(aside / WEIGHTS)})
-        (aside / INFO).write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        for file in (aside / WEIGHTS, aside / INFO, aside):
-            _fsync(file)
-        aside.rename(path)
-        _fsync(path.parent)
+        with atomic_folder(path) as folder:
+            save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, folder / WEIGHTS)
+            info = info.model_copy(update={"weights_sha256": sha256_of_file(folder / WEIGHTS)})
+            (folder / INFO).write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return info
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DetectorError(
             f"The detector could not be saved to {path} ({reason}): free space, or choose another folder."
         ) from error
-    finally:
-        if aside is not None and aside.exists():
-            shutil.rmtree(aside, ignore_errors=True)
 
 
 def read_info(path: str | os.PathLike) -> DetectorInfo:
@@ -100,10 +92,12 @@ def read_weights(path: str | os.PathLike, sha256: str = "") -> dict[str, Tensor]
 
     Raises DetectorError if they are missing, damaged or those of another detector.
     """
+    from safetensors.torch import load_file
+
     file = Path(path) / WEIGHTS
     try:
         weights = load_file(file)
-        if sha256 and _sha256(file) != sha256:
+        if sha256 and sha256_of_file(file) != sha256:
             raise DetectorError(
                 f"{file} is damaged, or belongs to another detector (its SHA-256 is not the one in {INFO}): save the "
                 "detector again, or restore a copy."
@@ -113,18 +107,3 @@ def read_weights(path: str | os.PathLike, sha256: str = "") -> dict[str, Tensor]
         raise DetectorError(
             f"{file} is missing or damaged ({error}): save the detector again, or restore a copy."
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows cannot open folders; its renames are journalled
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

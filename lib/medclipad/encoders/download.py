@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
 from medclipad.errors import DetectorError
+from medclipad.files import atomic_file, sha256_of_file
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without an answer
@@ -48,33 +47,24 @@ def _from_url(url: str, progress: Progress | None) -> Path:
     target = folder / url.rpartition("/")[2]
     wanted = expected_sha256(url)
     if target.is_file():
-        with target.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest().startswith(wanted):
-                return target
+        if sha256_of_file(target).startswith(wanted):
+            return target
         raise DetectorError(f"{target} is not the file of its name (its SHA-256 differs): remove it to fetch it again.")
     folder.mkdir(parents=True, exist_ok=True)
-    aside, digest = None, hashlib.sha256()
-    try:
-        with requests.get(url, stream=True, timeout=TIMEOUT) as answer:
-            answer.raise_for_status()
-            total = int(answer.headers.get("Content-Length", 0))
-            with (
-                tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name}-", delete=False) as file,
-                _bar(progress)(total=total, unit="B", unit_scale=True, desc=target.name) as bar,
-            ):
-                aside = Path(file.name)
-                # requests raises ChunkedEncodingError, an OSError, if the connection ends early.
-                for chunk in answer.iter_content(CHUNK):
-                    file.write(chunk)
-                    digest.update(chunk)
-                    bar.update(len(chunk))
+    with atomic_file(target) as temp_path, requests.get(url, stream=True, timeout=TIMEOUT) as answer:
+        answer.raise_for_status()
+        total, digest = int(answer.headers.get("Content-Length", 0)), hashlib.sha256()
+        with (
+            temp_path.open("wb") as file,
+            _bar(progress)(total=total, unit="B", unit_scale=True, desc=target.name) as bar,
+        ):
+            # requests raises ChunkedEncodingError, an OSError, if the connection ends early.
+            for chunk in answer.iter_content(CHUNK):
+                file.write(chunk)
+                digest.update(chunk)
+                bar.update(len(chunk))
         if not digest.hexdigest().startswith(wanted):
             raise DetectorError(f"{target.name} came with another SHA-256 than its address says: try again later.")
-        aside.chmod(0o644)
-        os.replace(aside, target)
-    finally:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
     return target
 
 

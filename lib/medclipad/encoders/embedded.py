@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medclipad.encoders.base import ImageEncoder
 from medclipad.errors import DetectorError
+from medclipad.files import sha256_of_file
 
 STAGE_ENDS = (3, 5, 11, 16)  # blocks after which the stride is about to grow: strides 4, 8, 16, 32
 WIDTHS = (24, 40, 112, 320)
@@ -66,7 +66,7 @@ class EmbeddedEncoder(ImageEncoder):
             torch.nn.Sequential(*network._blocks[start:end]) for start, end in zip(starts, STAGE_ENDS, strict=True)
         )
         self.name = "embedded"
-        self.sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+        self.sha256 = sha256_of_file(weights)
         self.image_size = image_size
         self.grids = tuple(image_size // stride for stride in STRIDES)
         self.freeze().to(dtype=dtype, memory_format=torch.channels_last)

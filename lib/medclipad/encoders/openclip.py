@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from medclipad.encoders.base import N_STAGES, ImageEncoder, TextTower
 from medclipad.encoders.download import Progress, fetch
 from medclipad.encoders.weights import load_part, reason
 from medclipad.errors import DetectorError, MedCLIPADError
+from medclipad.files import sha256_of_file
 
 _VISION = ("visual.",)
 _TEXT = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
@@ -78,7 +78,7 @@ class ClipEncoder(ImageEncoder):
         self._blocks_per_stage = len(blocks) // N_STAGES
         self.name = name
         self.quick_gelu = bool(config.get("quick_gelu"))
-        self.sha256 = _sha256(weights)
+        self.sha256 = sha256_of_file(weights)
         self.image_size = model.visual.image_size[0]
         width, grid = model.visual.class_embedding.shape[0], model.visual.grid_size[0]
         self.widths, self.grids = (width,) * N_STAGES, (grid,) * N_STAGES
@@ -202,8 +202,3 @@ def _weights_file(architecture: str, pretrained: str, progress: Progress | None)
             f'The weights "{pretrained}" of {architecture} could not be downloaded ({reason(error)}): connect to the '
             f'network, or download the file elsewhere and name it as "{architecture}/FILE".'
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

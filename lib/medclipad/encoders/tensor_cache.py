@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +12,8 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from medclipad.files import atomic_file, sha256_of_text
 
 FOLDER_VARIABLE = "MEDCLIPAD_CACHE"
 _log = logging.getLogger(__name__)
@@ -36,8 +36,7 @@ def cached(kind: str, key: Mapping[str, object], compute: Callable[[], Tensor]) 
     folder = cache_folder()
     if folder is None:
         return compute()
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    path = folder / kind / f"{name}.safetensors"
+    path = folder / kind / f"{sha256_of_text(json.dumps(key, sort_keys=True))}.safetensors"
     try:
         return load_file(path)["tensor"]
     except FileNotFoundError:
@@ -45,15 +44,10 @@ def cached(kind: str, key: Mapping[str, object], compute: Callable[[], Tensor]) 
     except (OSError, SafetensorError, KeyError) as error:
         _log.warning("%s is damaged (%s) and computed anew.", path, error)
     tensor = compute()
-    aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        os.close(handle)
-        save_file({"tensor": tensor.contiguous()}, aside)
-        os.replace(aside, path)
+        with atomic_file(path) as temp_path:
+            save_file({"tensor": tensor.contiguous()}, temp_path)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         _log.warning("%s cannot be kept: %s", path, error)
-        if aside is not None:
-            Path(aside).unlink(missing_ok=True)
     return tensor

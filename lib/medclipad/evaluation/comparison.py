@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from sklearn.metrics import average_precision_score
 from medclipad.detection.slice_selection import Case
 from medclipad.errors import TrainingError
 from medclipad.evaluation.metrics import auroc
+from medclipad.files import sha256_of_text
 from medclipad.methods.base import Progress, silent
 from medclipad.volume import Slicing
 
@@ -81,7 +81,7 @@ def hold_out(
 
     def rank(place: int) -> tuple[bool, str]:
         name = cases[place].volume.name
-        return name in learned, hashlib.sha256(name.encode()).hexdigest()
+        return name in learned, sha256_of_text(name)
 
     if len(diseased) >= 3:
         chosen = [

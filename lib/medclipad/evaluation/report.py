@@ -17,6 +17,7 @@ import numpy as np
 from medclipad.errors import MedCLIPADError
 from medclipad.evaluation.drawing import Picture, draw_scores, draw_slices, image_bytes, key_slices, save_png
 from medclipad.evaluation.metrics import MeanMetrics, mean_metrics
+from medclipad.files import write_text
 from medclipad.volume import Volume
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     machine = this_machine() if machine is None else machine
     figures = _as_json(cases, title, notes, machine)
-    _replace(folder / "report.json", json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / "report.json", json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     parts = [
         f"<h1>{escape(title)}</h1>",
         *(f"<p>{escape(paragraph)}</p>" for paragraph in notes.split("\n\n") if paragraph.strip()),
@@ -94,7 +95,7 @@ def write_report(
     head = f'<meta charset="utf-8"><title>{escape(title)}</title>\n<style>{STYLE}</style>'
     body = "\n".join(parts)
     page = f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n{body}\n</main></body></html>\n'
-    _replace(folder / "report.html", page)
+    write_text(folder / "report.html", page)
     return folder / "report.html"
 
 
@@ -212,9 +213,3 @@ def _number(value: float | None) -> str:
 
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, "utf-8")
-    os.replace(aside, path)

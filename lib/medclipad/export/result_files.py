@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 from pathlib import Path
 
+from medclipad import files
 from medclipad.detection.result import AnomalyResult
 from medclipad.errors import MedCLIPADError
 from medclipad.volume import Volume, write_volume
@@ -21,23 +20,23 @@ def write_result(
     Returns the paths. Raises VolumeError or MedCLIPADError if the folder cannot be written.
     """
     name = volume.name
-    files = [folder / f"{name}_anomaly.nii.gz", folder / f"{name}_scores.csv", folder / f"{name}.json"]
+    paths = [folder / f"{name}_anomaly.nii.gz", folder / f"{name}_scores.csv", folder / f"{name}.json"]
     _make(folder)
-    write_volume(result.anomaly_map, files[0])
-    write_text(files[1], _scores_csv(result))
-    write_json(files[2], result.summary())
+    write_volume(result.anomaly_map, paths[0])
+    write_text(paths[1], _scores_csv(result))
+    write_json(paths[2], result.summary())
     if segmentation:
-        files.append(folder / f"{name}_segmentation.nii.gz")
-        write_volume(result.segmentation(), files[-1])
+        paths.append(folder / f"{name}_segmentation.nii.gz")
+        write_volume(result.segmentation(), paths[-1])
     if png:
         from medclipad.evaluation.report import save_png
 
-        files.append(folder / f"{name}_anomaly.png")
+        paths.append(folder / f"{name}_anomaly.png")
         try:
-            save_png(files[-1], volume, result)
+            save_png(paths[-1], volume, result)
         except OSError as error:
-            raise _unwritable(files[-1], error) from error
-    return files
+            raise _unwritable(paths[-1], error) from error
+    return paths
 
 
 def write_json(path: Path, content: object) -> None:
@@ -50,16 +49,9 @@ def write_json(path: Path, content: object) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically. Raises MedCLIPADError if it cannot be written."""
     _make(path.parent)
-    aside = None
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False, newline="") as file:
-            aside = Path(file.name)
-            file.write(text)
-        aside.chmod(0o644)
-        os.replace(aside, path)
+        files.write_text(path, text)
     except OSError as error:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 
 import numpy as np
 import SimpleITK
 
 from medclipad.errors import VolumeError
+from medclipad.files import atomic_file
 from medclipad.volume.read_errors import itk_name, reason
 from medclipad.volume.readers.itk import itk_image
 from medclipad.volume.readers.nifti import nifti_image
@@ -37,18 +36,13 @@ def write_volume(volume: Volume, path: str | Path) -> None:
         raise VolumeError(f"{path}: the folder {path.parent} does not exist; make it first.")
     dtype = np.dtype(_HELD_AS.get(volume.array.dtype.char, volume.array.dtype)).newbyteorder("=")
     array = np.asarray(volume.array, dtype=dtype)
-    aside = path.with_name(f".{uuid.uuid4().hex}{suffix}")
     try:
-        if suffix in (".nii", ".nii.gz"):
-            nifti_image(array, volume).to_filename(aside)
-        else:
-            SimpleITK.WriteImage(itk_image(array, volume.affine), itk_name(aside), useCompression=True)
-        with aside.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
+        with atomic_file(path) as temp_path:
+            if suffix in (".nii", ".nii.gz"):
+                nifti_image(array, volume).to_filename(temp_path)
+            else:
+                SimpleITK.WriteImage(itk_image(array, volume.affine), itk_name(temp_path), useCompression=True)
     except VolumeError:
         raise
     except Exception as error:  # nibabel and ITK raise many kinds
         raise VolumeError(f"{path}: it cannot be written ({reason(error)}); check space, rights and format.") from error
-    finally:
-        aside.unlink(missing_ok=True)

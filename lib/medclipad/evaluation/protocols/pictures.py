@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from medclipad.errors import VolumeError
+from medclipad.files import sha256_of_file
 from medclipad.methods.base import Progress
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on damaged files
@@ -83,8 +84,8 @@ def check(tests: Sequence[Picture], training: Sequence[Picture], progress: Progr
                 f"{picture.mask} has {other[0]} × {other[1]} pixels and its picture {size[0]} × {size[1]}: "
                 "give the mask that belongs to it."
             )
-        contents.append(hashlib.sha256(picture.path.read_bytes()).hexdigest())
-        mask = hashlib.sha256(picture.mask.read_bytes()).hexdigest() if picture.mask else None
+        contents.append(sha256_of_file(picture.path))
+        mask = sha256_of_file(picture.mask) if picture.mask else None
         digest.update(f"{picture.path.name!r} {contents[-1]} {picture.label} {mask}\n".encode())
     progress("check the pictures", len(pictures), len(pictures), {})
     shown, learned = contents[: len(tests)], contents[len(tests) :]

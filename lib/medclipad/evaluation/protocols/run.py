@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 
 from medclipad.errors import TrainingError
 from medclipad.evaluation.protocols.protocol import Figures, Protocol, Scores, example_indices
+from medclipad.files import atomic_file, remove_leftovers
 from medclipad.methods.base import Progress, silent
 
 STATE = "state.pt"
@@ -106,17 +105,12 @@ def test_checkpoint(protocol: Protocol, state: dict, progress: Progress = silent
 
 def write_atomically(content: dict, file: Path) -> None:
     """torch.save, complete or not at all, even if the machine stops; raises TrainingError if it cannot be written."""
-    aside = file.with_name(f"{file.name}.part")  # of one name: what a killed run left is overwritten
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, file)
+        remove_leftovers(file.parent)  # of a killed run
+        with atomic_file(file) as temp_path:
+            torch.save(content, temp_path)
     except (OSError, RuntimeError) as error:  # torch says RuntimeError of a full disk
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise TrainingError(f"{file} cannot be written ({reason}): free space, or give another --out.") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from medclipad.export.dicom.parametric_map import parametric_map
 from medclipad.export.dicom.report import score_report
 from medclipad.export.dicom.segmentation import segmentation
 from medclipad.export.dicom.source import DicomSource, read_source
+from medclipad.files import atomic_file
 from medclipad.volume import Volume
 from medclipad.volume.read_errors import reason
 
@@ -63,11 +63,8 @@ def write_dicom(
 
 
 def _save(dataset: Dataset, path: Path) -> None:
-    aside = path.with_name(f".{path.name}.part")
     try:
-        dataset.save_as(aside, enforce_file_format=True)
-        os.replace(aside, path)
+        with atomic_file(path) as temp_path:
+            dataset.save_as(temp_path, enforce_file_format=True)
     except OSError as error:
         raise VolumeError(f"{path}: it cannot be written ({reason(error)}); check space and rights.") from error
-    finally:
-        aside.unlink(missing_ok=True)

@@ -1,0 +1,119 @@
+"""Inference requests of a method: their parameters, their answer, and the file that goes with it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from medclipad.detection.storage import read_info
+from medclipad.methods import METHODS
+from medclipad.server.errors import RequestError, first_error
+from medclipad.server.inference.jobs import Jobs
+from medclipad.server.inference.queue import Analysis, DetectionQueue
+from medclipad.server.inference.result_cache import ResultCache
+from medclipad.server.params import InferParams, infer_config, to_json
+from medclipad.server.training.versions import VersionStore
+from medclipad.volume import Volume, write_volume
+
+LABELS = {"anomaly": 1}
+
+
+class InferenceService:
+    """Answer the inference requests of one method.
+
+    A request is a dict with "image", the path of a volume, "id", its id in the studies or "" for one that was sent
+    along, and the fields of `InferParams`.
+    """
+
+    def __init__(
+        self, method: str, versions: VersionStore, detections: DetectionQueue, results: ResultCache, jobs: Jobs
+    ) -> None:
+        self._method, self._versions = method, versions
+        self._detections, self._results, self._jobs = detections, results, jobs
+        self.description = DESCRIPTIONS[method]
+
+    @property
+    def current(self) -> str | None:
+        """Name of the version in use."""
+        return self._versions.current(self._method)
+
+    def config(self) -> dict[str, Any]:
+        """Return the parameters as a form of MONAI Label's clients."""
+        return infer_config(self._versions.names(self._method))
+
+    def info(self) -> dict[str, Any]:
+        """Return what GET /info/ shows."""
+        return {"current": self.current, "versions": self._versions.names(self._method), "schema": _SCHEMA}
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return the path of a new file, map or labelmap, and the answer's `params`."""
+        params = self.parameters(request)
+        analysis, answer = self.analyse(request, params)
+        return str(self._write_file(analysis, params)), answer
+
+    def parameters(self, request: dict[str, Any]) -> InferParams:
+        """Return the request's parameters; raise RequestError 422 if one is wrong."""
+        try:
+            return InferParams.model_validate(request)
+        except ValidationError as error:
+            raise RequestError(first_error(error), 422) from error
+
+    def analyse(self, request: dict[str, Any], params: InferParams) -> tuple[Analysis, dict[str, Any]]:
+        """Return map and scores, computed or kept, and the answer's `params`; no file is written."""
+        folder = self._versions.path(self._method, params.detector)
+        with self._jobs.open(params.request_id) as job:
+            started = time.perf_counter()
+            info = read_info(folder)
+            plane = info.plane if params.plane == "default" else params.plane
+            path, key = request["image"], None
+            if request.get("id"):
+                key = self._detections.cache_key(request["id"], path, folder, plane)
+            analysis = self._detections.find(key, path, info.encoder) if key else None
+            if analysis is None:
+                analysis = self._detections.analyse(path, folder, plane, job, key)
+            seconds = time.perf_counter() - started
+        answer = {
+            "label_names": LABELS,
+            "result": params.result,
+            **analysis.scores,
+            "method": self._method,
+            "detector": folder.name,
+            "encoder": analysis.encoder,
+            "request_id": job.name,
+            "seconds": round(seconds, 3),
+            "cached": analysis.cached,
+        }
+        return analysis, to_json(answer)
+
+    def _write_file(self, analysis: Analysis, params: InferParams) -> Path:
+        """Return a new temporary file with the map or the labelmap."""
+        wants_map = params.result == "map"
+        suffix = ".nii.gz" if wants_map else params.result_extension
+        handle, name = tempfile.mkstemp(prefix="medclipad-", suffix=suffix)
+        os.close(handle)
+        path = Path(name)
+        try:
+            if not wants_map:
+                write_volume(labelmap(analysis), path)
+            elif analysis.key is None or not self._results.copy_map(analysis.key, path):
+                write_volume(analysis.anomaly_map, path)
+        except BaseException:
+            path.unlink()
+            raise
+        return path
+
+
+def labelmap(analysis: Analysis) -> Volume:
+    """Return a mask uint8, 1 where the map exceeds the detector's threshold."""
+    above = analysis.anomaly_map.array > analysis.scores["threshold"]
+    return analysis.anomaly_map.with_array(above.astype(np.uint8))
+
+
+DESCRIPTIONS = {method: f"{method}: anomaly map of a volume" for method in METHODS}
+_SCHEMA = InferParams.model_json_schema()

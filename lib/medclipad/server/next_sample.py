@@ -1,0 +1,93 @@
+"""Active learning over HTTP: which image to label next, and which of its slices to look at first."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+
+from medclipad.active_learning import STRATEGIES, Candidate, rank, slices_first
+from medclipad.server.errors import RequestError
+from medclipad.server.inference.scoring import Scorer
+from medclipad.server.stores.folder import is_text
+
+
+class NextSample:
+    """One of `medclipad.active_learning`'s strategies, on the scores that there are by now.
+
+    `request`: {"strategy", "method", "seed"}. It never waits for scores: images that have none yet come after those
+    that have, least recently offered first.
+    """
+
+    def __init__(self, name: str, scorer: Scorer, default_method: Callable[[], str | None]) -> None:
+        self.description = STRATEGIES[name]
+        self._name, self._scorer, self._default_method = name, scorer, default_method
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        unlabelled = sorted(datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels")))
+        if not unlabelled:
+            return None
+        method, seed = request.get("method") or self._default_method(), request.get("seed")
+        known = self._candidates(method, unlabelled, datastore)
+        if method and self._name != "random":
+            self._scorer.request_scoring(method, datastore)
+        oldest, waited = _least_recently_offered(unlabelled, self._name, datastore)
+        if self._name == "random" or not known:
+            image = random.Random(seed).choice(oldest)
+            score, candidate, labelled = None, known.get(image), []
+            reason = "Any unlabelled image, least recently offered first."
+            if self._name != "random":
+                reason = f"No image is scored by {method or 'any method'} yet: {reason[0].lower()}{reason[1:]}"
+        else:
+            labelled = list(self._candidates(method, datastore.get_labeled_images(), datastore).values())
+            candidate, score = rank(self._name, list(known.values()), labelled, seed)[0]
+            image, waited = candidate.name, 0
+            reason = f"{STRATEGIES[self._name]}, of {len(known)} scored ones among {len(unlabelled)} unlabelled."
+        return {
+            "id": image,
+            "weight": waited if score is None else score,
+            "score": score,
+            "slices": self._slices(candidate, labelled, method, seed),
+            "scored": len(known),
+            "unlabelled": len(unlabelled),
+            "reason": reason,
+        }
+
+    def _candidates(self, method: str | None, images: list[str], datastore: Datastore) -> dict[str, Candidate]:
+        if method is None:
+            return {}
+        found = ((image, self._scorer.candidate(method, image, datastore)) for image in images)
+        return {image: candidate for image, candidate in found if candidate is not None}
+
+    def _slices(
+        self, candidate: Candidate | None, labelled: list[Candidate], method: str | None, seed: int | None
+    ) -> list[dict[str, Any]]:
+        if candidate is None or method is None:
+            return []
+        plane = self._scorer.plane(method)
+        chosen = slices_first(self._name, candidate, labelled, seed=seed)
+        return [{"plane": plane, "slice": number, "score": merit} for number, merit in chosen]
+
+
+def _least_recently_offered(images: list[str], strategy: str, datastore: Datastore) -> tuple[list[str], int]:
+    """(images, seconds since they were offered): a reader who skips an image is not shown it again at once."""
+    offered = {
+        image: datastore.get_image_info(image).get("strategy", {}).get(strategy, {}).get("ts", 0) for image in images
+    }
+    oldest = min(offered.values())
+    return [image for image in images if offered[image] == oldest], int(time.time()) - oldest
+
+
+def check_request(request: dict[str, Any], methods: list[str]) -> None:
+    """RequestError 422 if the method, the seed or the client's name is none."""
+    method, seed = request.get("method"), request.get("seed")
+    if method is not None and method not in methods:
+        raise RequestError(f"method: there is no {method!r}; there are: {', '.join(methods)}.", 422)
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise RequestError("seed: give a whole number.", 422)
+    client = request.get("client_id")
+    if client is not None and (not isinstance(client, str) or len(client) > 200 or not is_text(client)):
+        raise RequestError("client_id: give a text of at most 200 characters.", 422)

@@ -1,0 +1,1 @@
+"""Where the studies are: a folder, or an archive that speaks DICOMweb."""

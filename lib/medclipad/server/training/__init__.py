@@ -1,0 +1,1 @@
+"""Training processes, and the versions that they make."""

@@ -1,0 +1,79 @@
+"""Training requests of a method: their parameters, checked before a process is started for them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from pydantic import ValidationError
+
+from medclipad.encoders.embedded import EmbeddedEncoder
+from medclipad.methods import method_class
+from medclipad.server.errors import RequestError, first_error
+from medclipad.server.params import TrainParams, train_config
+from medclipad.server.training.sources import Sources
+from medclipad.server.training.versions import VersionStore
+from medclipad.server.training.worker import run
+
+
+class TrainingService:
+    """Check the training requests of one method and describe the work to a training process."""
+
+    def __init__(self, method: str, versions: VersionStore) -> None:
+        self._method, self._versions = method, versions
+        self.description = f"Train a {method} detector from the labels of the studies"
+
+    def config(self) -> dict[str, Any]:
+        """Return the parameters as a form of MONAI Label's clients."""
+        return train_config()
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the parameters."""
+        schema = TrainParams.model_json_schema()
+        schema["properties"]["options"] = method_class(self._method).Options.model_json_schema()
+        return schema
+
+    def stats(self) -> dict[str, Any]:
+        """Return the version in use and the names of all versions."""
+        return {"current": self._versions.current(self._method), "versions": self._versions.names(self._method)}
+
+    def plan(self, request: dict[str, Any], datastore: Datastore) -> tuple[TrainParams, Sources]:
+        """Check all that can be checked without reading a volume; raise MedCLIPADError if something is wrong."""
+        try:
+            params = TrainParams.of(request)
+            method_class(self._method).Options(**params.method_options())
+        except ValidationError as error:
+            raise RequestError(first_error(error), 422) from error
+        if params.encoder == "embedded" and params.image_size:
+            EmbeddedEncoder.check_size(params.image_size)
+        self._versions.check_writable()
+        if params.name:
+            self._versions.check_new(self._method, params.name)
+        return params, Sources(params, datastore, self._method)
+
+    def job(self, params: TrainParams) -> dict[str, Any]:
+        """Return the job of a training process, all but its cases."""
+        return {
+            "run": uuid.uuid4().hex,
+            "method": self._method,
+            "name": params.name or self._free_name(),
+            "params": params.model_dump(),
+            "models": str(self._versions.folder),
+            "starter": str(self._versions.starter or ""),
+            "previous": self._versions.current(self._method),
+        }
+
+    def run(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train in this process; return the version and the outcome."""
+        params, sources = self.plan(request, datastore)
+        return run({**self.job(params), "cases": sources.cases(datastore)})
+
+    def _free_name(self) -> str:
+        """Return a name made of the method and the time; clocks are set back, and then the time is taken."""
+        name = f"{self._method}-{time.strftime('%Y%m%d-%H%M%S')}"
+        taken = self._versions.names(self._method)
+        others = (f"{name}-{number}" for number in itertools.count(2))
+        return next(one for one in itertools.chain([name], others) if one not in taken)
