@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from test_encoders import ARCHITECTURE, pictures, weights  # noqa: F401  (fixture)
 
 from medclipad.detection.detector import fit, load_detector
-from medclipad.encoders import clip, load_encoder
+from medclipad.encoders import load_encoder, openclip
 from medclipad.encoders.openclip import ClipEncoder
 from medclipad.encoders.precision import resolve_precision
 from medclipad.encoders.torch_archive import StoredTensor
@@ -117,7 +117,7 @@ def test_gradients_of_attention(dtype):
     found = {}
     for name, attention, kind in (
         ("exact", torch.nn.functional.scaled_dot_product_attention, torch.float64),
-        ("ours", lambda q, k, v: clip._attention(q, k, v, None, False), dtype),
+        ("ours", lambda q, k, v: openclip._attention(q, k, v, None, False), dtype),
     ):
         given = heads.to(kind).requires_grad_()
         mixed = attention(*given)

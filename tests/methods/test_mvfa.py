@@ -10,8 +10,9 @@ from discs import SIZE, slices
 
 from medclipad.errors import Cancelled, DetectorError, TrainingError
 from medclipad.methods.base import Shots
+from medclipad.methods.common import token_memory
 from medclipad.methods.common.token_memory import TokenMemory
-from medclipad.methods.mvfa import MVFA, MVFAOptions, combine, memory, unit_range
+from medclipad.methods.mvfa import MVFA, MVFAOptions, combine, unit_range
 from medclipad.methods.mvfa.augment import TRANSFORMS, augment, square
 from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise, samples
 
@@ -246,7 +247,7 @@ def test_memory_is_the_smallest_cosine_distance(monkeypatch):
     expected = (1 - F.cosine_similarity(queries[:, :, None], tokens, dim=-1)).amin(dim=-1)
     assert bank.sizes == [0, 57]
     torch.testing.assert_close(bank.distance(1, queries), expected)
-    monkeypatch.setattr(memory, "_BLOCK", (4, 10))
+    monkeypatch.setattr(token_memory, "_BLOCK", (4, 10))
     torch.testing.assert_close(bank.distance(1, queries), expected)
 
 
