@@ -14,7 +14,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(ROOT / "tests" / "monailabel_app")]
+sys.path[:0] = [str(HERE), str(ROOT / "tests" / "server")]
 
 CASE = "bright-mass"
 SIZE = (1500, 960)  # of the window, pixels
@@ -109,14 +109,14 @@ def take(reader: Reader) -> None:
 
     reader.only(ui.reviewCollapsibleButton)
     user.click(ui.makeSegmentationButton)
-    reader.until(lambda: ui.submitButton.enabled, "segmentation")
+    reader.until(lambda: ui.sendLabelButton.enabled, "segmentation")
     user.click(ui.markAbnormalButton)
-    user.click(ui.submitButton)
+    user.click(ui.sendLabelButton)
     reader.until(lambda: ui.historyTable.rowCount >= 2 and not reader.widget.logic.session.jobs.active(), "submit")
     reader.grab("review")
 
     reader.only(ui.trainingCollapsibleButton)
-    form = reader.widget.training._form
+    form = reader.widget.training.form
     for name, value in (("shots", 8), ("epochs", 4)):  # as little as draws a curve
         form.widget(name).value = value
     user.click(ui.trainButton)

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MODULE = Path(os.environ.get("MEDCLIPAD_SLICER_MODULE", ROOT / "MedCLIPAD" / "MedCLIPAD.py"))  # or of faults.py
-sys.path[:0] = [str(MODULE.parent), str(ROOT / "tests" / "monailabel_app")]  # the module's library; live_server
+sys.path[:0] = [str(MODULE.parent), str(ROOT / "tests" / "server")]  # the module's library; live_server
 
 SMALL = {"shots": 8, "epochs": 2}  # as little training as shows that it works
 SHAPE = (36, 32, 20)  # I, J, K
