@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from medclipad.compat import ensure_torchvision
-from medclipad.encoders.openclip import ClipEncoder
+from medclipad.encoders.openclip.network import ClipEncoder
 from medclipad.errors import Cancelled, DetectorError
 
 ARCHITECTURE = "tiny-download-test"

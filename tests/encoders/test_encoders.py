@@ -14,8 +14,7 @@ from torch.nn.functional import interpolate
 
 from medclipad.compat import ensure_torchvision
 from medclipad.encoders import N_STAGES, ImageEncoder, default_device, load_encoder
-from medclipad.encoders.embedded import EmbeddedEncoder
-from medclipad.encoders.openclip import ClipEncoder
+from medclipad.encoders.openclip.network import ClipEncoder
 from medclipad.errors import DetectorError
 
 ARCHITECTURE = "tiny-encoder-test"
@@ -145,7 +144,7 @@ def test_one_copy_a_process_and_size(clip, embedded):
 
 @pytest.mark.parametrize("size", [64, 224, 256])
 def test_embedded_sizes(size):
-    encoder = EmbeddedEncoder(size)
+    encoder = load_encoder("embedded", size)
     assert encoder.image_size == size and encoder.grids == tuple(size // stride for stride in (4, 8, 16, 32))
     assert encoder.text is None and encoder.n_prefix == 0
 
@@ -161,7 +160,7 @@ def test_embedded_weights_are_imagenets(embedded):
     """Untrained, flat and structured pictures would give features of one size."""
     flat, structured = torch.full((1, 3, 96, 96), 0.5), pictures(embedded, 1)
     spread = [embedded.taps(image)[3].std(dim=1).mean() for image in (flat, structured)]
-    assert spread[1] > 1.2 * spread[0] and embedded.sha256 == EmbeddedEncoder(64).sha256
+    assert spread[1] > 1.2 * spread[0] and embedded.sha256 == load_encoder("embedded", 64).sha256
 
 
 # CLIP

@@ -11,10 +11,11 @@ from scipy.stats import spearmanr
 from test_encoders import ARCHITECTURE, pictures, weights  # noqa: F401  (fixture)
 
 from medclipad.detection.detector import fit, load_detector
-from medclipad.encoders import load_encoder, openclip
-from medclipad.encoders.openclip import ClipEncoder
+from medclipad.encoders import load_encoder
+from medclipad.encoders.openclip import network
+from medclipad.encoders.openclip.network import ClipEncoder
+from medclipad.encoders.openclip.torch_archive import StoredTensor
 from medclipad.encoders.precision import resolve_precision
-from medclipad.encoders.torch_archive import StoredTensor
 from medclipad.errors import DetectorError
 
 CPU = torch.device("cpu")
@@ -103,7 +104,7 @@ def test_a_finished_detector_needs_no_text_tower(method, name, head, tmp_path, m
     made.save(tmp_path / "detector")
     del made
     gc.collect()  # or the encoder, its text tower loaded, would be shared with the detector
-    monkeypatch.setattr("medclipad.encoders.openclip._TEXT", ("none of this name",))
+    monkeypatch.setattr("medclipad.encoders.openclip.network._TEXT", ("none of this name",))
     detector = load_detector(tmp_path / "detector", "float32")
     assert np.array_equal(detector.detect(head(1)).anomaly_map.array, expected)
     assert "_model" not in vars(detector._method.encoder.text)
@@ -117,7 +118,7 @@ def test_gradients_of_attention(dtype):
     found = {}
     for name, attention, kind in (
         ("exact", torch.nn.functional.scaled_dot_product_attention, torch.float64),
-        ("ours", lambda q, k, v: openclip._attention(q, k, v, None, False), dtype),
+        ("ours", lambda q, k, v: network._attention(q, k, v, None, False), dtype),
     ):
         given = heads.to(kind).requires_grad_()
         mixed = attention(*given)

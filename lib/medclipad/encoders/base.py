@@ -1,4 +1,4 @@
-"""What a method needs of a frozen image encoder: four tapped stages and, where there is one, the text tower."""
+"""Interface of a frozen image encoder: four tapped stages and, where there is one, the text tower."""
 
 from __future__ import annotations
 
@@ -7,52 +7,79 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from medclipad.encoders.registry import encoder_examples
 from medclipad.errors import DetectorError
 
 N_STAGES = 4
 
 
 class TextTower(ABC):
-    """The text half of a CLIP model."""
+    """Text half of a CLIP model.
+
+    Attributes
+    ----------
+    context_length : int
+        Tokens of a text, padding included.
+    width : int
+        Width of a token's embedding.
+    """
 
     context_length: int
     width: int
 
     @abstractmethod
     def tokenize(self, texts: list[str]) -> Tensor:
-        """Token ids, int64 (n, context_length): start token, words, end token, padded with 0."""
+        """Return token ids, int64 (n, context_length): start token, words, end token, padded with 0."""
 
     @abstractmethod
     def token_embedding(self, tokens: Tensor) -> Tensor:
-        """Embeddings (n, L, width) of token ids (n, L)."""
+        """Return the embeddings (n, L, width) of token ids (n, L)."""
 
     @abstractmethod
     def encode(self, embeddings: Tensor, end: Tensor, causal: bool) -> Tensor:
-        """Text features (n, embed_dim), not normalised, of token embeddings (n, L, width).
+        """Return text features (n, embed_dim), not normalised.
 
-        `end` (n,) is the position whose output is taken: that of the end token. With `causal=False` every token sees
-        every other, padding included, as MediCLIP's reference code has it.
+        Parameters
+        ----------
+        embeddings
+            Token embeddings (n, L, width).
+        end
+            Position (n,) of each text's end token, whose output is the text's feature.
+        causal
+            Whether a token sees only those before it, as in CLIP. With False every token sees every other, padding
+            included, as in MediCLIP's reference code.
         """
 
 
 class ImageEncoder(nn.Module, ABC):
-    """A frozen image encoder that runs in four stages, each of which can be tapped and changed.
+    """Frozen image encoder with tapped stages.
 
-    Its state between two stages is one tensor, batch first.
-
-    A method calls `stem`, then `stage` for level 0 to 3; between two stages it may read the `tokens` of the state and
-    put changed ones back with `with_tokens` (MVFA's residual adapters do).
+    A method calls `stem`, then `stage` for levels 0 to 3. Between two stages it may read the `tokens` of the state and
+    replace them by `with_tokens`, as MVFA's residual adapters do. The state between two stages is one tensor, batch
+    first.
 
     Attributes
     ----------
-    name: as given to `load_encoder`; sha256: of the weights file.
-    image_size: side of the square input, pixels.
-    widths, grids: token width and side of the token grid of each stage.
-    n_prefix: tokens before the patch tokens (1 for a ViT's class token, else 0).
-    embed_dim: width of the space shared with the text tower, or of the learned vectors in its place.
-    quick_gelu: whether its blocks have CLIP's QuickGELU, x·sigmoid(1.702 x), as activation.
-    mean, std: CLIP's normalisation of RGB in [0, 1]; a method applies it or not (MVFA does not).
-    text: the text tower, or None.
+    name : str
+        As given to `load_encoder`.
+    sha256 : str
+        Hash of the weights file, hex.
+    image_size : int
+        Side of the square input in pixels.
+    widths, grids : tuple of int
+        Token width, and side of the token grid, after each stage.
+    n_prefix : int
+        Tokens before the patch tokens: 1 for a ViT's class token, else 0.
+    embed_dim : int
+        Width of the space shared with the text tower, or of the learned vectors that take its place.
+    mean, std : tuple of float
+        Normalisation of RGB in [0, 1]. A method applies it or not: MVFA does not.
+    text : TextTower or None
+        Text tower, if there is one.
+    is_convolutional : bool
+        Whether the encoder is a CNN, whose stages differ in grid and width. A ViT's do not.
+    quick_gelu : bool
+        Whether the blocks' activation is CLIP's QuickGELU, x·sigmoid(1.702 x).
     """
 
     name: str
@@ -64,52 +91,65 @@ class ImageEncoder(nn.Module, ABC):
     embed_dim: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    text: TextTower | None
+    text: TextTower | None = None
+    is_convolutional: bool = False
     quick_gelu: bool = False
 
     @abstractmethod
     def stem(self, images: Tensor) -> Tensor:
-        """State before the first stage, of RGB images (B, 3, image_size, image_size)."""
+        """Return the state before the first stage, of RGB images (B, 3, image_size, image_size) in [0, 1]."""
 
     @abstractmethod
     def stage(self, state: Tensor, level: int) -> Tensor:
-        """State after stage `level` (0 to 3) of the state after the stage before."""
+        """Return the state after stage `level` (0 to 3), given the state before it."""
 
     @abstractmethod
     def tokens(self, state: Tensor) -> Tensor:
-        """Tokens (B, n_prefix + grid², width) of a state after a stage."""
+        """Return the tokens (B, n_prefix + grid², width) of a state after a stage."""
 
     @abstractmethod
     def with_tokens(self, state: Tensor, tokens: Tensor) -> Tensor:
-        """The state with its tokens replaced."""
+        """Return the state with its tokens replaced."""
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Tokens (..., width) of the last stage in the space shared with the text tower, (..., embed_dim).
+        """Map tokens (..., width) of the last stage into the space shared with the text tower, (..., embed_dim).
 
-        Only of encoders that have a text tower.
+        Raises
+        ------
+        DetectorError
+            If the encoder has no text tower.
         """
-        raise DetectorError(f"Encoder {self.name} has no text tower: choose a CLIP encoder, ViT-L-14-336/openai say.")
+        examples = " or ".join(encoder_examples(has_text=True)[:1])
+        raise DetectorError(
+            f"Encoder {self.name} has no text tower: choose an encoder that has one, such as {examples}."
+        )
 
     def freeze(self) -> ImageEncoder:
-        """Evaluation mode and no gradients for the weights (gradients still flow through to adapters)."""
+        """Switch to evaluation mode without gradients for the weights; they still flow through to adapters."""
         return self.eval().requires_grad_(False)
 
     @property
+    def has_text(self) -> bool:
+        """Whether there is a text tower."""
+        return self.text is not None
+
+    @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
-    def batch(self) -> int:
-        """Images to pass at once: on a processor few, whose activations its cache holds; on a GPU many."""
-        return 4 if self.device.type == "cpu" else 32
-
-    @property
     def dtype(self) -> torch.dtype:
-        """Of weights, states and tokens: float32 or bfloat16."""
+        """Type of weights, states and tokens: float32 or bfloat16."""
         return next(self.parameters()).dtype
 
+    @property
+    def batch(self) -> int:
+        """Images to pass at once: few on a CPU, so that its cache holds their activations, many on a GPU."""
+        return 4 if self.device.type == "cpu" else 32
+
     def taps(self, images: Tensor, first: int = 0) -> list[Tensor]:
-        """Tokens after the stages `first` to 3 of RGB images (B, 3, S, S): a plain pass without adapters."""
+        """Return the tokens after stages `first` to 3 of RGB images (B, 3, S, S), without adapters."""
         state, tokens = self.stem(images), []
         for level in range(N_STAGES):
             state = self.stage(state, level)
@@ -118,6 +158,19 @@ class ImageEncoder(nn.Module, ABC):
         return tokens
 
     def patch_maps(self, tokens: Tensor, level: int) -> Tensor:
-        """Patch values (B, n_prefix + grid² or grid², C) of a level as maps (B, C, grid, grid), prefix dropped."""
+        """Return the patch tokens of a stage as maps.
+
+        Parameters
+        ----------
+        tokens
+            Values (B, n_prefix + grid², C), or (B, grid², C) without the prefix.
+        level
+            Stage, 0 to 3.
+
+        Returns
+        -------
+        Tensor
+            Maps (B, C, grid, grid).
+        """
         grid = self.grids[level]
         return tokens[:, -grid * grid :].transpose(1, 2).unflatten(2, (grid, grid))

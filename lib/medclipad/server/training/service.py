@@ -10,7 +10,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from pydantic import ValidationError
 
-from medclipad.encoders.embedded import EmbeddedEncoder
+from medclipad.encoders import encoder_family
 from medclipad.methods import method_class
 from medclipad.server.errors import RequestError, first_error
 from medclipad.server.params import TrainParams, train_config
@@ -47,8 +47,8 @@ class TrainingService:
             method_class(self._method).Options(**params.method_options())
         except ValidationError as error:
             raise RequestError(first_error(error), 422) from error
-        if params.encoder == "embedded" and params.image_size:
-            EmbeddedEncoder.check_size(params.image_size)
+        if params.image_size:
+            encoder_family(params.encoder).check_image_size(params.encoder, params.image_size)
         self._versions.check_writable()
         if params.name:
             self._versions.check_new(self._method, params.name)

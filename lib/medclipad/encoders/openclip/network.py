@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medclipad.compat import ensure_torchvision
 from medclipad.encoders.base import N_STAGES, ImageEncoder, TextTower
-from medclipad.encoders.download import Progress, fetch
-from medclipad.encoders.weights import load_part, reason
+from medclipad.encoders.openclip import check_image_size, model_config
+from medclipad.encoders.openclip.download import fetch
+from medclipad.encoders.openclip.weights import load_part, reason
+from medclipad.encoders.registry import encoder_usage
 from medclipad.errors import DetectorError, MedCLIPADError
 from medclipad.files import sha256_of_file
+
+if TYPE_CHECKING:
+    from medclipad.volume.progress import Progress
 
 _VISION = ("visual.",)
 _TEXT = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
@@ -44,24 +49,15 @@ class ClipEncoder(ImageEncoder):
         Raises DetectorError if the architecture is unknown, or the weights cannot be had, read or fitted.
         """
         super().__init__()
-        ensure_torchvision()
         import open_clip
 
         architecture, _, pretrained = name.partition("/")
-        # open_clip would look for an architecture such as "hf-hub:..." on the network.
-        config = None if ":" in architecture else open_clip.get_model_config(architecture)
-        if config is None or "custom_text" in config or isinstance(config["vision_cfg"].get("layers"), list):
-            raise DetectorError(
-                f'Encoder "{architecture}" is not known: use "embedded", or a CLIP ViT of open_clip and its weights, '
-                'such as "ViT-L-14-336/openai".'
-            )
+        config = model_config(name)
+        if config is None:
+            raise DetectorError(f'Encoder "{architecture}" is not known: use {encoder_usage()}.')
         weights = _weights_file(architecture, pretrained, progress)
         if image_size is not None:
-            patch = config["vision_cfg"].get("patch_size", 16)
-            if image_size < patch:
-                raise DetectorError(
-                    f"An image size of {image_size} pixels is under one patch of {architecture}: give {patch} or more."
-                )
+            check_image_size(architecture, config, image_size)
             config["vision_cfg"]["image_size"] = image_size
         with torch.device("meta"):
             model = open_clip.CLIP(**config)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from medclipad.errors import DetectorError
 from medclipad.files import atomic_file, sha256_of_file
 
+if TYPE_CHECKING:
+    from medclipad.volume.progress import Progress
+
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without an answer
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-
-Progress = Callable[[str, int, int, dict], None]
-"""As in `medclipad.methods`: called as progress("download", MiB done, MiB in all, {})."""
 
 
 def fetch(config: dict, progress: Progress | None = None) -> Path:

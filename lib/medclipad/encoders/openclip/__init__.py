@@ -1,0 +1,69 @@
+"""CLIP ViTs of open_clip with their text towers: the papers' encoders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from medclipad.compat import ensure_torchvision
+from medclipad.encoders.registry import EncoderFamily, register_encoder
+from medclipad.errors import DetectorError
+
+if TYPE_CHECKING:
+    import torch
+
+    from medclipad.encoders.base import ImageEncoder
+    from medclipad.volume.progress import Progress
+
+
+class OpenClipFamily(EncoderFamily):
+    """An open_clip architecture and a pretrained tag or the path of a checkpoint, joined by "/"."""
+
+    name = "open_clip"
+    summary = "CLIP ViT of open_clip with its text tower, the papers' encoder: weights are downloaded on first use."
+    usage = 'a CLIP ViT of open_clip and its weights, such as "ViT-L-14-336/openai"'
+    examples = ("ViT-L-14-336/openai", "ViT-L-14-quickgelu/openai")
+    has_text = True
+
+    def accepts(self, name: str) -> bool:
+        """Return whether the part before the first "/" is an architecture of open_clip with OpenAI's two towers."""
+        return model_config(name) is not None
+
+    def check_image_size(self, name: str, image_size: int) -> None:
+        """Raise DetectorError for an image size under one patch."""
+        config = model_config(name)
+        if config is not None:
+            check_image_size(name.partition("/")[0], config, image_size)
+
+    def load(
+        self, name: str, image_size: int | None, dtype: torch.dtype, device: torch.device, progress: Progress | None
+    ) -> ImageEncoder:
+        """Load an encoder; see `EncoderFamily.load`."""
+        from medclipad.encoders.openclip.network import ClipEncoder
+
+        return ClipEncoder(name, image_size, progress, dtype, device)
+
+
+def model_config(name: str) -> dict[str, Any] | None:
+    """Return open_clip's configuration of an encoder's architecture, or None if it is not a CLIP ViT."""
+    ensure_torchvision()
+    import open_clip
+
+    architecture = name.partition("/")[0]
+    if ":" in architecture:  # open_clip would look for an architecture such as "hf-hub:..." on the network
+        return None
+    config = open_clip.get_model_config(architecture)
+    if config is None or "custom_text" in config or isinstance(config["vision_cfg"].get("layers"), list):
+        return None
+    return config
+
+
+def check_image_size(architecture: str, config: dict[str, Any], image_size: int) -> None:
+    """Raise DetectorError for an image size under one patch of an architecture."""
+    patch = config["vision_cfg"].get("patch_size", 16)
+    if image_size < patch:
+        raise DetectorError(
+            f"An image size of {image_size} pixels is under one patch of {architecture}: give {patch} or more."
+        )
+
+
+register_encoder(OpenClipFamily())
