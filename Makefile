@@ -1,24 +1,31 @@
-# `make demo` and `make test` set everything up in .venv first; what is done already is skipped.
-PYTHON ?= python3.11
+# `make demo` needs Python and make alone; `make test` also installs Debian packages, where it may. Both set up what
+# they need in .venv and skip what is done already.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name) 2>/dev/null)))
 BIN = .venv/bin
 # Builds of source packages are isolated: only this makes them respect the pinned versions.
 export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup system demo test test-long lint parity starter slicer-pictures slicer-faults clean
+.PHONY: setup system demo test test-long lint lint-all parity starter slicer-pictures slicer-faults clean
 
-setup: system .venv/.ready
+setup: system .venv/.test  ## everything that tests and development need
 
 system:  ## Debian packages that some tests need (debian-packages.txt)
 	@tests/system-packages
 
-.venv/.ready: pyproject.toml constraints.txt
+.venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable ".[server,sample,dev]"
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/pyvenv.cfg
+	$(BIN)/pip install --quiet --editable ".[server,sample]"
 	$(BIN)/pip install --quiet --no-deps monailabel pydicom-seg
 	touch $@
 
-demo: setup  ## the main job, over HTTP, into demo/
+.venv/.test: .venv/.demo
+	$(BIN)/pip install --quiet --editable ".[server,sample,dev]"
+	touch $@
+
+demo: .venv/.demo  ## anomaly maps of the sample study, over HTTP, into demo/
 	$(BIN)/python -m sample_data.demo demo
 
 test: setup lint
@@ -27,8 +34,13 @@ test: setup lint
 test-long: setup
 	$(BIN)/python -m pytest -m long
 
-lint: setup
+lint: .venv/.test
+	$(BIN)/ruff check --ignore D,C901
+
+lint-all: .venv/.test  ## style, docstrings, complexity, types and docstring coverage
 	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/interrogate lib monailabel_app MedCLIPAD benchmarks sample_data
 
 parity: setup  ## arrays of the reference codes against ours, into docs/parity.md
 	$(BIN)/python -m benchmarks.parity --long

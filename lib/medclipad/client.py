@@ -1,9 +1,9 @@
 """A client of a running `medclipad serve`. Needs requests and the standard library only, on Python 3.9 or later.
 
->>> client = Client("http://127.0.0.1:8000")
->>> client.train("mediclip", {"normal": ["healthy_1", "healthy_2"]})
->>> client.wait_trained(print)
->>> path, scores = client.infer("mediclip", "case_7", {"result": "map"})
+>>> client = Client("http://127.0.0.1:8000")  # doctest: +SKIP
+>>> client.train("mediclip", {"normal": ["healthy_1", "healthy_2"]})  # doctest: +SKIP
+>>> client.wait_trained(print)  # doctest: +SKIP
+>>> path, scores = client.infer("mediclip", "case_7", {"result": "map"})  # doctest: +SKIP
 """
 
 from __future__ import annotations
