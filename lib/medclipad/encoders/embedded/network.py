@@ -64,20 +64,25 @@ class EmbeddedEncoder(ImageEncoder):
         self.sha256 = sha256_of_file(weights)
         self.image_size = image_size
         self.grids = tuple(image_size // stride for stride in STRIDES)
-        self.freeze().to(dtype=dtype, memory_format=torch.channels_last)
+        self.freeze().to(dtype=dtype)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's stubs
 
     def stem(self, images: Tensor) -> Tensor:
+        """Return the state after the first convolution, which halves the resolution."""
         return self._stem((images * 2 - 1).to(dtype=self.dtype, memory_format=torch.channels_last))
 
     def stage(self, state: Tensor, level: int) -> Tensor:
+        """Return the feature map after a stage, whose stride is 4, 8, 16 or 32."""
         if level or state.device.type != "cpu":
             return self._stages[level](state)
         return torch.cat([self._stages[0](part) for part in state.split(PART)])
 
     def tokens(self, state: Tensor) -> Tensor:
+        """Return the pixels of a feature map."""
         return state.flatten(2).transpose(1, 2)
 
     def with_tokens(self, state: Tensor, tokens: Tensor) -> Tensor:
+        """Return tokens as a feature map."""
         return tokens.transpose(1, 2).unflatten(2, state.shape[2:])
 
 

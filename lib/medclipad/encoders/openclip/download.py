@@ -1,10 +1,10 @@
-"""Weights by open_clip's names: fetched on first use into the caches that open_clip uses too, whole or not at all."""
+"""Download weights by open_clip's names into the caches that open_clip itself uses, the whole file or nothing."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -16,15 +16,29 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without an answer
-HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+HUB_FILES = (  # names of the weights file in open_clip's repositories, in its order
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 
 
 def fetch(config: dict, progress: Progress | None = None) -> Path:
-    """The local file of an entry of open_clip's registry: {"url": …} or {"hf_hub": "owner/model/[file]"}, or both.
+    """Return the local file of weights, downloaded if it is not in the cache.
 
-    The Hugging Face hub comes first if both are named, as in open_clip. Without `progress` a bar is drawn on standard
-    error. Raises DetectorError if the file is not what its address says, OSError or the hub's errors if it cannot be
-    had.
+    Parameters
+    ----------
+    config
+        Entry of open_clip's registry of pretrained weights: {"url": ...}, {"hf_hub": "owner/model/[file]"}, or both, of
+        which the Hugging Face hub comes first, as in open_clip.
+    progress
+        Called as `progress("download", MiB done, MiB in all, {})`. With None, a bar is drawn on standard error.
+
+    Raises
+    ------
+    DetectorError
+        If the file does not have the SHA-256 that its address states.
+    OSError
+        Or one of the hub's errors, if the file cannot be downloaded.
     """
     if config.get("hf_hub"):
         return _from_hub(config["hf_hub"], progress)
@@ -32,7 +46,7 @@ def fetch(config: dict, progress: Progress | None = None) -> Path:
 
 
 def expected_sha256(url: str) -> str:
-    """The (first digits of the) SHA-256 that OpenAI and open_clip put into their addresses, else ""."""
+    """Return the SHA-256, or its first digits, that OpenAI and open_clip state in an address; "" without one."""
     if "openaipublic" in url:
         return url.split("/")[-2]
     if "mlfoundations" in url:
@@ -41,67 +55,70 @@ def expected_sha256(url: str) -> str:
 
 
 def _from_url(url: str, progress: Progress | None) -> Path:
+    """Download a file into open_clip's cache."""
     import requests
 
     folder = Path.home() / ".cache" / "clip"
     target = folder / url.rpartition("/")[2]
-    wanted = expected_sha256(url)
+    expected = expected_sha256(url)
     if target.is_file():
-        if sha256_of_file(target).startswith(wanted):
+        if sha256_of_file(target).startswith(expected):
             return target
         raise DetectorError(f"{target} is not the file of its name (its SHA-256 differs): remove it to fetch it again.")
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(target) as temp_path, requests.get(url, stream=True, timeout=TIMEOUT) as answer:
-        answer.raise_for_status()
-        total, digest = int(answer.headers.get("Content-Length", 0)), hashlib.sha256()
+    with atomic_file(target) as temp_path, requests.get(url, stream=True, timeout=TIMEOUT) as response:
+        response.raise_for_status()
+        total, digest = int(response.headers.get("Content-Length", 0)), hashlib.sha256()
         with (
             temp_path.open("wb") as file,
             _bar(progress)(total=total, unit="B", unit_scale=True, desc=target.name) as bar,
         ):
             # requests raises ChunkedEncodingError, an OSError, if the connection ends early.
-            for chunk in answer.iter_content(CHUNK):
+            for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 digest.update(chunk)
                 bar.update(len(chunk))
-        if not digest.hexdigest().startswith(wanted):
-            raise DetectorError(f"{target.name} came with another SHA-256 than its address says: try again later.")
+        if not digest.hexdigest().startswith(expected):
+            raise DetectorError(f"{target.name} arrived with another SHA-256 than its address states: try again later.")
     return target
 
 
 def _from_hub(name: str, progress: Progress | None) -> Path:
+    """Download a file of "owner/model/[file]" into the hub's cache."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repository, _, file = name.rpartition("/")
-    for candidate in (file,) if file else HUB_FILES:
+    *others, last = (file,) if file else HUB_FILES
+    for candidate in others:
         try:
             return Path(hf_hub_download(repository, candidate, tqdm_class=_bar(progress)))
         except LocalEntryNotFoundError:  # there is no network
             raise
-        except EntryNotFoundError as error:  # of the names that open_clip's models have, the next
-            missing = error
-    raise missing
+        except EntryNotFoundError:
+            continue
+    return Path(hf_hub_download(repository, last, tqdm_class=_bar(progress)))
 
 
 def _bar(progress: Progress | None) -> type[tqdm]:
-    """tqdm, or one that tells `progress` instead of drawing."""
+    """Return tqdm, or a subclass that calls `progress` instead of drawing."""
     if progress is None:
         return tqdm
 
-    class Reporting(tqdm):
-        def __init__(self, *args, **kwargs) -> None:
+    class ReportingBar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)  # the hub's own bars have one
-            super().__init__(*args, **{**kwargs, "file": _Nowhere(), "disable": False, "mininterval": 0})
+            super().__init__(*args, **{**kwargs, "file": _NullStream(), "disable": False, "mininterval": 0})
 
         def update(self, n: float | None = 1) -> bool | None:
-            answer = super().update(n)
+            was_drawn = super().update(n)
             progress("download", int(self.n) >> 20, max(int(self.total or self.n) >> 20, 1), {})
-            return answer
+            return was_drawn
 
-    return Reporting
+    return ReportingBar
 
 
-class _Nowhere:
+class _NullStream:
     def write(self, text: str) -> None:
         """Draw nothing."""
 

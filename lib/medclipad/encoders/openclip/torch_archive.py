@@ -1,7 +1,7 @@
-"""Zip archives of torch.save and torch.jit.save, read tensor by tensor and without running what they hold.
+"""Read zip archives of torch.save and torch.jit.save tensor by tensor, without running what they hold.
 
-`torch.jit.load` would run what an archive asks for while it is loaded, and TorchScript can write files. And either
-loads everything at once: 1.7 GB for a ViT-L/14 of which a detector needs 0.6.
+`torch.jit.load` runs code of the archive while it is loaded, and TorchScript can write files. It also loads everything
+at once: 1.7 GB for a ViT-L/14, of which a detector needs 0.6 GB.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,17 @@ class _Storage:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies in an archive."""
+    """Tensor that has not been read from its archive yet.
+
+    Attributes
+    ----------
+    archive, record
+        Archive and the record in it that holds the values.
+    dtype, shape, stride
+        As of the tensor.
+    offset
+        Index of the first element in the record.
+    """
 
     archive: zipfile.ZipFile
     record: zipfile.ZipInfo
@@ -45,13 +56,13 @@ class StoredTensor:
     stride: tuple[int, ...]
 
     def read(self) -> Tensor:
-        """The tensor. Raises what a damaged file makes zipfile and torch raise."""
+        """Return the tensor; a damaged file raises any of the errors of zipfile and torch."""
         content = bytearray(self.archive.read(self.record))  # checks the record's checksum
         return torch.frombuffer(content, dtype=self.dtype).as_strided(self.shape, self.stride, self.offset)
 
 
 class _Module:
-    """Stands for an object of the archive's own classes: nothing but its attributes."""
+    """Stand-in for an object of the archive's own classes: only its attributes."""
 
     def __init__(self) -> None:
         self.attributes: dict = {}
@@ -61,7 +72,7 @@ class _Module:
 
 
 class _Reader(pickle.Unpickler):
-    """Knows tensors and the archive's own classes, and nothing that could do anything."""
+    """Unpickler for tensors and the archive's own classes; it refuses everything that could run code."""
 
     def __init__(self, content: bytes, records: dict[str, zipfile.ZipInfo], archive: zipfile.ZipFile) -> None:
         super().__init__(io.BytesIO(content))
@@ -89,28 +100,35 @@ class _Reader(pickle.Unpickler):
         return StoredTensor(self.archive, self.records[f"data/{storage.key}"], storage.dtype, offset, size, stride)
 
 
-def read_archive(archive: zipfile.ZipFile) -> dict:
-    """What an archive holds: the tensors of a TorchScript network by name, as its state dict has them, or what was
-    saved; tensors as `StoredTensor`.
+def read_archive(archive: zipfile.ZipFile) -> Any:
+    """Return the content of an archive, with tensors as `StoredTensor`.
 
-    Raises UnpicklingError if it holds anything but weights and plain values, and what a damaged file makes zipfile or
-    pickle raise.
+    Returns
+    -------
+    Any
+        Of a TorchScript network its tensors by name, as in its state dict. Else the object that was saved.
+
+    Raises
+    ------
+    UnpicklingError
+        If the archive holds anything but weights and plain values. A damaged file also raises other errors of zipfile
+        and pickle.
     """
     records = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
-    if sum(entry.file_size for entry in records.values()) > Path(archive.filename).stat().st_size:
+    if sum(entry.file_size for entry in records.values()) > Path(str(archive.filename)).stat().st_size:
         raise pickle.UnpicklingError("it unpacks to more than its size")
     root = _Reader(archive.read(records["data.pkl"]), records, archive).load()
     if not isinstance(root, _Module):
         return root
-    found: dict[str, StoredTensor] = {}
-    waiting = [("", root)]
-    while waiting:
-        prefix, module = waiting.pop()
+    tensors: dict[str, StoredTensor] = {}
+    queue = [("", root)]
+    while queue:
+        prefix, module = queue.pop()
         for name, value in module.attributes.items():
             if isinstance(value, _Module):
-                waiting.append((f"{prefix}{name}.", value))
+                queue.append((f"{prefix}{name}.", value))
             elif isinstance(value, StoredTensor):
-                found[f"{prefix}{name}"] = value
-        if len(found) + len(waiting) > 100_000:
+                tensors[f"{prefix}{name}"] = value
+        if len(tensors) + len(queue) > 100_000:
             raise pickle.UnpicklingError("its modules contain each other")
-    return found
+    return tensors

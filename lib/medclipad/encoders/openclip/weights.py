@@ -1,4 +1,4 @@
-"""Weights of a CLIP model from a file, converted one tensor at a time to the precision in which they will compute."""
+"""Weights of a CLIP model from a file, converted tensor by tensor to the precision that they compute in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +15,35 @@ from torch import Tensor, nn
 from medclipad.encoders.openclip.torch_archive import StoredTensor, read_archive
 from medclipad.errors import DetectorError
 
-# What OpenAI's archives carry beside the weights.
-_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # OpenAI's archives hold these too
 _POSITIONS = "visual.positional_embedding"
 
 
 def load_part(
     model: nn.Module, path: Path, prefixes: tuple[str, ...], dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Put the tensors whose names start with one of `prefixes` into a CLIP model of open_clip on the meta device.
+    """Load one part of a CLIP model of open_clip, such as its image tower, from a file of the whole model.
 
-    `path` is a state dict (torch.save, safetensors) or OpenAI's TorchScript archive. The positional embedding is
-    resized (bicubic, antialiased) to the model's grid in float32, before all is converted to `dtype`. The names and
-    shapes of all tensors are compared, also of those that are not read. Raises DetectorError if the file does not hold
-    the weights of this model.
+    The names and shapes of all tensors are compared with the model's, also of those that are not loaded. The positional
+    embedding is resized to the model's grid (bicubic, antialiased) in float32 before it is converted.
+
+    Parameters
+    ----------
+    model
+        Model on the meta device.
+    path
+        State dict (torch.save or safetensors), or OpenAI's TorchScript archive.
+    prefixes
+        Starts of the names of the tensors to load.
+    dtype
+        Type to convert them to.
+    device
+        Where to put them.
+
+    Raises
+    ------
+    DetectorError
+        If the file does not hold the weights of this model.
     """
     own = model.state_dict()
     try:
@@ -38,14 +54,14 @@ def load_part(
             for key, value in stored.items():
                 if tuple(value.shape) != own[key].shape and key != _POSITIONS:
                     raise ValueError(f"{key} is {list(value.shape)} and not {list(own[key].shape)}")
-            # Made first, so that the memory of what is read and converted is used again and does not lie in between.
+            # Allocated first: the memory of what is read and converted is then used again for the next tensor.
             read = {
                 key: torch.empty(value.shape, dtype=dtype, device=device)
                 for key, value in own.items()
                 if key.startswith(prefixes)
             }
             for key, value in read.items():
-                value.copy_(_checked(model, key, stored[key]))
+                value.copy_(_read_tensor(model, key, stored[key]))
     except Exception as error:  # a damaged or hostile file can raise nearly anything from inside torch
         raise DetectorError(
             f"The checkpoint {path.name} does not hold weights of this encoder ({reason(error)}): choose the file "
@@ -55,13 +71,13 @@ def load_part(
 
 
 def reason(error: Exception) -> str:
-    """Kind and first line of an error from another library, which may have no words at all."""
+    """Return class and first line of another library's error, which may have no message."""
     return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])[:200]
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Mapping[str, Tensor | StoredTensor]]:
-    """The tensors of a file by name; those of a zip archive are not read yet."""
+    """Yield the tensors of a file by name; those of a zip archive are not read yet."""
     from open_clip.factory import load_state_dict
 
     if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
@@ -78,11 +94,11 @@ def _opened(path: Path) -> Iterator[Mapping[str, Tensor | StoredTensor]]:
 
 
 def _state(content: object) -> dict[str, Tensor | StoredTensor]:
-    """The state dict in what a file holds, without what training code puts around it."""
+    """Return the state dict in the content of a file, without what training code puts around it."""
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor | StoredTensor) for value in content.values()):
-        raise ValueError("it is no state dict")
+        raise ValueError("it is not a state dict")
     return {
         key.removeprefix("module."): value
         for key, value in content.items()
@@ -90,8 +106,8 @@ def _state(content: object) -> dict[str, Tensor | StoredTensor]:
     }
 
 
-def _checked(model: nn.Module, key: str, value: Tensor | StoredTensor) -> Tensor:
-    """A tensor of the file, float32, the positional embedding on the model's grid."""
+def _read_tensor(model: Any, key: str, value: Tensor | StoredTensor) -> Tensor:
+    """Return a tensor of the file, float32; the positional embedding on the model's grid."""
     from open_clip.factory import resize_pos_embed
 
     tensor = (value.read() if isinstance(value, StoredTensor) else value).float()
