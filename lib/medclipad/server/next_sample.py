@@ -9,7 +9,7 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 
-from medclipad.active_learning import STRATEGIES, Candidate, rank, slices_first
+from medclipad.active_learning import STRATEGIES, Candidate, rank, rank_slices
 from medclipad.server.errors import RequestError
 from medclipad.server.inference.scoring import Scorer
 from medclipad.server.stores.folder import is_text
@@ -68,7 +68,7 @@ class NextSample:
         if candidate is None or method is None:
             return []
         plane = self._scorer.plane(method)
-        chosen = slices_first(self._name, candidate, labelled, seed=seed)
+        chosen = rank_slices(self._name, candidate, labelled, seed=seed)
         return [{"plane": plane, "slice": number, "score": merit} for number, merit in chosen]
 
 
