@@ -1,6 +1,6 @@
-"""Anomaly maps of MRI and CT volumes from a MedCLIPAD server. The work is done in MedCLIPADLib."""
+"""Slicer module for anomaly maps of MRI and CT volumes from a MedCLIPAD server."""
 
-# No `from __future__ import annotations` here: the parameter node wrapper reads the annotations.
+# No `from __future__ import annotations` here: the parameter node wrapper evaluates the annotations.
 from typing import Annotated, Any
 
 import qt
@@ -38,11 +38,11 @@ from MedCLIPADLib.settings import Settings
 from MedCLIPADLib.training import Training
 
 SECTIONS = ("MedCLIPAD", "Connection", "Detect", "Results", "Review", "Training", "Help")  # one .ui file each
-DRAIN = 30  # ms between two looks at what the threads have to say
+DRAIN_INTERVAL = 30  # ms between two calls of `Jobs.drain`
 
 
 class MedCLIPAD(ScriptedLoadableModule):
-    """What Slicer shows of the module in its lists."""
+    """The module's entry in Slicer's lists of modules."""
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
@@ -54,7 +54,7 @@ class MedCLIPAD(ScriptedLoadableModule):
         self.parent.dependencies = []
         self.parent.contributors = ["MedCLIPAD contributors"]
         self.parent.helpText = _(
-            "Anomaly maps of MRI and CT volumes: where does this scan look unlike normal ones? The work is done by a "
+            "Anomaly maps of MRI and CT volumes: where does this scan differ from normal ones? The maps come from a "
             "MedCLIPAD server (MONAI Label), on this computer or another one. Research software: not for diagnosis."
         )
         self.parent.acknowledgementText = _(
@@ -65,7 +65,29 @@ class MedCLIPAD(ScriptedLoadableModule):
 
 @parameterNodeWrapper
 class MedCLIPADParameterNode:
-    """What is chosen in the panel; saved with the scene. Threshold and opacity: 0 to 1."""
+    """The parameters of the panel, saved with the scene.
+
+    Attributes
+    ----------
+    inputVolume : vtkMRMLScalarVolumeNode
+        The volume to analyse.
+    component, timePoint : int
+        Which component, or time point of a sequence, to analyse.
+    method, version : str
+        Method and version of the detector.
+    intensity : str
+        Modality that the detector must suit: "auto", "any" or an intensity preset.
+    plane : str
+        Plane of the slices, or "default" for the detector's own.
+    result, compare : vtkMRMLScalarVolumeNode
+        The selected map, and the one that it is compared with.
+    opacity, threshold : float
+        Opacity of the map, and the lowest value that is shown; 0 to 1.
+    showMap, showLegend, show3D : bool
+        What is shown of the map.
+    rangeStart : int
+        First slice of a range to mark.
+    """
 
     inputVolume: vtkMRMLScalarVolumeNode
     component: Annotated[int, Minimum(0)] = 0
@@ -85,7 +107,21 @@ class MedCLIPADParameterNode:
 
 
 class MedCLIPADLogic(ScriptedLoadableModuleLogic):
-    """The parts that work without widgets."""
+    """Everything that works without widgets.
+
+    Attributes
+    ----------
+    session : Session
+        The connection and its jobs.
+    analysis : Analysis
+        Analyses of volumes.
+    labelling : Labelling
+        Labels and marks.
+    training : Training
+        Trainings on the server.
+    sampling : Sampling
+        The volume to label next.
+    """
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
@@ -95,28 +131,54 @@ class MedCLIPADLogic(ScriptedLoadableModuleLogic):
         self.training = Training(self.session)
         self.sampling = Sampling(self.session)
 
-    def scriptedNode(self):
-        """The plain MRML node under the typed one."""
+    def scriptedNode(self) -> Any:
+        """Return the MRML node of the parameters."""
         return ScriptedLoadableModuleLogic.getParameterNode(self)
 
-    def getParameterNode(self):
+    def getParameterNode(self) -> MedCLIPADParameterNode:
+        """Return the parameters."""
         return MedCLIPADParameterNode(self.scriptedNode())
 
 
 class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel: loads the sections and passes events between them, the scene and the threads."""
+    """The panel of the module.
 
-    def __init__(self, parent=None) -> None:
+    It loads the sections and passes events between them, the scene and the threads.
+
+    Attributes
+    ----------
+    ui : object
+        The child widgets by name.
+    settings : Settings
+        The module's settings.
+    logic : MedCLIPADLogic
+        The module's logic.
+    analysis, labelling, trainer, sampling
+        The parts of the logic.
+    parameters : MedCLIPADParameterNode
+        The parameters.
+    connection, detect, results, compare, review, training, help : Panel
+        The sections.
+    panels : list of Panel
+        All sections.
+    keys : Keys
+        The keyboard shortcuts.
+    timer : QTimer
+        Drains the queue of the jobs.
+    """
+
+    def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.logic = None
-        self.parameters = None
+        self.logic: Any = None
+        self.parameters: Any = None
         self._guiTag = None
         self._updating = False
         self._plots = []
 
     # --- life ---
     def setup(self) -> None:
+        """Create the sections; called once by Slicer."""
         ScriptedLoadableModuleWidget.setup(self)
         container = qt.QWidget()
         column = qt.QVBoxLayout(container)
@@ -135,7 +197,7 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.parameters = self.logic.getParameterNode()
 
         self.timer = qt.QTimer()
-        self.timer.setInterval(DRAIN)
+        self.timer.setInterval(DRAIN_INTERVAL)
         self.timer.connect("timeout()", self._drain)
         self.logic.session.jobs.on_start = self.timer.start
         self.connection, self.detect, self.results = ConnectionPanel(self), DetectPanel(self), ResultsPanel(self)
@@ -154,7 +216,7 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
-        """Slicer quits, or the module is reloaded."""
+        """Release everything; called when Slicer quits or the module is reloaded."""
         self.keys.remove()
         self.timer.stop()
         self.compare.stop()
@@ -168,23 +230,27 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
 
     def enter(self) -> None:
+        """Enable the keys; called when the module is shown."""
         self.initializeParameterNode()
         self.keys.enable(True)
 
     def exit(self) -> None:
+        """Disable the keys and end a comparison; called when another module is shown."""
         self.keys.enable(False)
         self.compare.stop()
 
     # --- parameter node ---
     def initializeParameterNode(self) -> None:
+        """Connect to the scene's parameters; select a volume if none is selected."""
         self.setParameterNode(self.logic.getParameterNode())
         if self.parameters.inputVolume is None:
             volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-            plain = [node for node in volumes if Result.of(node) is None and not node.IsA("vtkMRMLLabelMapVolumeNode")]
-            if plain:
-                self.parameters.inputVolume = plain[0]
+            images = [node for node in volumes if Result.of(node) is None and not node.IsA("vtkMRMLLabelMapVolumeNode")]
+            if images:
+                self.parameters.inputVolume = images[0]
 
     def setParameterNode(self, parameters: Any) -> None:
+        """Connect the widgets to parameters, or disconnect them with None."""
         if self._guiTag is not None:
             self.parameters.disconnectGui(self._guiTag)
             self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
@@ -200,7 +266,7 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.update()
 
     def update(self) -> None:
-        """Let all sections show what is so now."""
+        """Update all sections."""
         if self._updating or self._guiTag is None:
             return
         self._updating = True
@@ -223,7 +289,7 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onSceneImported(self, _caller, _event) -> None:
         for result in Result.all():
             result.restore_colours()
-        qt.QTimer.singleShot(0, self.initializeParameterNode)  # once the node selectors know the new nodes
+        qt.QTimer.singleShot(0, self.initializeParameterNode)  # after the node selectors know the new nodes
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeRemoved(self, _caller, _event, node) -> None:
@@ -232,7 +298,7 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     # --- views ---
     def _observe_volume(self) -> None:
-        """Let the maps follow when their volume gets another parent transform."""
+        """Observe the volumes of all maps, which follow their volume's transform."""
         event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
         for result in Result.all():
             if result.volume is not None and not self.hasObserver(result.volume, event, self._onVolumeMoved):
@@ -243,20 +309,20 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             result.follow_volume()
 
     def observe_views(self) -> None:
-        """Tell the current slice as the views move."""
+        """Observe all slice views, so that the panel shows the current slice."""
         for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             if not self.hasObserver(node, vtk.vtkCommand.ModifiedEvent, self._onViewMoved):
                 self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onViewMoved)
 
-    def _onViewMoved(self, _node, _event) -> None:
-        if self.results.result is not None and _node is navigation.view_of(self.results.result):
+    def _onViewMoved(self, node, _event) -> None:
+        if self.results.result is not None and node is navigation.view_of(self.results.result):
             self.results.show_slice()
 
     def _onLayoutChanged(self, _layout) -> None:
         self.observe_plots()
 
     def observe_plots(self) -> None:
-        """Hear clicks and arrow keys in the plot views that there are by now."""
+        """Observe clicks and arrow keys in all plot views of the layout."""
         layout = slicer.app.layoutManager()
         for number in range(layout.plotViewCount):
             widget = layout.plotWidget(number)
@@ -264,7 +330,7 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 view = widget.plotView()
                 view.connect("dataSelected(vtkStringArray*,vtkCollection*)", self.results.points_selected)
                 self._plots.append((widget, PlotClicks(view, self.results.plot_clicked)))
-                self.keys.on_plot(widget)
+                self.keys.add_to_plot(widget)
 
     # --- threads ---
     def _drain(self) -> None:
@@ -275,22 +341,27 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.timer.stop()
 
     def say(self, sentence: str, bad: bool = False) -> None:
-        """Show one sentence at the top of the panel."""
+        """Show a sentence at the top of the panel; `bad` marks it as an error."""
         self.ui.messageLabel.text = sentence
         self.ui.messageLabel.setStyleSheet("color: #c62828; font-weight: bold;" if bad else "")
 
 
 class MedCLIPADTest(ScriptedLoadableModuleTest):
-    """Self test: what needs no server. Run it with Reload and Test in developer mode."""
+    """Self test of everything that needs no server.
+
+    Run it with Reload and Test in developer mode.
+    """
 
     def setUp(self) -> None:
+        """Clear the scene."""
         slicer.mrmlScene.Clear()
 
     def runTest(self) -> None:
+        """Run all checks."""
         from MedCLIPADLib.selftest import check_errors, check_grid, check_result
 
         for check in (check_grid, check_result, check_errors):
             self.setUp()
             self.delayDisplay(check.__doc__)
             check(self)
-        self.delayDisplay("MedCLIPAD's self test passed.")
+        self.delayDisplay("The self test of MedCLIPAD passed.")

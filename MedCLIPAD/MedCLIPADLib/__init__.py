@@ -1,1 +1,4 @@
-"""What the MedCLIPAD module of 3D Slicer is made of. It imports nothing of the medclipad package: it speaks HTTP."""
+"""Parts of the MedCLIPAD module of 3D Slicer.
+
+They import nothing of the medclipad package: they speak HTTP with the server.
+"""

@@ -1,7 +1,8 @@
-"""What is done with one volume and its maps: detect, list regions, make a segmentation."""
+"""Work on one volume and its maps: detect, list regions, make a segmentation."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Callable
 
 import numpy as np
@@ -9,66 +10,82 @@ import numpy as np
 from MedCLIPADLib import segmentation, volumes
 from MedCLIPADLib.detection import Answer, Request, analyse
 from MedCLIPADLib.jobs import Job, Progress
-from MedCLIPADLib.marks import marks, merged, set_marks
+from MedCLIPADLib.marks import marks, merge_marks, set_marks
 from MedCLIPADLib.plots import store_scores
 from MedCLIPADLib.regions import find_regions, store_regions
 from MedCLIPADLib.results import Result
 from MedCLIPADLib.session import Failed, Session
 
 
+@dataclass(frozen=True)
+class _Input:
+    """What was analysed: the volume's node, its grid, and which part of it."""
+
+    node: Any
+    affine: np.ndarray
+    whole: bool
+    time_point: int | None
+
+
 class Analysis:
-    """Uses a session's jobs and connection; main thread only."""
+    """Analyses of volumes, for the main thread.
+
+    Parameters
+    ----------
+    session : Session
+        Its connection and jobs are used.
+    """
 
     def __init__(self, session: Session) -> None:
-        self.session = session
+        self._session = session
 
     def detect(
         self,
         node: Any,
         request: Request,
-        done: Callable[[Result], None],
+        done: Callable[[Result], Any],
         failed: Failed,
         progress: Progress | None = None,
-        cancelled: Callable[[], None] | None = None,
-        component: int = 0,
-        time_point: int = 0,
+        cancelled: Callable[[], Any] | None = None,
     ) -> Job:
-        """Analyse a volume node and add the result to the scene; ModuleError at once if that cannot be done."""
-        client = self.session.client()
-        limit = self.session.limit
-        source = volumes.source(node, component, time_point)
+        """Analyse a volume and add the result to the scene.
+
+        Parameters
+        ----------
+        node : vtkMRMLScalarVolumeNode
+            The volume.
+        request : Request
+            What to analyse it with.
+        done, failed, progress, cancelled : callable
+            Callbacks; see `Jobs.start`. None of them is called if the volume is deleted meanwhile.
+
+        Raises
+        ------
+        ModuleError
+            At once, if the volume cannot be analysed or there is no connection.
+        """
+        client = self._session.client()
+        limit = self._session.limit
+        source = volumes.source(node, request.component, request.time_point)
         in_sequence = volumes.sequence_of(node)[0] is not None
         whole = not in_sequence and volumes.components(node) == 1
+        analysed = _Input(node, source.affine, whole, request.time_point if in_sequence else None)
 
-        def work(job: Job) -> tuple:
+        def work(job: Job) -> tuple[Answer, dict]:
             answer = analyse(client, source, request, job, limit)
             return answer, client.marks(answer.image)
 
-        def finish(outcome: tuple) -> None:
-            answer, theirs = outcome
+        def finish(outcome: tuple[Answer, dict]) -> None:
             if node.GetScene() is None:
-                return  # deleted, or the scene was closed, in the meantime
-            done(self._keep(node, answer, theirs, source.affine, whole, time_point if in_sequence else None))
+                return  # the node was deleted, or the scene closed, in the meantime
+            done(_add_result(analysed, *outcome))
 
-        return self.session.jobs.start("Detect", work, finish, failed, progress, cancelled)
+        return self._session.jobs.start("Detect", work, finish, failed, progress, cancelled)
 
-    @staticmethod
-    def _keep(
-        node: Any, answer: Answer, theirs: dict, affine: np.ndarray, whole: bool, time_point: int | None
-    ) -> Result:
-        if time_point is not None:
-            volumes.show_time_point(node, time_point)
-        if whole:  # of a component or time point the server has an image of its own
-            volumes.remember(node, answer.server, answer.image, answer.sha256)
-        set_marks(node, answer.image, merged(marks(node, answer.image), theirs))
-        result = Result.create(node, answer, affine, time_point)
-        store_scores(result)
-        return result
-
-    def regions(self, result: Result, done: Callable[[list], None], failed: Failed) -> Job:
-        """List the connected parts above the present threshold in the result's table node."""
+    def regions(self, result: Result, done: Callable[[list], Any], failed: Failed) -> Job:
+        """List the regions above the current threshold in the result's table node."""
         array, slicing, threshold = result.array, result.slicing, result.threshold
-        for job in self.session.jobs.active("Regions"):
+        for job in self._session.jobs.active("Regions"):
             job.cancel()
 
         def finish(found: list) -> None:
@@ -76,16 +93,29 @@ class Analysis:
                 store_regions(result, found)
                 done(found)
 
-        return self.session.jobs.start("Regions", lambda job: find_regions(array, slicing, threshold), finish, failed)
+        return self._session.jobs.start("Regions", lambda job: find_regions(array, slicing, threshold), finish, failed)
 
-    def segment(self, result: Result, done: Callable[[Any], None], failed: Failed) -> Job:
-        """Make a segmentation of what is above the present threshold."""
+    def segment(self, result: Result, done: Callable[[Any], Any], failed: Failed) -> Job:
+        """Make a segmentation of the map above the threshold; `done` gets its node."""
         array, threshold = result.array, result.threshold
 
         def finish(part: tuple) -> None:
             if result.node.GetScene() is not None:
                 done(segmentation.make_segmentation(result, *part))
 
-        return self.session.jobs.start(
-            "Segmentation", lambda job: segmentation.cut_out(array, threshold), finish, failed
+        return self._session.jobs.start(
+            "Segmentation", lambda job: segmentation.crop_above(array, threshold), finish, failed
         )
+
+
+def _add_result(analysed: _Input, answer: Answer, remote_marks: dict) -> Result:
+    """Add the result of an analysis to the scene."""
+    node = analysed.node
+    if analysed.time_point is not None:
+        volumes.show_time_point(node, analysed.time_point)
+    if analysed.whole:  # a component or time point is an image of its own on the server
+        volumes.remember(node, answer.server, answer.image, answer.sha256)
+    set_marks(node, answer.image, merge_marks(marks(node, answer.image), remote_marks))
+    result = Result.create(node, answer, analysed.affine, analysed.time_point)
+    store_scores(result)
+    return result

@@ -1,4 +1,4 @@
-"""What a MedCLIPAD server can be asked for. Every method raises ServerError; slice numbers are those of grid.py."""
+"""Client of a MedCLIPAD server, on the packages that Slicer ships."""
 
 from __future__ import annotations
 
@@ -10,44 +10,77 @@ from typing import Any, Callable
 from urllib.parse import quote
 
 from MedCLIPADLib.errors import Cancelled, ModuleError, ServerError
-from MedCLIPADLib.transport import QUICK, Transport, form_parts, not_medclipad
+from MedCLIPADLib.transport import (
+    LONG_TIMEOUT,
+    SHORT_TIMEOUT,
+    ByteReport,
+    Transport,
+    not_medclipad,
+    parse_multipart,
+)
 
-Json = dict  # of str to anything that JSON has
-POLL = 0.25  # seconds between two questions for progress
+Json = dict  # of str to any JSON value
+POLL_INTERVAL = 0.25  # seconds between two requests for progress
 
 
 class Client:
-    """`token` may be empty. Not to be shared by threads: `twin()` gives another one for another thread."""
+    """A client for one thread; every method raises ServerError if its request fails.
+
+    Slice numbers are those of `MedCLIPADLib.grid.Slicing`.
+
+    Parameters
+    ----------
+    url : str
+        Address of the server; ServerError if it is not an HTTP address.
+    token : str
+        Access token, or "".
+
+    Attributes
+    ----------
+    url, token : str
+        The address, without a slash at its end, and the token.
+    """
 
     def __init__(self, url: str, token: str = "") -> None:
         self._http = Transport(url, token)
         self.url, self.token = self._http.url, token
 
-    def twin(self) -> Client:
+    def copy(self) -> Client:
+        """Return a client of the same server for another thread."""
         return Client(self.url, self.token)
 
-    # --- what there is ---
-    def info(self, wait: float = QUICK) -> Json:
-        """Models, trainers with their parameters' schema, strategies. ServerError if it is another kind of server."""
-        answer = self._http.json("GET", "/info/", timeout=wait)
+    # --- server ---
+    def info(self, timeout: float = SHORT_TIMEOUT) -> Json:
+        """Return models, trainers with their JSON schemas, and strategies.
+
+        Raises ServerError if the address belongs to another program.
+        """
+        answer = self._http.json("GET", "/info/", timeout=timeout)
         if not isinstance(answer, dict) or "medclipad" not in answer:
             raise not_medclipad(self.url)
         return answer
 
     def versions(self) -> Json:
-        """{method: {"current": name or None, "versions": [{"name", "plane", "intensity", ...}, newest first]}}."""
+        """Return the versions of each method's detector, newest first.
+
+        Returns
+        -------
+        dict
+            ``{method: {"current": name or None, "versions": [{"name", "plane", "intensity", ...}]}}``.
+        """
         return self._http.json("GET", "/versions/")
 
     def select(self, method: str, version: str) -> Json:
-        """Let a version serve: use a new one, or roll back to an old one."""
-        return self._http.json("PUT", f"/versions/{_part(method)}/current", json={"name": version})
+        """Put a version in use, and return the method's entry of `versions`."""
+        return self._http.json("PUT", f"/versions/{_quoted(method)}/current", json={"name": version})
 
     def delete_version(self, method: str, version: str) -> Json:
-        return self._http.json("DELETE", f"/versions/{_part(method)}/{_part(version)}")
+        """Delete a version from the server; return the method's entry of `versions`."""
+        return self._http.json("DELETE", f"/versions/{_quoted(method)}/{_quoted(version)}")
 
     # --- images ---
-    def find(self, sha256: str) -> str | None:
-        """Id of the image with this content, or None if the server lacks it."""
+    def find_image(self, sha256: str) -> str | None:
+        """Return the id of the image with a content hash, or None."""
         try:
             return self._http.json("GET", f"/datastore/hash/{sha256}")["image"]
         except ServerError as error:
@@ -55,23 +88,29 @@ class Client:
                 return None
             raise
 
-    def has(self, image: str) -> bool:
-        """Whether there is an image with this id."""
+    def has_image(self, image: str) -> bool:
+        """Return whether the server has an image with this id."""
         try:
             self._http.request("HEAD", "/datastore/image", params={"image": image})
         except ServerError as error:
-            if error.status == 404 or error.cause == "not medclipad":  # HEAD answers carry no sentence
+            if error.status == 404 or error.cause == "not medclipad":  # an answer to HEAD carries no sentence
                 return False
             raise
         return True
 
-    def upload(self, path: Path, image: str, sha256: str, report: Callable[[int, int], None] | None = None) -> str:
-        """Add a volume file to the studies; returns its id. `report(done, total)`: bytes; what it raises stops it."""
+    def upload(self, path: Path, image: str, sha256: str, report: ByteReport | None = None) -> str:
+        """Add a volume file to the studies and return its id.
+
+        An exception that `report` raises stops the upload.
+        """
         query = {"image": image, "sha256": sha256}
         return self._http.upload("/datastore/image", query, "file", path, report)["image"]
 
-    def download(self, image: str, folder: Path, report: Callable[[int, int], None] | None = None) -> Path:
-        """Save an image's file in `folder`; a DICOM series comes as NIfTI."""
+    def download(self, image: str, folder: Path, report: ByteReport | None = None) -> Path:
+        """Save an image's file in a folder and return its path.
+
+        The server sends a DICOM series as NIfTI.
+        """
         path = folder / "volume"
         self._http.download("/datastore/image", {"image": image}, path, report)
         return path.rename(path.with_name("volume" + _volume_suffix(path)))
@@ -80,64 +119,100 @@ class Client:
     def infer(
         self, method: str, image: str, params: Json, report: Callable[[Json], None], cancelled: Callable[[], bool]
     ) -> tuple[Json, bytes]:
-        """(scores, .nii.gz file with the float32 map). `report(progress)` is called from another thread.
+        """Compute the anomaly map of an image.
 
-        Raises Cancelled soon after `cancelled()` turned true; the server is told so.
+        Parameters
+        ----------
+        method : str
+            Name of the method.
+        image : str
+            Id of the image.
+        params : dict
+            Parameters of the inference, for example ``{"detector": "current", "plane": "axial"}``.
+        report : callable
+            Called with the server's progress, from another thread.
+        cancelled : callable
+            Asked regularly whether to cancel the inference.
+
+        Returns
+        -------
+        scores : dict
+            Volume score, slice scores, threshold and more.
+        content : bytes
+            The float32 map as a .nii.gz file.
+
+        Raises
+        ------
+        Cancelled
+            Soon after `cancelled()` became true; the server stops as well.
         """
-        asked = {"result": "map", "request_id": uuid.uuid4().hex, **params}
-        with _Watch(self.twin(), asked["request_id"], report, cancelled):
+        request = {"result": "map", "request_id": uuid.uuid4().hex, **params}
+        with _ProgressWatcher(self.copy(), request["request_id"], report, cancelled):
             try:
                 response = self._http.request(
                     "POST",
-                    f"/infer/{_part(method)}",
+                    f"/infer/{_quoted(method)}",
                     params={"image": image},
-                    data={"params": json.dumps(asked)},
-                    timeout=self._http.patience,
+                    data={"params": json.dumps(request)},
+                    timeout=LONG_TIMEOUT,
                 )
             except ServerError:
                 if cancelled():
                     raise Cancelled from None
                 raise
-        scores, _, content = form_parts(response)
+        scores, _, content = parse_multipart(response)
         return scores, content
 
     def progress(self, request_id: str) -> Json:
-        return self._http.json("GET", f"/progress/{_part(request_id)}")
+        """Return the progress of an inference: state, phase, done, total."""
+        return self._http.json("GET", f"/progress/{_quoted(request_id)}")
 
     def cancel(self, request_id: str) -> None:
-        self._http.json("DELETE", f"/progress/{_part(request_id)}")
+        """Cancel an inference."""
+        self._http.json("DELETE", f"/progress/{_quoted(request_id)}")
 
     # --- labels and marks ---
     def save_label(self, image: str, path: Path) -> str:
-        """Save a mask on its image's grid as the label that trainings read."""
+        """Save a mask as the label that trainings learn from, and return its id.
+
+        The mask is on the image's grid.
+        """
         return self._http.upload("/datastore/label", {"image": image, "tag": "final"}, "label", path)["label"]
 
     def marks(self, image: str) -> Json:
-        """{"plane": name or None, "normal": [slice numbers], "abnormal": [...]}."""
+        """Return the marks of an image, as in `MedCLIPADLib.marks`."""
         return self._http.json("GET", "/marks", params={"image": image})
 
     def save_marks(self, image: str, marks: Json) -> None:
+        """Replace the marks of an image."""
         self._http.json("PUT", "/marks", params={"image": image}, json=marks)
 
     # --- training ---
     def train(self, method: str, params: Json) -> Json:
-        return self._http.json("POST", f"/train/{_part(method)}", json=params)
+        """Start a training."""
+        return self._http.json("POST", f"/train/{_quoted(method)}", json=params)
 
     def train_progress(self) -> Json:
-        """status, phase, done, total, fraction, loss, history, remaining; once DONE, outcome."""
+        """Return the progress of the last training.
+
+        Its keys are status, phase, done, total, fraction, loss, history and remaining; also outcome once status is
+        DONE.
+        """
         return self._http.json("GET", "/train/progress")
 
     def stop_training(self) -> None:
+        """Stop the running training."""
         self._http.json("DELETE", "/train/")
 
     # --- active learning ---
     def next_sample(self, strategy: str, method: str = "") -> Json:
-        """{"id", "reason", "slices", ...} of the image to label next; {} when all are labelled."""
-        return self._http.json("POST", f"/activelearning/{_part(strategy)}", json={"method": method} if method else {})
+        """Return id, reason and slices of the image to label next; {} if there is none."""
+        params = {"method": method} if method else {}
+        return self._http.json("POST", f"/activelearning/{_quoted(strategy)}", json=params)
 
 
-class _Watch:
-    """While its block lasts, asks for the progress of a request, and cancels it when asked to."""
+class _ProgressWatcher:
+    """Context manager that polls a request's progress, and cancels it when asked to."""
 
     def __init__(
         self, client: Client, request_id: str, report: Callable[[Json], None], cancelled: Callable[[], bool]
@@ -151,25 +226,26 @@ class _Watch:
 
     def __exit__(self, *_: Any) -> None:
         self._over.set()
-        self._thread.join(QUICK)
+        self._thread.join(SHORT_TIMEOUT)
 
     def _watch(self) -> None:
-        while not self._over.wait(POLL):
+        while not self._over.wait(POLL_INTERVAL):
             try:
                 if self._cancelled():
-                    self._client.cancel(self._id)  # again and again, should the request not have arrived yet
+                    self._client.cancel(self._id)  # repeatedly, in case the request has not arrived yet
                 else:
                     self._report(self._client.progress(self._id))
             except (ModuleError, Cancelled):
-                continue  # not there yet, or the answer is already under way
+                continue  # the request has not arrived yet, or its answer is on the way
 
 
-def _part(name: str) -> str:
+def _quoted(name: str) -> str:
+    """Return a name as one part of a path."""
     return quote(name, safe="")
 
 
 def _volume_suffix(path: Path) -> str:
-    """Suffix of a volume file, by its first bytes: the server sends the file as it has it."""
+    """Return the suffix of a volume file by its first bytes."""
     with open(path, "rb") as stream:
         head = stream.read(16)
     if head[:2] == b"\x1f\x8b":

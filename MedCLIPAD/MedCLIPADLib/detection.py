@@ -1,4 +1,7 @@
-"""One analysis from the voxels to the map, in a thread: look up, upload if need be, infer, read the answer."""
+"""One analysis in a thread, from the voxels to the map.
+
+The volume is looked up on the server and uploaded if needed; then the map is computed and read.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,54 @@ from MedCLIPADLib.files import content_hash, read_volume, write_nrrd
 from MedCLIPADLib.jobs import Job
 from MedCLIPADLib.volumes import Source, new_image
 
-_TOLERANCE = 1e-2  # mm by which a corner of the map may miss the volume's, from float32 numbers in its file
+_TOLERANCE = 1e-2  # mm between the corners of map and volume that float32 numbers in the map's file may cause
+_FORM_OVERHEAD = 4096  # bytes of an upload beside the file, at most
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to ask for. detector: name of a version, or "current". plane: a plane, or "default"."""
+    """What to analyse a volume with.
+
+    Attributes
+    ----------
+    method : str
+        Name of the method.
+    detector : str
+        Name of a version, or "current".
+    plane : str
+        Plane of the slices, or "default" for the plane that the detector was trained on.
+    component, time_point : int
+        Which component, or time point of a sequence, to analyse.
+    """
 
     method: str
     detector: str = "current"
     plane: str = "default"
+    component: int = 0
+    time_point: int = 0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. map: vtkImageData float32 in [0, 1] on the volume's grid. scores: the server's own words."""
+    """The outcome of an analysis.
+
+    Attributes
+    ----------
+    image : str
+        Id of the volume on the server.
+    sha256 : str
+        Content hash of the volume.
+    server : str
+        Address of the server.
+    scores : dict
+        The server's answer: volume score, slice scores, threshold and more.
+    map : vtkImageData
+        The map, float32 in [0, 1], on the volume's grid.
+    highest : float
+        Its highest value.
+    uploaded : bool
+        Whether the volume was uploaded.
+    """
 
     image: str
     sha256: str
@@ -45,25 +81,49 @@ class Answer:
 
 
 def ensure_image(client: Client, source: Source, job: Job, limit: int | None = None) -> tuple[str, str, bool]:
-    """(id, content hash, whether it was uploaded) of the volume at the server; uploads it only if the server lacks it.
+    """Upload a volume if the server does not have it.
 
-    limit: bytes that the server takes in one request.
+    Parameters
+    ----------
+    client : Client
+        The server.
+    source : Source
+        The volume.
+    job : Job
+        Gets the progress.
+    limit : int, optional
+        Bytes that the server accepts in one request.
+
+    Returns
+    -------
+    image : str
+        Id of the volume on the server.
+    sha256 : str
+        Its content hash.
+    uploaded : bool
+        Whether it was uploaded.
+
+    Raises
+    ------
+    ModuleError
+        If the volume is too large for the server.
     """
     reading, compressing, uploading = _("Reading voxels"), _("Compressing"), _("Uploading")
     sha256 = content_hash(source.array, source.affine, lambda done, total: job.report(reading, done, total))
-    job.report(_("Asking the server for the volume"))
-    image = client.find(sha256)
+    job.report(_("Looking up the volume on the server"))
+    image = client.find_image(sha256)
     if image is None and source.image and (source.server, source.sha256) == (client.url, sha256):
-        image = source.image if client.has(source.image) else None  # fetched from there: its file may differ in type
+        # The volume was downloaded from there: the stored file may have another voxel type, and so another hash.
+        image = source.image if client.has_image(source.image) else None
     if image is not None:
         return image, sha256, False
     with tempfile.TemporaryDirectory(prefix="medclipad-") as folder:
         path = Path(folder) / "volume.nrrd"
         write_nrrd(path, source.array, source.affine, lambda done, total: job.report(compressing, done, total))
-        if limit and path.stat().st_size > limit - 4096:
+        if limit and path.stat().st_size > limit - _FORM_OVERHEAD:
             raise ModuleError(
                 _(
-                    "The volume is too large: {size} MiB compressed, and the server takes {limit} MiB; crop it with "
+                    "The volume is too large: {size} MiB compressed, and the server accepts {limit} MiB; crop it with "
                     "the module Crop Volume."
                 ).format(size=round(path.stat().st_size / 2**20), limit=round(limit / 2**20))
             )
@@ -73,24 +133,48 @@ def ensure_image(client: Client, source: Source, job: Job, limit: int | None = N
         except ServerError as error:
             if error.status != 409:
                 raise
-            image = name  # the name holds the hash: someone else has just sent the same volume
+            image = name  # the name contains the hash: someone else has just uploaded the same volume
     return image, sha256, True
 
 
 def image_name(name: str, sha256: str) -> str:
-    """Id for a volume at the server: its name in plain letters, made unique by its content."""
+    """Return an id for a volume on the server.
+
+    It is the volume's name in ASCII letters, made unique by the content hash.
+    """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", plain).strip("-_")[:80]
     return f"{plain or 'volume'}-{sha256[:8]}"
 
 
 def analyse(client: Client, source: Source, request: Request, job: Job, limit: int | None = None) -> Answer:
-    """Run the request; reports phases to `job`. Raises ModuleError with one sentence, or Cancelled."""
+    """Analyse a volume and return the answer.
+
+    Parameters
+    ----------
+    client : Client
+        The server.
+    source : Source
+        The volume.
+    request : Request
+        What to analyse it with.
+    job : Job
+        Gets the progress, and says whether to cancel.
+    limit : int, optional
+        Bytes that the server accepts in one request.
+
+    Raises
+    ------
+    ModuleError
+        If the analysis fails.
+    Cancelled
+        If the job was cancelled.
+    """
     image, sha256, uploaded = ensure_image(client, source, job, limit)
     job.report(_("Waiting for the server"))
     params = {"detector": request.detector, "plane": request.plane}
     scores, content = client.infer(
-        request.method, image, params, lambda seen: _report(job, seen), lambda: job.cancelled
+        request.method, image, params, lambda progress: _report(job, progress), lambda: job.cancelled
     )
     job.report(_("Reading the map"))
     array = read_map(content, source)
@@ -99,7 +183,10 @@ def analyse(client: Client, source: Source, request: Request, job: Job, limit: i
 
 
 def read_map(content: bytes, source: Source) -> np.ndarray:
-    """The map [k, j, i] float32 out of a .nii.gz file; ModuleError if it is not on the volume's own grid."""
+    """Return the map in a .nii.gz file, float32 [k, j, i].
+
+    Raises ModuleError if it is not on the volume's grid.
+    """
     with tempfile.TemporaryDirectory(prefix="medclipad-") as folder:
         path = Path(folder) / "map.nii.gz"
         path.write_bytes(content)
@@ -111,18 +198,18 @@ def read_map(content: bytes, source: Source) -> np.ndarray:
     corners[:, :3] *= np.array(source.array.shape[::-1]) - 1
     if array.shape != source.array.shape or np.abs(corners @ (affine - source.affine).T).max() > _TOLERANCE:
         raise ModuleError(
-            _("The map that the server sent is not on the volume's grid: its version may not suit this module.")
+            _("The map that the server sent does not match the volume's grid: its version may not match this module.")
         )
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def _report(job: Job, seen: Json) -> None:
-    """A server's progress in words."""
-    if seen["state"] == "queued":
+def _report(job: Job, progress: Json) -> None:
+    """Report a server's progress in words."""
+    if progress["state"] == "queued":
         job.report(_("Waiting for other requests"))
-    elif seen["phase"] == "load":
+    elif progress["phase"] == "load":
         job.report(_("Loading the detector"))
-    elif seen["state"] == "running":
-        done, total = seen["done"], seen["total"]
+    elif progress["state"] == "running":
+        done, total = progress["done"], progress["total"]
         phase = _("Analysing slices: {done} of {total}") if total else _("Analysing slices")
         job.report(phase.format(done=done, total=total), done, total)

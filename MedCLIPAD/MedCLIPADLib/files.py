@@ -1,9 +1,13 @@
-"""Volumes as files and as a content hash, made block by block so that it can be cancelled. No MRML."""
+"""Volumes as files, and their content hash. Needs no MRML.
+
+Both work block by block, so that they can be cancelled.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
@@ -12,21 +16,33 @@ from slicer.i18n import tr as _
 
 from MedCLIPADLib.errors import ModuleError
 
-BLOCK = 4 * 1024**2  # bytes between two looks at Cancel
+BLOCK_SIZE = 4 * 1024**2  # bytes between two checks for Cancel
 _NRRD_TYPES = {
     "|i1": "int8", "|u1": "uint8", "<i2": "int16", "<u2": "uint16", "<i4": "int32", "<u4": "uint32",
     "<i8": "int64", "<u8": "uint64", "<f4": "float", "<f8": "double",
 }  # fmt: skip
-Report = Callable[[int, int], None]
+Report = Callable[[int, int], None]  # (bytes done, bytes in total)
 
 
 def little_endian(array: np.ndarray) -> np.ndarray:
-    """`array` [k, j, i], contiguous and little-endian; itself if it is so already."""
+    """Return an array as contiguous and little-endian, copied only if needed."""
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
 
 
 def content_hash(array: np.ndarray, affine: np.ndarray, report: Report | None = None) -> str:
-    """SHA-256 of voxels and geometry, the same whatever the file format. array: [k, j, i] on the 4 x 4 `affine`."""
+    """Return the SHA-256 of a volume's voxels and geometry.
+
+    It does not depend on the file format, and is the server's.
+
+    Parameters
+    ----------
+    array : (K, J, I) array
+        The voxels.
+    affine : (4, 4) array
+        Voxel-to-RAS matrix.
+    report : callable, optional
+        Called after each block; an exception that it raises stops the work.
+    """
     array = little_endian(array)
     nk, nj, ni = array.shape
     digest = hashlib.sha256(f"{ni}x{nj}x{nk} {array.dtype.str}\n".encode())
@@ -38,14 +54,32 @@ def content_hash(array: np.ndarray, affine: np.ndarray, report: Report | None = 
 
 
 def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray, report: Report | None = None) -> None:
-    """Write [k, j, i] on the 4 x 4 voxel-to-RAS `affine` as gzip-compressed NRRD; the geometry is kept to the last bit.
+    """Write a volume as gzip-compressed NRRD; the geometry is kept to the last bit.
 
-    Own code because SimpleITK's writer can be neither cancelled nor asked how far it is.
+    SimpleITK's writer can neither be cancelled nor report its progress.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write.
+    array : (K, J, I) array
+        The voxels.
+    affine : (4, 4) array
+        Voxel-to-RAS matrix.
+    report : callable, optional
+        Called after each block; an exception that it raises stops the work.
+
+    Raises
+    ------
+    ModuleError
+        If NRRD has no voxel type for the array.
     """
     array = little_endian(array)
     if array.dtype.str not in _NRRD_TYPES:
         raise ModuleError(
-            _("Voxels of type {kind} cannot be sent: cast the volume with Cast Scalar Volume.").format(kind=array.dtype)
+            _("Voxels of type {type} cannot be sent: convert the volume with the module Cast Scalar Volume.").format(
+                type=array.dtype
+            )
         )
     vector = lambda column: "(" + ",".join(repr(float(v)) for v in np.asarray(affine)[:3, column]) + ")"  # noqa: E731
     header = [
@@ -69,13 +103,26 @@ def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray, report: Report
 
 
 def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(array [k, j, i] or [k, j, i, component], 4 x 4 voxel-to-RAS matrix) of a volume file."""
-    import SimpleITK as sitk  # here, because it takes a second, and releases the interpreter while it reads
+    """Read a volume file.
+
+    Returns
+    -------
+    array : (K, J, I) or (K, J, I, components) array
+        The voxels.
+    affine : (4, 4) array
+        Voxel-to-RAS matrix.
+
+    Raises
+    ------
+    ModuleError
+        If the file cannot be read, or is not a volume.
+    """
+    import SimpleITK as sitk  # here, because it takes a second to import; it releases the interpreter while it reads
 
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise ModuleError(_("The volume that the server sent cannot be read by this computer's SimpleITK.")) from error
+        raise ModuleError(_("This computer's SimpleITK cannot read the volume that the server sent.")) from error
     if image.GetDimension() == 2:
         image = sitk.JoinSeries(image)
     if image.GetDimension() != 3:
@@ -91,12 +138,12 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return sitk.GetArrayFromImage(image), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS, as ITK has it, to RAS
 
 
-def _blocks(array: np.ndarray, report: Report | None):
-    """The bytes of a contiguous array, block by block."""
-    content = memoryview(array).cast("B") if array.size else memoryview(b"")
-    for start in range(0, len(content), BLOCK):
+def _blocks(array: np.ndarray, report: Report | None) -> Iterator[memoryview]:
+    """Yield the bytes of a contiguous array, block by block."""
+    content = array.data.cast("B") if array.size else memoryview(b"")
+    for start in range(0, len(content), BLOCK_SIZE):
         if report:
             report(start, len(content))
-        yield content[start : start + BLOCK]
+        yield content[start : start + BLOCK_SIZE]
     if report:
         report(len(content), len(content))

@@ -1,4 +1,4 @@
-"""Keys: while the module is shown, and in the plot."""
+"""Keyboard shortcuts of the module and of the plot views."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import slicer
 
 
 class Keys:
-    """N, A, U, S mark; [ and ] go to suspicious slices; arrows in a plot view go from slice to slice."""
+    """Keyboard shortcuts.
+
+    In the main window, while the module is shown: N, A, U and S mark slices, [ and ] go to suspicious slices. In a plot
+    view, always: the arrow keys go from slice to slice and from peak to peak.
+
+    Parameters
+    ----------
+    module : MedCLIPADWidget
+        The module's widget, with its panels.
+    """
 
     def __init__(self, module: Any) -> None:
         self._module = module
@@ -23,25 +32,29 @@ class Keys:
             "[": results.previous_peak,
             "]": results.next_peak,
         }
-        self._shortcuts = [self._made(window, key, action) for key, action in actions.items()] if window else []
-        self._of_plots: list[Any] = []
+        self._shortcuts = [self._shortcut(window, key, action) for key, action in actions.items()] if window else []
+        self._plot_shortcuts: list[Any] = []
         self.enable(False)
 
-    def _made(self, parent: Any, key: Any, action: Callable[[], None], only_there: bool = False) -> Any:
+    def _shortcut(self, parent: Any, key: Any, action: Callable[[], None], in_parent_only: bool = False) -> Any:
+        """Return a new shortcut of a widget."""
         shortcut = qt.QShortcut(parent)
         shortcut.setKey(qt.QKeySequence(key))
-        if only_there:
+        if in_parent_only:
             shortcut.setContext(qt.Qt.WidgetWithChildrenShortcut)
         shortcut.connect("activated()", lambda: self._module.results.guarded(action))
         return shortcut
 
     def enable(self, on: bool) -> None:
-        """Of the keys that work in the whole window: only while the module is shown."""
+        """Enable or disable the shortcuts of the main window."""
         for shortcut in self._shortcuts:
             shortcut.setEnabled(on)
 
-    def on_plot(self, widget: Any) -> None:
-        """Arrow keys in a plot view; they disturb nobody there, so they always work."""
+    def add_to_plot(self, widget: Any) -> None:
+        """Add the arrow keys to a plot view.
+
+        They conflict with nothing there, and so always work.
+        """
         results = self._module.results
         for key, action in (
             (qt.Qt.Key_Left, lambda: results.step(-1)),
@@ -49,12 +62,15 @@ class Keys:
             (qt.Qt.Key_Up, results.next_peak),
             (qt.Qt.Key_Down, results.previous_peak),
         ):
-            self._of_plots.append(self._made(widget, key, action, only_there=True))
+            self._plot_shortcuts.append(self._shortcut(widget, key, action, in_parent_only=True))
 
     def remove(self) -> None:
-        """When the module is reloaded: of two shortcuts with one key Qt activates neither."""
-        for shortcut in [*self._shortcuts, *self._of_plots]:
+        """Remove all shortcuts, as a reload requires.
+
+        Qt activates neither of two shortcuts with the same key.
+        """
+        for shortcut in [*self._shortcuts, *self._plot_shortcuts]:
             shortcut.setEnabled(False)
             shortcut.setParent(None)
             shortcut.deleteLater()
-        self._shortcuts, self._of_plots = [], []
+        self._shortcuts, self._plot_shortcuts = [], []

@@ -1,4 +1,4 @@
-"""Corrections on their way to the server: labels, marks, and what this session has labelled."""
+"""Labels and marks on their way to the server, and their history."""
 
 from __future__ import annotations
 
@@ -22,35 +22,65 @@ HISTORY = "MedCLIPAD.history"
 
 
 class Labelling:
-    """Every label and mark is written to disk before it is sent, and forgotten there once the server has it."""
+    """Sends labels and marks, for the main thread.
 
-    def __init__(self, session: Session, parameters: Callable[[], Any]) -> None:
-        self.session = session
-        self._parameters = parameters  # gives the module's parameter node, where the history is kept
-        self._sending = threading.Lock()  # one after the other: older marks must not arrive after newer ones
+    Each label and mark is written to disk before it is sent, and removed once the server has it.
 
-    def submit(self, result: Result, done: Callable[[Item], None], failed: Failed) -> Job:
-        """Send the result's segmentation as its volume's label. Raises ModuleError if there is none."""
+    Parameters
+    ----------
+    session : Session
+        Its connection and jobs are used.
+    parameter_node : callable
+        Returns the module's parameter node, where the history is stored.
+    """
+
+    def __init__(self, session: Session, parameter_node: Callable[[], Any]) -> None:
+        self._session = session
+        self._parameter_node = parameter_node
+        self._sending = threading.Lock()  # one at a time, so that older marks cannot overtake newer ones
+
+    def send_label(self, result: Result, done: Callable[[Item], Any], failed: Failed) -> Job:
+        """Send the result's segmentation as its volume's label.
+
+        Raises ModuleError if there is none.
+        """
         node = result.reference(SEGMENTATION)
         if node is None:
             raise ModuleError(_("There is no segmentation of this volume yet: press Make segmentation first."))
-        self._require_whole(result)
-        return self._send(self._item("label", result), done, failed, label_of(node, result), result.affine)
+        item = _item("label", result)
+        label, affine = label_of(node, result), result.affine
+        self._add_to_history(item, False)
+        return self._send(item, done, failed, (label, affine))
 
     def mark(
-        self, result: Result, first: int, last: int, kind: str | None, done: Callable[[Item], None], failed: Failed
+        self, result: Result, first: int, last: int, kind: str | None, done: Callable[[Item], Any], failed: Failed
     ) -> Job:
-        """Call slices normal or abnormal (None: unmark them) and send all marks of the volume."""
-        self._require_whole(result)
-        slicing = result.slicing
-        image = result.about["image"]
-        new = mark(marks(result.volume, image), slicing.plane, first, last, kind, len(slicing))
-        set_marks(result.volume, image, new)
-        return self._send(self._item("marks", result, new), done, failed)
+        """Mark slices and send all marks of the volume.
 
-    def send_waiting(self, done: Callable[[int], None], failed: Failed) -> Job:
-        """Send everything that waits; `done(number sent)`, or `failed` with what the first one that failed said."""
-        pending, client = self.session.pending, self.session.client()
+        Parameters
+        ----------
+        result : Result
+            A map of the volume.
+        first, last : int
+            First and last slice of the range, in either order.
+        kind : str or None
+            "normal" or "abnormal"; None removes the marks.
+        done, failed : callable
+            Callbacks; see `Jobs.start`.
+        """
+        image, slicing = result.about["image"], result.slicing
+        item = _item("marks", result, mark(marks(result.volume, image), slicing.plane, first, last, kind, len(slicing)))
+        set_marks(result.volume, image, item.marks or {})
+        self._add_to_history(item, False)
+        self._session.pending.add(item)
+        return self._send(item, done, failed)
+
+    def send_pending(self, done: Callable[[int], Any], failed: Failed) -> Job:
+        """Send everything that has not been sent yet.
+
+        `done` gets the number of items. If some cannot be sent, the others are, and `failed` gets the first error.
+        """
+        pending, client = self._session.pending, self._session.client()
 
         def work(job: Job) -> int:
             problem: ModuleError | None = None
@@ -60,70 +90,82 @@ class Labelling:
                     job.check()
                     try:
                         pending.send(item, client)
-                    except ModuleError as error:  # the others may still go
+                    except ModuleError as error:
                         problem = problem or error
                         continue
-                    job.tell(lambda item=item: note(self._parameters(), item, True))
+                    job.post(lambda item=item: self._add_to_history(item, True))
                     sent += 1
             if problem:
                 raise problem
             return sent
 
-        return self.session.jobs.start("Send", work, done, failed)
+        return self._session.jobs.start("Send", work, done, failed)
 
-    def _send(self, item: Item, done: Callable[[Item], None], failed: Failed, *label: Any) -> Job:
-        pending = self.session.pending
-        client: Client | None = self.session.client() if self.session.connected else None
-        note(self._parameters(), item, False)
-        if not label:
-            pending.add(item)
+    def _send(
+        self, item: Item, done: Callable[[Item], Any], failed: Failed, label: tuple[Any, Any] | None = None
+    ) -> Job:
+        """Start a job that sends an item, if there is a connection.
+
+        It first writes a label, (mask, affine), to disk.
+        """
+        pending = self._session.pending
+        client: Client | None = self._session.client() if self._session.connected else None
 
         def work(job: Job) -> Item:
-            if label:
+            if label is not None:
                 pending.add(item, *label)
             if client is None:
                 raise ModuleError(
-                    _("Not connected: the {item} is kept on this computer and offered again.").format(item=item.what)
+                    _("Not connected: the {item} is kept on this computer and can be sent later.").format(
+                        item=item.title
+                    )
                 )
             with self._sending:
                 if not pending.has(item):
-                    return item  # a newer one has taken its place
+                    return item  # replaced by a newer one
                 try:
                     pending.send(item, client)
                 except ModuleError as error:
                     raise ModuleError(
-                        _("{error} The {item} is kept on this computer and offered again.").format(
-                            error=error, item=item.what
+                        _("{error} The {item} is kept on this computer and can be sent later.").format(
+                            error=error, item=item.title
                         )
                     ) from error
             return item
 
         def finish(sent: Item) -> None:
-            note(self._parameters(), sent, True)
+            self._add_to_history(sent, True)
             done(sent)
 
-        return self.session.jobs.start("Send", work, finish, failed)
+        return self._session.jobs.start("Send", work, finish, failed)
 
-    @staticmethod
-    def _item(kind: str, result: Result, value: dict | None = None) -> Item:
-        about, volume = result.about, result.volume
-        return Item(kind, about["server"], about["image"], about["sha256"], volume.GetName(), value)
+    def _add_to_history(self, item: Item, sent: bool) -> None:
+        """Add an item to the history, in place of an older one of its kind and volume."""
+        node = self._parameter_node()
+        text = _("label") if item.kind == "label" else summary(item.marks or {})
+        entry = {
+            "time": time.strftime("%H:%M:%S"),
+            "volume": item.volume,
+            "kind": item.kind,
+            "what": text,
+            "sent": sent,
+        }
+        older = [old for old in history(node) if (old["volume"], old["kind"]) != (item.volume, item.kind)]
+        node.SetAttribute(HISTORY, json.dumps([*older, entry]))
 
-    @staticmethod
-    def _require_whole(result: Result) -> None:
-        if result.volume is None:
-            raise ModuleError(_("The volume of this map was deleted from the scene: load it again and press Detect."))
 
+def history(parameter_node: Any) -> list[dict]:
+    """Return what was labelled in this scene, oldest first.
 
-def history(parameters: Any) -> list[dict]:
-    """What this scene's session labelled, oldest first: {"time", "volume", "what", "sent"}."""
-    text = parameters.GetAttribute(HISTORY)
+    The entries are dicts of time, volume, kind, what and sent.
+    """
+    text = parameter_node.GetAttribute(HISTORY)
     return json.loads(text) if text else []
 
 
-def note(parameters: Any, item: Item, sent: bool) -> None:
-    """Add to `history`; a newer entry of the same kind and volume takes the place of the older."""
-    what = _("label") if item.kind == "label" else summary(item.marks or {})
-    entry = {"time": time.strftime("%H:%M:%S"), "volume": item.volume, "kind": item.kind, "what": what, "sent": sent}
-    older = [old for old in history(parameters) if (old["volume"], old["kind"]) != (item.volume, item.kind)]
-    parameters.SetAttribute(HISTORY, json.dumps([*older, entry]))
+def _item(kind: str, result: Result, value: dict | None = None) -> Item:
+    """Return a label or marks as an item; ModuleError if the volume was deleted."""
+    about, volume = result.about, result.volume
+    if volume is None:
+        raise ModuleError(_("The volume of this map was deleted from the scene: load it again and press Detect."))
+    return Item(kind, about["server"], about["image"], about["sha256"], volume.GetName(), value)

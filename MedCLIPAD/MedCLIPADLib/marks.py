@@ -1,4 +1,9 @@
-"""Slices that the reader calls normal or abnormal, kept on the volume's node and so in the scene."""
+"""Slices that the reader marked as normal or abnormal.
+
+They are stored on the volume's node, and so saved with the scene.
+
+Marks are a dict ``{"plane": name or None, "normal": [slice numbers], "abnormal": [slice numbers]}``, as on the server.
+"""
 
 from __future__ import annotations
 
@@ -14,38 +19,61 @@ KINDS = ("normal", "abnormal")
 
 
 def marks(node: Any, image: str) -> dict:
-    """{"plane": name or None, "normal": [slice numbers], "abnormal": [...]} of a volume node.
+    """Return the marks of a volume node.
 
-    image: what the server calls it; components and time points of one node are images of their own.
+    Parameters
+    ----------
+    node : vtkMRMLVolumeNode or None
+        The volume.
+    image : str
+        Id of the volume on the server: components and time points of one node are separate images.
     """
-    return _all(node).get(image) or {"plane": None, "normal": [], "abnormal": []}
+    return _all_marks(node).get(image) or {"plane": None, "normal": [], "abnormal": []}
 
 
 def set_marks(node: Any, image: str, value: dict) -> None:
-    node.SetAttribute(MARKS, json.dumps({**_all(node), image: value}))
+    """Store the marks of a volume node under its id on the server."""
+    node.SetAttribute(MARKS, json.dumps({**_all_marks(node), image: value}))
 
 
-def _all(node: Any) -> dict:
+def _all_marks(node: Any) -> dict:
+    """Return the marks of a node by image id."""
     text = node.GetAttribute(MARKS) if node is not None else None
     return json.loads(text) if text else {}
 
 
 def mark(known: dict, plane: str, first: int, last: int, kind: str | None, count: int) -> dict:
-    """`known` with the slices `first` to `last` marked as `kind`, or unmarked if that is None. count: of all slices.
+    """Return marks with a range of slices marked or unmarked.
 
-    ModuleError if slices are marked in another plane already, or there are no such slices.
+    Parameters
+    ----------
+    known : dict
+        The marks so far; not changed.
+    plane : str
+        Plane of the slice numbers.
+    first, last : int
+        First and last slice of the range, in either order.
+    kind : str or None
+        "normal" or "abnormal"; None removes the marks.
+    count : int
+        Number of slices of the volume in this plane.
+
+    Raises
+    ------
+    ModuleError
+        If a slice does not exist, or if slices of another plane are already marked.
     """
     first, last = sorted((first, last))
     if not 0 <= first <= last < count:
         raise ModuleError(
-            _("There is no slice {number}: the volume has the slices 0 to {last}.").format(
+            _("Slice {number} does not exist: the volume has slices 0 to {last}.").format(
                 number=first if first < 0 else last, last=count - 1
             )
         )
     marked = known["normal"] or known["abnormal"]
     if marked and known["plane"] != plane:
         raise ModuleError(
-            _("This volume's marks are on {plane} slices: mark those, or clear them first.").format(
+            _("This volume's marks are on {plane} slices: mark {plane} slices, or remove the marks first.").format(
                 plane=known["plane"]
             )
         )
@@ -54,34 +82,37 @@ def mark(known: dict, plane: str, first: int, last: int, kind: str | None, count
     return {"plane": plane if new["normal"] or new["abnormal"] else None, **new}
 
 
-def merged(mine: dict, theirs: dict) -> dict:
-    """Marks of the scene and of the server: ours where both speak of a slice; ours alone if the planes differ."""
-    if not (theirs["normal"] or theirs["abnormal"]):
-        return mine
-    if not (mine["normal"] or mine["abnormal"]):
-        return theirs
-    if mine["plane"] != theirs["plane"]:
-        return mine
-    spoken = set(mine["normal"]) | set(mine["abnormal"])
-    new = {name: sorted(set(mine[name]) | (set(theirs[name]) - spoken)) for name in KINDS}
-    return {"plane": mine["plane"], **new}
+def merge_marks(own: dict, remote: dict) -> dict:
+    """Return the union of the scene's marks and the server's.
+
+    The scene's marks win where both mark a slice, and are kept alone if the planes differ.
+    """
+    if not (remote["normal"] or remote["abnormal"]):
+        return own
+    if not (own["normal"] or own["abnormal"]):
+        return remote
+    if own["plane"] != remote["plane"]:
+        return own
+    marked = set(own["normal"]) | set(own["abnormal"])
+    new = {name: sorted(set(own[name]) | (set(remote[name]) - marked)) for name in KINDS}
+    return {"plane": own["plane"], **new}
 
 
 def summary(value: dict) -> str:
-    """In words, for the panel."""
+    """Return marks as text, for example "axial slices 2-3, 5 normal; 12 abnormal"."""
     if not (value["normal"] or value["abnormal"]):
         return _("no slices marked")
-    words = {"normal": _("normal: {slices}"), "abnormal": _("abnormal: {slices}")}
+    words = {"normal": _("{slices} normal"), "abnormal": _("{slices} abnormal")}
     parts = [words[kind].format(slices=ranges(value[kind])) for kind in KINDS if value[kind]]
     return _("{plane} slices {marks}").format(plane=value["plane"], marks="; ".join(parts))
 
 
-def ranges(numbers: list) -> str:
-    """[1, 2, 3, 7] as "1-3, 7"."""
-    spans: list = []
+def ranges(numbers: list[int]) -> str:
+    """Return sorted numbers as ranges: "1-3, 7" for [1, 2, 3, 7]."""
+    spans: list[list[int]] = []
     for number in numbers:
         if spans and number == spans[-1][1] + 1:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

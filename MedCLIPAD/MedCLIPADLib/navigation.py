@@ -1,4 +1,4 @@
-"""From slice numbers and voxels to the slice views, and back."""
+"""From slice numbers and voxels to positions in the slice views, and back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ import slicer
 
 from MedCLIPADLib.results import Result
 
-_TILT = 0.999  # cosine of the angle between a view and a volume's slices, below which they count as tilted
-_PROMINENCE = 0.1  # of the range of the scores: how far a peak must stand out
+_TILT = 0.999  # cosine of the angle between a view and a volume's slices below which the volume counts as tilted
+_PROMINENCE = 0.1  # how far a peak must stand out, as a fraction of the range of the scores
 
 
 def peaks(scores: np.ndarray) -> list[int]:
-    """Numbers of the slices whose score is a peak, in slice order. scores: float64, nan where skipped."""
+    """Return the slices whose score is a peak, in slice order.
+
+    Parameters
+    ----------
+    scores : float array
+        Score of each slice; nan for skipped slices.
+    """
     from scipy.signal import find_peaks
 
     known = np.isfinite(scores)
@@ -24,11 +30,26 @@ def peaks(scores: np.ndarray) -> list[int]:
     if low == high:
         return []
     filled = np.concatenate([[low], np.where(known, scores, low), [low]])
-    return [int(place) - 1 for place in find_peaks(filled, prominence=_PROMINENCE * (high - low))[0]]
+    return [int(index) - 1 for index in find_peaks(filled, prominence=_PROMINENCE * (high - low))[0]]
 
 
 def next_peak(scores: np.ndarray, current: int | None, step: int = 1) -> int | None:
-    """The next peak after slice `current` (before it for step -1), round the end; None if there is none."""
+    """Return the peak after or before a slice.
+
+    Parameters
+    ----------
+    scores : float array
+        Score of each slice; nan for skipped slices.
+    current : int or None
+        The slice; None if the views are outside the volume.
+    step : int
+        1 for the next peak, -1 for the previous one.
+
+    Returns
+    -------
+    int or None
+        The first peak follows the last one. None if there is no peak.
+    """
     found = peaks(scores)
     if not found:
         return None
@@ -40,20 +61,23 @@ def next_peak(scores: np.ndarray, current: int | None, step: int = 1) -> int | N
 
 
 def hottest(result: Result, number: int) -> tuple[int, int, int]:
-    """(i, j, k) of the highest voxel of a slice; of its middle if the slice is empty."""
+    """Return the voxel (i, j, k) of a slice's highest value.
+
+    It is the centre of the slice if the map is 0 there.
+    """
     slicing = result.slicing
     index = slicing.index(number)
     layer = np.take(result.array, index, axis=2 - slicing.axis)
     if layer.max() > 0:
-        place = list(np.unravel_index(int(layer.argmax()), layer.shape))
+        kji = [int(n) for n in np.unravel_index(int(layer.argmax()), layer.shape)]
     else:
-        place = [n // 2 for n in layer.shape]
-    place.insert(2 - slicing.axis, index)
-    return int(place[2]), int(place[1]), int(place[0])
+        kji = [n // 2 for n in layer.shape]
+    kji.insert(2 - slicing.axis, index)
+    return kji[2], kji[1], kji[0]
 
 
 def to_world(result: Result, ijk: Any) -> np.ndarray:
-    """RAS of a voxel as the views have it: with the parent transform."""
+    """Return the RAS position of a voxel (i, j, k), with the parent transforms."""
     point = (result.affine @ [*ijk, 1.0])[:3]
     world = [0.0, 0.0, 0.0]
     result.node.TransformPointToWorld(point.tolist(), world)
@@ -61,14 +85,17 @@ def to_world(result: Result, ijk: Any) -> np.ndarray:
 
 
 def from_world(result: Result, world: Any) -> np.ndarray:
-    """Voxel coordinates (not rounded) of a point of the views."""
+    """Return the voxel coordinates (i, j, k), not rounded, of an RAS position.
+
+    Parent transforms are taken into account.
+    """
     point = [0.0, 0.0, 0.0]
     result.node.TransformPointFromWorld([float(v) for v in world], point)
     return (np.linalg.inv(result.affine) @ [*point, 1.0])[:3]
 
 
 def jump(result: Result, ijk: Any) -> None:
-    """Move all slice views to a voxel."""
+    """Move all slice views to a voxel (i, j, k)."""
     slicer.vtkMRMLSliceNode.JumpAllSlices(
         slicer.mrmlScene, *to_world(result, ijk), slicer.vtkMRMLSliceNode.OffsetJumpSlice
     )
@@ -80,7 +107,10 @@ def jump_to_slice(result: Result, number: int) -> None:
 
 
 def normal(result: Result) -> np.ndarray:
-    """Unit vector (RAS, with the parent transform) along which the slice numbers grow or fall."""
+    """Return the unit vector across the slices; its sign is not defined.
+
+    It is in RAS, with the parent transforms.
+    """
     ahead = [0, 0, 0]
     ahead[result.slicing.axis] = 1
     along = to_world(result, ahead) - to_world(result, [0, 0, 0])
@@ -88,14 +118,17 @@ def normal(result: Result) -> np.ndarray:
 
 
 def view_of(result: Result) -> Any:
-    """The slice view (vtkMRMLSliceNode) that shows the analysed slices, or the closest to it."""
+    """Return the vtkMRMLSliceNode closest to the analysed plane; None without views."""
     axis = normal(result)
     nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLSliceNode") if node.GetSliceToRAS()]
     return max(nodes, key=lambda node: abs(_view_normal(node) @ axis)) if nodes else None
 
 
 def current_slice(result: Result) -> int | None:
-    """Number of the slice at the middle of the view that shows the analysed plane; None beside the volume."""
+    """Return the slice that the view of the analysed plane shows.
+
+    It is None if the view is outside the volume.
+    """
     view = view_of(result)
     if view is None:
         return None
@@ -104,9 +137,11 @@ def current_slice(result: Result) -> int | None:
 
 
 def align_views(result: Result) -> bool:
-    """Turn the slice views to the volume's own axes if it is oblique or turned by a transform; whether that was needed.
+    """Rotate the slice views to the volume's axes if the volume is oblique.
 
-    Otherwise one view would cut through several analysed slices.
+    Otherwise a view would cut through several analysed slices. Returns whether that was needed.
+
+    Otherwise a view would cut through several analysed slices.
     """
     view = view_of(result)
     if view is None or abs(_view_normal(view) @ normal(result)) > _TILT:
@@ -117,5 +152,6 @@ def align_views(result: Result) -> bool:
 
 
 def _view_normal(view: Any) -> np.ndarray:
+    """Return the unit vector across a slice view, in RAS."""
     matrix = view.GetSliceToRAS()
     return np.array([matrix.GetElement(row, 2) for row in range(3)])

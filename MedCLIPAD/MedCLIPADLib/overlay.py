@@ -1,4 +1,4 @@
-"""The map over its volume in the slice views, and two maps compared."""
+"""The map over its volume in the slice views, and two maps side by side."""
 
 from __future__ import annotations
 
@@ -10,21 +10,33 @@ from MedCLIPADLib.results import Result
 
 
 def composites() -> list[Any]:
-    """What the slice views show: one vtkMRMLSliceCompositeNode each."""
+    """Return the vtkMRMLSliceCompositeNode of each slice view."""
     return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
 
 
 def show(result: Result, opacity: float, visible: bool = True) -> None:
-    """Lay the map over its volume in all slice views; hidden, it stays chosen at opacity 0."""
+    """Show a map over its volume in all slice views.
+
+    A hidden map stays in the foreground with opacity 0.
+
+    Parameters
+    ----------
+    result : Result
+        The map.
+    opacity : float
+        Opacity of the map, 0 to 1.
+    visible : bool
+        Whether the map is visible.
+    """
     volume = result.volume
     for composite in composites():
         if volume is not None and composite.GetBackgroundVolumeID() != volume.GetID():
             composite.SetBackgroundVolumeID(volume.GetID())
-        put(composite, result, opacity if visible else 0.0)
+        set_foreground(composite, result, opacity if visible else 0.0)
 
 
-def put(composite: Any, result: Result, opacity: float) -> None:
-    """Let one view show a map in the foreground."""
+def set_foreground(composite: Any, result: Result, opacity: float) -> None:
+    """Show a map in the foreground of one slice view."""
     if composite.GetForegroundVolumeID() != result.node.GetID():
         composite.SetForegroundVolumeID(result.node.GetID())
     if composite.GetForegroundOpacity() != opacity:
@@ -32,7 +44,7 @@ def put(composite: Any, result: Result, opacity: float) -> None:
 
 
 def side_by_side(first: Result, second: Result, opacity: float) -> None:
-    """Show one map in each of two linked views of the same plane."""
+    """Show two maps in two linked views of the same plane."""
     layout = slicer.app.layoutManager()
     layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
     views = {name: slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode") for name in ("Red", "Yellow")}
@@ -46,14 +58,14 @@ def side_by_side(first: Result, second: Result, opacity: float) -> None:
         volume = result.volume
         if volume is not None:
             by_view[name].SetBackgroundVolumeID(volume.GetID())
-        put(by_view[name], result, opacity)
+        set_foreground(by_view[name], result, opacity)
     for composite in by_view.values():
         composite.SetLinkedControl(True)
         composite.SetHotLinkedControl(True)
 
 
 def end_side_by_side(layout: int) -> None:
-    """Back to a layout, with its views in their usual planes and not linked."""
+    """Return to a layout, with its views unlinked and in their usual planes."""
     for composite in composites():
         composite.SetLinkedControl(False)
         composite.SetHotLinkedControl(False)

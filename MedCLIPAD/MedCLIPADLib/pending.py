@@ -1,4 +1,7 @@
-"""Labels and marks on their way to the server, kept on disk until it has them: nothing that was labelled is lost."""
+"""Labels and marks that have not been sent yet.
+
+They are kept on disk until the server has them, so that none is lost.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,29 @@ from MedCLIPADLib.client import Client
 from MedCLIPADLib.errors import ServerError
 from MedCLIPADLib.files import write_nrrd
 
-_ABOUT = "about.json"
+_ITEM = "item.json"
 _LABEL = "label.nrrd"
 
 
 @dataclass(frozen=True)
 class Item:
-    """What waits. kind: label or marks. volume: name for the reader. marks: as the server has them."""
+    """A label or the marks of one volume.
+
+    Attributes
+    ----------
+    kind : str
+        "label" or "marks".
+    server : str
+        Address of the server.
+    image, sha256 : str
+        Id of the volume on the server, and its content hash.
+    volume : str
+        Name of the volume, for the reader.
+    marks : dict or None
+        The marks, as in `MedCLIPADLib.marks`.
+    name : str
+        Name of the item's folder.
+    """
 
     kind: str
     server: str
@@ -34,55 +53,82 @@ class Item:
     name: str = field(default_factory=lambda: f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}")
 
     @property
-    def what(self) -> str:
+    def title(self) -> str:
+        """The item in words, for the reader."""
         words = _("label of {volume}") if self.kind == "label" else _("marks of {volume}")
         return words.format(volume=self.volume)
 
 
 class Pending:
-    """A folder with one sub-folder for each item. Its methods may be called from threads."""
+    """The items in a folder, with a sub-folder for each. For any thread.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder; created when the first item is added.
+
+    Attributes
+    ----------
+    folder : Path
+        As passed in.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
     def add(self, item: Item, label: np.ndarray | None = None, affine: np.ndarray | None = None) -> Item:
-        """Keep an item; it replaces an older one of the same kind, server and image."""
+        """Keep an item, in place of older ones of the same kind, server and volume.
+
+        Parameters
+        ----------
+        item : Item
+            The item.
+        label : (K, J, I) uint8 array, optional
+            The mask, for a label.
+        affine : (4, 4) array, optional
+            Its voxel-to-RAS matrix.
+        """
         older = [other for other in self.items() if _key(other) == _key(item)]
-        aside = self.folder / f".{item.name}"
-        aside.mkdir(parents=True)
-        if label is not None:
-            write_nrrd(aside / _LABEL, label, affine)
-        (aside / _ABOUT).write_text(json.dumps(asdict(item)), encoding="utf-8")
-        os.replace(aside, self.folder / item.name)  # whole or not at all
+        temp_path = self.folder / f".{item.name}"
+        temp_path.mkdir(parents=True)
+        if label is not None and affine is not None:
+            write_nrrd(temp_path / _LABEL, label, affine)
+        (temp_path / _ITEM).write_text(json.dumps(asdict(item)), encoding="utf-8")
+        os.replace(temp_path, self.folder / item.name)  # all of it or nothing
         for other in older:
             self.remove(other)
         return item
 
     def items(self) -> list[Item]:
-        """What waits, oldest first."""
+        """Return all items, oldest first."""
         found = []
-        for about in sorted(self.folder.glob(f"[!.]*/{_ABOUT}")):
+        for path in sorted(self.folder.glob(f"[!.]*/{_ITEM}")):
             try:
-                found.append(Item(**json.loads(about.read_text(encoding="utf-8"))))
+                found.append(Item(**json.loads(path.read_text(encoding="utf-8"))))
             except (OSError, ValueError, TypeError):
-                continue  # removed in this moment, or not ours
+                continue  # just removed, or not an item
         return found
 
     def has(self, item: Item) -> bool:
-        return (self.folder / item.name / _ABOUT).is_file()
+        """Return whether an item is still there."""
+        return (self.folder / item.name / _ITEM).is_file()
 
     def remove(self, item: Item) -> None:
+        """Remove an item."""
         shutil.rmtree(self.folder / item.name, ignore_errors=True)
 
     def send(self, item: Item, client: Client) -> None:
-        """Send an item and forget it; it stays if that fails. Another server is asked for the image by its hash."""
+        """Send an item and remove it; ModuleError if that fails, and the item stays.
+
+        Another server than the item's is searched for the volume by its content hash.
+        """
         image = item.image
-        if client.url != item.server or not client.has(image):
-            image = client.find(item.sha256) or ""
+        if client.url != item.server or not client.has_image(image):
+            image = client.find_image(item.sha256) or ""
         if not image:
             raise ServerError(
-                _("The server has no volume {volume} any more: analyse it again, then send the {item}.").format(
-                    volume=item.volume, item=item.what
+                _("The server no longer has the volume {volume}: analyse it again, then send the {item}.").format(
+                    volume=item.volume, item=item.title
                 )
             )
         if item.kind == "label":

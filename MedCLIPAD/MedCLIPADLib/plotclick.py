@@ -1,4 +1,7 @@
-"""Clicks into a plot view. Slicer's own signal, dataSelected, comes only when points are selected with a box."""
+"""Clicks in a plot view.
+
+Slicer's own signal, dataSelected, is only sent for points selected with a box.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,19 @@ from typing import Any, Callable
 
 import vtk
 
-_STILL = 3  # pixels that the mouse may move between press and release of a click
+_MAX_DRIFT = 3  # pixels that the mouse may move between press and release of a click
 
 
 class PlotClicks:
-    """Calls `clicked(chart node, x)` for a click anywhere in the plot, x in units of its horizontal axis."""
+    """Report clicks anywhere in a plot view.
+
+    Parameters
+    ----------
+    view : qMRMLPlotView
+        The view to observe.
+    clicked : callable
+        Called with the vtkMRMLPlotChartNode and the position of the click in units of the horizontal axis.
+    """
 
     def __init__(self, view: Any, clicked: Callable[[Any, float], None]) -> None:
         self._view, self._clicked = view, clicked
@@ -22,6 +33,7 @@ class PlotClicks:
         ]
 
     def remove(self) -> None:
+        """Stop observing the view."""
         for tag in self._tags:
             self._interactor.RemoveObserver(tag)
 
@@ -31,7 +43,7 @@ class PlotClicks:
     def _release(self, interactor: Any, _event: str) -> None:
         before, self._pressed = self._pressed, None
         x, y = interactor.GetEventPosition()
-        if before is None or abs(x - before[0]) > _STILL or abs(y - before[1]) > _STILL:
+        if before is None or abs(x - before[0]) > _MAX_DRIFT or abs(y - before[1]) > _MAX_DRIFT:
             return  # the plot was dragged
         chart, node = self._view.chart(), self._view.mrmlPlotViewNode().GetPlotChartNode()
         (left, low), (right, high) = chart.GetPoint1(), chart.GetPoint2()

@@ -1,4 +1,4 @@
-"""Plots of the scene: score against slice, and the loss of a training."""
+"""Plots in the scene: score against slice, and the loss of a training."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from MedCLIPADLib.nodes import singleton
 from MedCLIPADLib.results import CHART, SERIES, TABLE, Result
 
-_LOSS = "MedCLIPADLoss"  # singleton tags of the nodes of the loss curve
+_LOSS = "MedCLIPADLoss"  # singleton tag of the nodes of the loss curve
 _COLOUR = (0.85, 0.25, 0.2)
 
 
 def store_scores(result: Result) -> Any:
-    """Table, series and chart of a result's slice scores, in its folder; returns the chart's node."""
+    """Create or update the plot of a result's slice scores; return its chart node."""
     scores = result.slice_scores
-    seen = np.flatnonzero(np.isfinite(scores))  # skipped slices have no score to draw
-    table = result.need(TABLE, "vtkMRMLTableNode", "slice scores")
+    scored = np.flatnonzero(np.isfinite(scores))  # skipped slices have no score to plot
+    table = result.require_reference(TABLE, "vtkMRMLTableNode", "slice scores")
     number, score = _("Slice"), _("Score")
-    _fill(table, {number: seen, score: scores[seen]})
-    series = result.need(SERIES, "vtkMRMLPlotSeriesNode", "slice scores series")
-    _line(series, table, number, score, result.title)
-    chart = result.need(CHART, "vtkMRMLPlotChartNode", "slice scores plot")
-    across = _("Slice ({plane})").format(plane=result.about["plane"])
-    _chart(chart, series, _("Anomaly score of each slice"), across, score)
-    chart.SetXAxisRangeAuto(False)  # so that no point lies on the border, where it can hardly be seen or clicked
+    _fill_table(table, {number: scored, score: scores[scored]})
+    series = result.require_reference(SERIES, "vtkMRMLPlotSeriesNode", "slice scores series")
+    _set_series(series, table, number, score, result.title)
+    chart = result.require_reference(CHART, "vtkMRMLPlotChartNode", "slice scores plot")
+    axis_title = _("Slice ({plane})").format(plane=result.about["plane"])
+    _set_chart(chart, series, _("Anomaly score of each slice"), axis_title, score)
+    chart.SetXAxisRangeAuto(False)  # a point on the border could hardly be seen or clicked
     chart.SetXAxisRange(-0.5, max(0.5, len(scores) - 0.5))
-    if len(seen):
+    if len(scored):
         chart.SetYAxisRangeAuto(False)
-        chart.SetYAxisRange(0.0, 1.05 * float(scores[seen].max()) or 1.0)
+        chart.SetYAxisRange(0.0, 1.05 * float(scores[scored].max()) or 1.0)
     return chart
 
 
 def slice_of_point(result: Result, point: int) -> int | None:
-    """Number of the slice that a point of the plot stands for."""
+    """Return the slice of a point in the plot, or None if there is no such point."""
     table = result.reference(TABLE)
     if table is None or not 0 <= point < table.GetNumberOfRows():
         return None
@@ -44,34 +45,41 @@ def slice_of_point(result: Result, point: int) -> int | None:
 
 
 def loss_chart(history: list) -> Any:
-    """Chart of a training's loss: history is [[step, loss], ...]; there is one in a scene."""
+    """Create or update the plot of a training's loss; return its chart node.
+
+    Parameters
+    ----------
+    history : list
+        Pairs of step and loss.
+    """
     points = np.array([pair for pair in history if None not in pair], dtype=float).reshape(-1, 2)
-    table = _single("vtkMRMLTableNode", "MedCLIPAD training loss")
-    series = _single("vtkMRMLPlotSeriesNode", "MedCLIPAD training loss series")
-    chart = _single("vtkMRMLPlotChartNode", "MedCLIPAD training loss plot")
+    table = singleton("vtkMRMLTableNode", _LOSS, "MedCLIPAD training loss")
+    series = singleton("vtkMRMLPlotSeriesNode", _LOSS, "MedCLIPAD training loss series")
+    chart = singleton("vtkMRMLPlotChartNode", _LOSS, "MedCLIPAD training loss plot")
     step, loss = _("Step"), _("Loss")
-    _fill(table, {step: points[:, 0], loss: points[:, 1]})
-    _line(series, table, step, loss, loss)
-    _chart(chart, series, _("Training"), step, loss)
+    _fill_table(table, {step: points[:, 0], loss: points[:, 1]})
+    _set_series(series, table, step, loss, loss)
+    _set_chart(chart, series, _("Training"), step, loss)
     return chart
 
 
-def shown_loss() -> Any:
-    """The chart that `loss_chart` made, or None."""
+def existing_loss_chart() -> Any:
+    """Return the chart that `loss_chart` created, or None."""
     return slicer.mrmlScene.GetSingletonNode(_LOSS, "vtkMRMLPlotChartNode")
 
 
 def show_chart(chart: Any) -> None:
-    """Show a chart in the plot view; the layout gets one if it has none."""
+    """Show a chart in the plot view, which is added to the layout if needed."""
     slicer.modules.plots.logic().ShowChartInLayout(chart)
 
 
-def _fill(node: Any, columns: dict) -> None:
+def _fill_table(node: Any, columns: dict) -> None:
+    """Replace the columns of a table node."""
     was = node.StartModify()
     node.RemoveAllColumns()
     for name, values in columns.items():
-        whole = np.issubdtype(np.asarray(values).dtype, np.integer)
-        array = vtk.vtkIntArray() if whole else vtk.vtkDoubleArray()
+        integer = np.issubdtype(np.asarray(values).dtype, np.integer)
+        array: Any = vtk.vtkIntArray() if integer else vtk.vtkDoubleArray()
         array.SetName(name)
         for value in values:
             array.InsertNextValue(value.item())
@@ -79,7 +87,8 @@ def _fill(node: Any, columns: dict) -> None:
     node.EndModify(was)
 
 
-def _line(series: Any, table: Any, x: str, y: str, name: str) -> None:
+def _set_series(series: Any, table: Any, x: str, y: str, name: str) -> None:
+    """Set a series to two columns of a table."""
     was = series.StartModify()
     series.SetAndObserveTableNodeID(table.GetID())
     series.SetXColumnName(x)
@@ -93,7 +102,8 @@ def _line(series: Any, table: Any, x: str, y: str, name: str) -> None:
     series.EndModify(was)
 
 
-def _chart(chart: Any, series: Any, title: str, x: str, y: str) -> None:
+def _set_chart(chart: Any, series: Any, title: str, x: str, y: str) -> None:
+    """Set the series and the titles of a chart."""
     was = chart.StartModify()
     if not chart.HasPlotSeriesNodeID(series.GetID()):
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
@@ -102,15 +112,3 @@ def _chart(chart: Any, series: Any, title: str, x: str, y: str) -> None:
     chart.SetYAxisTitle(y)
     chart.SetLegendVisibility(False)
     chart.EndModify(was)
-
-
-def _single(kind: str, name: str) -> Any:
-    scene = slicer.mrmlScene
-    node = scene.GetSingletonNode(_LOSS, kind)
-    if node is None:
-        node = scene.CreateNodeByClass(kind)
-        node.UnRegister(None)
-        node.SetSingletonTag(_LOSS)
-        node.SetName(name)
-        node = scene.AddNode(node)
-    return node

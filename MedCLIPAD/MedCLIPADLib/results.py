@@ -1,4 +1,7 @@
-"""An anomaly map in the scene. All that is known of it lives in MRML, so that it survives saving the scene."""
+"""An anomaly map in the scene.
+
+Everything about it is stored in MRML, and so saved with the scene.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +16,51 @@ from slicer.i18n import tr as _
 from MedCLIPADLib.colours import colour_node
 from MedCLIPADLib.detection import Answer
 from MedCLIPADLib.grid import Slicing
+from MedCLIPADLib.nodes import matrix_of
 from MedCLIPADLib.volumes import RESULT, ijk_to_ras, voxels
 
 VOLUME, REGIONS, TABLE, CHART, SERIES, SEGMENTATION = (
     f"MedCLIPAD.{role}" for role in ("volume", "regions", "table", "chart", "series", "segmentation")
 )
-_FOLDER = "MedCLIPAD.folder"  # attribute of a folder in the subject hierarchy: the map's node
+_FOLDER = "MedCLIPAD.folder"  # attribute of a folder in the subject hierarchy: id of the map's node
 _RENDERING = "MedCLIPAD.rendering"
 
 
 class Result:
-    """View of a map's volume node; make one whenever it is needed, it keeps nothing itself."""
+    """A map, as a stateless view of its volume node.
+
+    Create one whenever it is needed.
+
+    Parameters
+    ----------
+    node : vtkMRMLScalarVolumeNode
+        The map's node; also an attribute.
+    """
 
     def __init__(self, node: Any) -> None:
         self.node = node
 
-    # --- making and finding ---
+    # --- create and find ---
     @classmethod
     def create(cls, volume: Any, answer: Answer, affine: np.ndarray, time_point: int | None = None) -> Result:
-        """Add the map of `volume` (its node) to the scene; `affine` is the grid that was analysed."""
+        """Add a map to the scene and return its result.
+
+        Parameters
+        ----------
+        volume : vtkMRMLScalarVolumeNode
+            The analysed volume.
+        answer : Answer
+            The outcome of the analysis.
+        affine : (4, 4) array
+            Voxel-to-RAS matrix of the analysed grid.
+        time_point : int or None
+            The analysed time point of a sequence.
+        """
         scores = answer.scores
         scene = slicer.mrmlScene
         name = f"{volume.GetName()} anomaly ({scores['method']} {scores['detector']})"
         display = scene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
-        display.AutoWindowLevelOff()  # before it sees voxels: it would look at all of them
+        display.AutoWindowLevelOff()  # before there are voxels: otherwise all of them would be examined
         display.AutoThresholdOff()
         display.ApplyThresholdOn()
         display.InterpolateOff()
@@ -45,7 +69,7 @@ class Result:
         node.SetName(scene.GenerateUniqueName(name))
         about = {**scores, "image": answer.image, "sha256": answer.sha256, "server": answer.server}
         about["highest"] = answer.highest
-        node.SetAttribute(RESULT, json.dumps({**about, "time_point": time_point}))  # selectors filter as it is added
+        node.SetAttribute(RESULT, json.dumps({**about, "time_point": time_point}))  # before node selectors see it
         scene.AddNode(node)
         node.SetIJKToRASMatrix(matrix_of(affine))
         node.SetAndObserveDisplayNodeID(display.GetID())
@@ -60,57 +84,72 @@ class Result:
 
     @staticmethod
     def all(volume: Any = None) -> list[Result]:
-        """All maps of the scene, or of one volume, oldest first."""
+        """Return all maps in the scene, or those of one volume, oldest first."""
         nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         found = [Result(node) for node in nodes if node.GetAttribute(RESULT)]
         return [result for result in found if volume is None or result.volume is volume]
 
     @staticmethod
     def of(node: Any) -> Result | None:
-        """The result that a node is the map of, or None."""
+        """Return the result of a map's node, or None for any other node."""
         return Result(node) if node is not None and node.GetAttribute(RESULT) else None
 
-    # --- what it says ---
+    # --- contents ---
     @property
     def about(self) -> dict:
-        """The server's words: method, detector, plane, threshold, slice_scores, volume_score, image, server, ..."""
+        """The server's answer, with image, server and time point.
+
+        Its keys are method, detector, plane, threshold, slice_scores, volume_score and more.
+        """
         return json.loads(self.node.GetAttribute(RESULT))
 
     @property
     def volume(self) -> Any:
-        """The node that was analysed; None if it was deleted."""
+        """The analysed volume's node; None if it was deleted."""
         return self.node.GetNodeReference(VOLUME)
 
     @property
     def array(self) -> np.ndarray:
-        """The map's own memory, float32 [k, j, i]."""
+        """The values of the map, float32 [k, j, i]: the node's own memory."""
         return voxels(self.node)
 
     @property
     def affine(self) -> np.ndarray:
+        """Voxel-to-RAS matrix (4, 4), without parent transforms."""
         return ijk_to_ras(self.node)
 
     @property
     def slicing(self) -> Slicing:
+        """The analysed slices."""
         return Slicing(self.node.GetImageData().GetDimensions(), self.affine, self.about["plane"])
 
     @property
     def slice_scores(self) -> np.ndarray:
-        """float64 (slices,); nan where a slice was skipped."""
+        """Score of each slice, float64; nan for skipped slices."""
         return np.array([np.nan if score is None else score for score in self.about["slice_scores"]], dtype=float)
 
     @property
     def title(self) -> str:
+        """Method, detector and plane as text."""
         about = self.about
         return f"{about['method']} {about['detector']}, {about['plane']}"
 
-    # --- how it looks ---
+    # --- display ---
     @property
     def threshold(self) -> float:
+        """Lowest value of the map that is shown."""
         return self.node.GetScalarVolumeDisplayNode().GetLowerThreshold()
 
     def set_threshold(self, value: float, top: float | None = None) -> None:
-        """Show only what is at least `value`; colours, legend and 3D run from there to `top` (the map's maximum)."""
+        """Hide the map below a value.
+
+        Parameters
+        ----------
+        value : float
+            Lowest value that is shown; colours, legend and 3D view begin there.
+        top : float, optional
+            Where they end; the highest value of the map by default.
+        """
         display = self.node.GetScalarVolumeDisplayNode()
         top = max(top or self.about["highest"], value + 1e-3)
         was = display.StartModify()
@@ -121,7 +160,10 @@ class Result:
             self._shade(value, top)
 
     def restore_colours(self) -> None:
-        """Give the map its colour table and legend (again, after a scene was loaded)."""
+        """Set the map's colour table and legend.
+
+        Needed for a new map, and after a scene was loaded.
+        """
         display = self.node.GetScalarVolumeDisplayNode()
         colour = colour_node()
         if display.GetColorNodeID() != colour.GetID():
@@ -135,7 +177,7 @@ class Result:
             for text, size in ((legend.GetTitleTextProperty(), 12), (legend.GetLabelTextProperty(), 10)):
                 text.SetFontFamilyToArial()
                 text.SetFontSize(size)
-            legend.SetVisibility(False)  # a legend is drawn only if it is switched on while its map is shown
+            legend.SetVisibility(False)  # a legend is only drawn if it is switched on while its map is shown
 
     @property
     def legend(self) -> Any:
@@ -143,7 +185,7 @@ class Result:
         return slicer.modules.colors.logic().GetColorLegendDisplayNode(self.node)
 
     def follow_volume(self) -> None:
-        """Take over the parent transform of the analysed volume: map and segmentation move with it."""
+        """Put map and segmentation under the parent transform of the analysed volume."""
         volume = self.volume
         if volume is None:
             return
@@ -153,11 +195,14 @@ class Result:
 
     @property
     def rendering(self) -> Any:
-        """Display node of the 3D view, or None if it was never shown there."""
+        """Display node of the 3D views, or None if the map was never shown there."""
         return self.node.GetNodeReference(_RENDERING)
 
     def show_3d(self, visible: bool) -> None:
-        """Show what is above the threshold in 3D, by volume rendering: no mesh to compute, it acts at once."""
+        """Show or hide the map above the threshold in 3D.
+
+        Volume rendering needs no mesh and so acts at once.
+        """
         if visible and self.rendering is None:
             scene = slicer.mrmlScene
             method = slicer.modules.volumerendering.logic().GetDefaultRenderingMethod()
@@ -172,10 +217,10 @@ class Result:
             self.rendering.SetVisibility(visible)
 
     def _shade(self, low: float, high: float) -> None:
-        """Opacity of the 3D view: nothing below the threshold, a translucent body above it."""
+        """Set the opacity in 3D: 0 below the threshold, translucent above it."""
         opacity, colour = vtk.vtkPiecewiseFunction(), vtk.vtkColorTransferFunction()
-        for value, share in ((0.0, 0.0), (low - 1e-4, 0.0), (low, 0.25), (high, 0.9)):
-            opacity.AddPoint(value, share)
+        for value, alpha in ((0.0, 0.0), (low - 1e-4, 0.0), (low, 0.25), (high, 0.9)):
+            opacity.AddPoint(value, alpha)
         table = colour_node()
         for step in range(0, 256, 15):
             rgba = [0.0] * 4
@@ -186,22 +231,35 @@ class Result:
         look.SetColor(colour)
         look.GetVolumeProperty().SetInterpolationTypeToLinear()
 
-    # --- what belongs to it ---
+    # --- nodes that belong to the map ---
     def reference(self, role: str) -> Any:
-        """The node that plays a role (REGIONS, TABLE, CHART, SERIES, SEGMENTATION), or None."""
+        """Return the node with a role, or None.
+
+        Roles are REGIONS, TABLE, CHART, SERIES and SEGMENTATION.
+        """
         return self.node.GetNodeReference(role)
 
-    def need(self, role: str, kind: str, name: str) -> Any:
-        """The same, made as a `kind` named `name` and put in the folder if it is not there."""
+    def require_reference(self, role: str, class_name: str, name: str) -> Any:
+        """Return the node with a role; create it in the map's folder if there is none.
+
+        Parameters
+        ----------
+        role : str
+            REGIONS, TABLE, CHART, SERIES or SEGMENTATION.
+        class_name : str
+            Class of a new node.
+        name : str
+            Name of a new node, after the map's name.
+        """
         node = self.reference(role)
         if node is None:
-            node = slicer.mrmlScene.AddNewNodeByClass(kind, f"{self.node.GetName()} {name}")
+            node = slicer.mrmlScene.AddNewNodeByClass(class_name, f"{self.node.GetName()} {name}")
             self.node.SetNodeReferenceID(role, node.GetID())
             self.add_to_folder(node)
         return node
 
     def add_to_folder(self, node: Any) -> None:
-        """Put a node into this result's folder in the subject hierarchy."""
+        """Move a node to the map's folder in the subject hierarchy."""
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
         item = hierarchy.GetItemByDataNode(node)
         if item:
@@ -210,7 +268,7 @@ class Result:
             hierarchy.CreateItem(self._folder(hierarchy), node)
 
     def _folder(self, hierarchy: Any) -> int:
-        """The folder that holds the map, beside the volume; made if it is not there."""
+        """Return the map's folder, beside the volume; create it if there is none."""
         key = self.node.GetID()
         item = hierarchy.GetItemByDataNode(self.node)
         parent = hierarchy.GetItemParent(item) if item else 0
@@ -224,13 +282,8 @@ class Result:
 
 
 def mask(array: np.ndarray, threshold: float) -> np.ndarray:
-    """uint8 [k, j, i], 1 where a map is at least `threshold`: what the overlay shows."""
+    """Return where a map is at or above a threshold, as uint8 [k, j, i].
+
+    This is what the overlay shows.
+    """
     return (array >= np.float32(threshold)).view(np.uint8)
-
-
-def matrix_of(array: np.ndarray) -> Any:
-    matrix = vtk.vtkMatrix4x4()
-    for row in range(4):
-        for column in range(4):
-            matrix.SetElement(row, column, float(array[row, column]))
-    return matrix

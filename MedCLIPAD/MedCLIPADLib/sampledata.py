@@ -1,4 +1,4 @@
-"""The sample volume: one simulated head, which comes with the module."""
+"""The sample volume: one simulated head, which is part of the module."""
 
 from __future__ import annotations
 
@@ -15,25 +15,34 @@ URL = f"https://raw.githubusercontent.com/medclipad/MedCLIPAD/main/MedCLIPAD/Res
 
 
 def local_file() -> Path:
+    """Return the path of the sample volume in the module's folder."""
     return RESOURCES / "SampleData" / FILE
 
 
 def checksum() -> str:
+    """Return the SHA-256 checksum of the sample volume."""
     return (RESOURCES / "SampleData" / f"{FILE}.sha256").read_text(encoding="ascii").split()[0]
 
 
 def register() -> None:
-    """Offer the sample in the Sample Data module: from this module's folder, or as a download if it is not there."""
+    """Register the sample in the Sample Data module.
+
+    It is the local file, or a download if that is missing.
+    """
     import SampleData
 
-    about = {"sampleName": NAME, "thumbnailFileName": str(RESOURCES / "Icons" / "MedCLIPAD.png")}
+    options: dict[str, Any] = {
+        "category": "MedCLIPAD",
+        "sampleName": NAME,
+        "thumbnailFileName": str(RESOURCES / "Icons" / "MedCLIPAD.png"),
+    }
     if local_file().is_file():
-        about["customDownloader"] = lambda _source: load()
+        options["customDownloader"] = lambda _source: load()
     else:
-        about.update(uris=URL, fileNames=FILE, nodeNames=NAME, checksums=f"SHA256:{checksum()}")
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(category="MedCLIPAD", **about)
+        options.update(uris=URL, fileNames=FILE, nodeNames=NAME, checksums=f"SHA256:{checksum()}")
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(**options)
 
 
 def load() -> Any:
-    """Load the sample from the module's own folder."""
+    """Load the sample volume from the module's folder and return its node."""
     return slicer.util.loadVolume(str(local_file()), {"name": NAME})

@@ -1,4 +1,4 @@
-"""From the map to a segmentation that the reader corrects, and from it to a mask on the volume's grid."""
+"""From the map to a segmentation to correct, and back to a mask on its grid."""
 
 from __future__ import annotations
 
@@ -10,30 +10,64 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedCLIPADLib.errors import ModuleError
+from MedCLIPADLib.grid import bounding_box
+from MedCLIPADLib.nodes import array_of, matrix_of
 from MedCLIPADLib.results import SEGMENTATION, Result, mask
-from MedCLIPADLib.volumes import ijk_to_ras, new_image, voxels
+from MedCLIPADLib.volumes import new_image, voxels
 
 NAME = "anomaly"
-_COLOUR = (0.0, 0.8, 0.9)  # cyan: nothing in the map's colours or in an MR image looks like it
-_FILL = 0.1  # opacity inside the outline: the map must stay visible
+_COLOUR = (0.0, 0.8, 0.9)  # cyan, which neither the map's colours nor a grey image contain
+_FILL = 0.1  # opacity inside the outline, low so that the map stays visible
 
 
-def cut_out(array: np.ndarray, threshold: float) -> tuple[Any, tuple[int, int, int]]:
-    """(vtkImageData, first voxel i, j, k) of the smallest box that holds the map above the threshold. For threads."""
+def crop_above(array: np.ndarray, threshold: float) -> tuple[Any, tuple[int, int, int]]:
+    """Return the smallest mask around the map above a threshold.
+
+    For any thread: no MRML.
+
+    Parameters
+    ----------
+    array : (K, J, I) float32 array
+        The map.
+    threshold : float
+        Lowest value of the mask's voxels.
+
+    Returns
+    -------
+    image : vtkImageData
+        The mask.
+    first : tuple of int
+        Position (i, j, k) of its first voxel in the map.
+
+    Raises
+    ------
+    ModuleError
+        If no voxel is above the threshold.
+    """
     above = mask(array, threshold)
-    start, stop = [], []
-    for axis in range(3):
-        hits = np.flatnonzero(above.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not len(hits):
-            raise ModuleError(_("Nothing of the map is above the threshold: lower it, or start an empty segmentation."))
-        start.append(int(hits[0]))
-        stop.append(int(hits[-1]) + 1)
-    box = tuple(slice(a, b) for a, b in zip(start, stop))
-    return new_image(np.ascontiguousarray(above[box])), (start[2], start[1], start[0])
+    box = bounding_box(above)
+    if box is None:
+        raise ModuleError(
+            _("No part of the map is above the threshold: lower the threshold, or make an empty segmentation.")
+        )
+    i, j, k = (span.start for span in reversed(box))
+    return new_image(np.ascontiguousarray(above[box])), (i, j, k)
 
 
 def make_segmentation(result: Result, image: Any, first: tuple[int, int, int]) -> Any:
-    """A segmentation node with what `cut_out` gave as its segment; a new one each time, to lose no edits."""
+    """Return a new segmentation node with one segment.
+
+    An older one is kept, so that no edits are lost.
+
+    Parameters
+    ----------
+    result : Result
+        The map.
+    image : vtkImageData
+        Mask of the segment, from `crop_above`.
+    first : tuple of int
+        Position (i, j, k) of the mask's first voxel in the map.
+    """
     result.node.RemoveNodeReferenceIDs(SEGMENTATION)
     node = empty_segmentation(result)
     node.GetSegmentation().RemoveAllSegments()
@@ -42,19 +76,20 @@ def make_segmentation(result: Result, image: Any, first: tuple[int, int, int]) -
     ni, nj, nk = image.GetDimensions()
     i, j, k = first
     oriented.SetExtent(i, i + ni - 1, j, j + nj - 1, k, k + nk - 1)
-    matrix = vtk.vtkMatrix4x4()
-    result.node.GetIJKToRASMatrix(matrix)
-    oriented.SetGeometryFromImageToWorldMatrix(matrix)
+    oriented.SetGeometryFromImageToWorldMatrix(matrix_of(result.affine))
     node.AddSegmentFromBinaryLabelmapRepresentation(oriented, NAME, _COLOUR)
     return node
 
 
 def empty_segmentation(result: Result) -> Any:
-    """The result's segmentation node, made with one empty segment if there is none."""
+    """Return the result's segmentation node.
+
+    It is created with one empty segment if there is none.
+    """
     node = result.reference(SEGMENTATION)
     if node is not None:
         return node
-    node = result.need(SEGMENTATION, "vtkMRMLSegmentationNode", "segmentation")
+    node = result.require_reference(SEGMENTATION, "vtkMRMLSegmentationNode", "segmentation")
     node.CreateDefaultDisplayNodes()
     node.GetDisplayNode().SetOpacity2DFill(_FILL)
     node.SetReferenceImageGeometryParameterFromVolumeNode(result.volume or result.node)
@@ -64,22 +99,40 @@ def empty_segmentation(result: Result) -> Any:
 
 
 def label_of(node: Any, result: Result) -> np.ndarray:
-    """uint8 [k, j, i] on the grid of the result: 1 where any segment is. ModuleError if it reaches nowhere."""
+    """Return a segmentation as a mask on the grid of a result.
+
+    Parameters
+    ----------
+    node : vtkMRMLSegmentationNode
+        The segmentation; on any grid, under any parent transform.
+    result : Result
+        The map.
+
+    Returns
+    -------
+    (K, J, I) uint8 array
+        1 in all segments, 0 elsewhere.
+
+    Raises
+    ------
+    ModuleError
+        If there are no segments, or they cannot be resampled to the grid.
+    """
     segments = node.GetSegmentation()
     if segments.GetNumberOfSegments() == 0:
         raise ModuleError(
             _("{name} has no segments: paint the lesion in the Segment Editor first.").format(name=node.GetName())
         )
-    label = _same_grid(segments, result) if _together(node, result) else None
-    return _resampled(node, result) if label is None else label
+    same_transform = node.GetTransformNodeID() == result.node.GetTransformNodeID()
+    label = _label_on_grid(segments, result) if same_transform else None
+    return _resampled_label(node, result) if label is None else label
 
 
-def _together(node: Any, result: Result) -> bool:
-    return node.GetTransformNodeID() == result.node.GetTransformNodeID()
+def _label_on_grid(segments: Any, result: Result) -> np.ndarray | None:
+    """Return the mask if all segments lie on the result's grid, else None.
 
-
-def _same_grid(segments: Any, result: Result) -> Any:
-    """The label, read directly if all segments lie on the result's grid (a fraction of the time); None otherwise."""
+    This is much faster than resampling.
+    """
     name = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
     shape = result.node.GetImageData().GetDimensions()
     label = np.zeros(shape[::-1], np.uint8)
@@ -90,12 +143,11 @@ def _same_grid(segments: Any, result: Result) -> Any:
             return None
         extent = part.GetExtent()
         if any(extent[2 * axis] > extent[2 * axis + 1] for axis in range(3)):
-            continue  # nothing painted
+            continue  # an empty segment
         matrix = vtk.vtkMatrix4x4()
         part.GetImageToWorldMatrix(matrix)
-        affine = np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
         inside = all(extent[2 * axis] >= 0 and extent[2 * axis + 1] < shape[axis] for axis in range(3))
-        if not inside or not np.allclose(affine, ijk_to_ras(result.node), rtol=0, atol=1e-4):
+        if not inside or not np.allclose(array_of(matrix), result.affine, rtol=0, atol=1e-4):
             return None
         i0, i1, j0, j1, k0, k1 = extent
         box = label[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1]
@@ -104,32 +156,29 @@ def _same_grid(segments: Any, result: Result) -> Any:
     return label
 
 
-def _resampled(node: Any, result: Result) -> np.ndarray:
-    """The label, brought to the result's grid by Slicer."""
+def _resampled_label(node: Any, result: Result) -> np.ndarray:
+    """Return the mask, resampled to the result's grid by Slicer."""
     scene = slicer.mrmlScene
     target = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "MedCLIPAD temporary")
     try:
         segments = vtk.vtkStringArray()
         node.GetSegmentation().GetSegmentIDs(segments)
         logic = slicer.modules.segmentations.logic()
-        if not logic.ExportSegmentsToLabelmapNode(node, segments, target, result.node):
-            raise _unfit(node)
-        if (
-            target.GetImageData() is None
-            or target.GetImageData().GetDimensions() != result.node.GetImageData().GetDimensions()
-        ):
-            raise _unfit(node)
+        exported = logic.ExportSegmentsToLabelmapNode(node, segments, target, result.node)
+        image = target.GetImageData() if exported else None
+        if image is None or image.GetDimensions() != result.node.GetImageData().GetDimensions():
+            raise ModuleError(
+                _("{name} cannot be resampled to the volume's grid: make a new segmentation of this map.").format(
+                    name=node.GetName()
+                )
+            )
         return (voxels(target) > 0).astype(np.uint8)
     finally:
         scene.RemoveNode(target)
 
 
-def _unfit(node: Any) -> ModuleError:
-    return ModuleError(_("{name} cannot be brought to the volume's grid.").format(name=node.GetName()))
-
-
 def _voxels_of(part: Any) -> np.ndarray:
-    """A vtkOrientedImageData's memory as [k, j, i] of its own extent."""
+    """Return the memory of a vtkOrientedImageData as [k, j, i] of its own extent."""
     from vtk.util.numpy_support import vtk_to_numpy
 
     i0, i1, j0, j1, k0, k1 = part.GetExtent()

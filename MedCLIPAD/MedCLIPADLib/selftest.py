@@ -1,4 +1,7 @@
-"""What MedCLIPADTest checks inside Slicer: everything that needs no server."""
+"""The checks of MedCLIPADTest: everything that needs no server.
+
+Each takes the running unittest.TestCase.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from MedCLIPADLib.grid import Slicing
 from MedCLIPADLib.plots import store_scores
 from MedCLIPADLib.regions import find_regions, store_regions, stored_regions
 from MedCLIPADLib.results import REGIONS, VOLUME, Result
-from MedCLIPADLib.segmentation import cut_out, label_of, make_segmentation
+from MedCLIPADLib.segmentation import crop_above, label_of, make_segmentation
 
 _TILTED = np.array([[-1.9, 0.3, 0.1, 20.0], [0.3, 1.9, -0.4, -30.0], [-0.1, 0.3, 3.9, 5.0], [0, 0, 0, 1]])
 
 
 def check_grid(test: Any) -> None:
-    """Slices are numbered from inferior to superior, whatever the order of the axes."""
+    """Check that slices are numbered from inferior to superior."""
     for sign in (1, -1):
         affine = np.diag([1.0, 1.0, 3.0 * sign, 1.0])
         slicing = Slicing((4, 5, 6), affine, "axial")
@@ -31,7 +34,7 @@ def check_grid(test: Any) -> None:
 
 
 def check_result(test: Any) -> None:
-    """A map gets its colours, plot, regions and segmentation, and all survive saving the scene."""
+    """Check a map's nodes, before and after saving the scene."""
     volume, result = _example()
     test.assertIs(result.volume, volume)
     store_scores(result)
@@ -40,7 +43,7 @@ def check_result(test: Any) -> None:
     store_regions(result, regions)
     overlay.show(result, 0.6)
     navigation.jump(result, regions[0].ijk)
-    node = make_segmentation(result, *cut_out(result.array, result.threshold))
+    node = make_segmentation(result, *crop_above(result.array, result.threshold))
     test.assertEqual(int(label_of(node, result).sum()), int((result.array >= result.threshold).sum()))
     folder = Path(slicer.util.tempDirectory())
     slicer.util.saveScene(str(folder / "scene.mrb"))
@@ -56,7 +59,7 @@ def check_result(test: Any) -> None:
 
 
 def check_errors(test: Any) -> None:
-    """An address where nothing listens is told from one that is none."""
+    """Check that a server that is not running is told apart from an invalid address."""
     for url, cause in (("http://127.0.0.1:9", "refused"), ("nonsense", "address")):
         with test.assertRaises(ServerError) as caught:
             Client(url).info()
@@ -64,7 +67,7 @@ def check_errors(test: Any) -> None:
 
 
 def _example() -> tuple[Any, Result]:
-    """A tilted volume with a map that has one warm spot."""
+    """Return a tilted volume and a map of it with one warm spot."""
     k, j, i = np.indices((10, 14, 12))
     warm = np.exp(-((i - 7.0) ** 2 + (j - 5.0) ** 2 + (k - 4.0) ** 2) / 8).astype(np.float32)
     image = volumes.new_image(warm)
@@ -73,8 +76,8 @@ def _example() -> tuple[Any, Result]:
     volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(_TILTED))
     volume.CreateDefaultDisplayNodes()
     scores = {
-        "method": "mediclip",
-        "detector": "example",
+        "method": "example",
+        "detector": "self test",
         "plane": "axial",
         "threshold": 0.5,
         "volume_score": 0.9,

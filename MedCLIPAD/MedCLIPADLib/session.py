@@ -1,4 +1,7 @@
-"""The connection to a server, and the jobs that use it. Nothing is sent before `connect` or `test` is called."""
+"""The connection to a server, and the jobs that use it.
+
+Nothing is sent before `connect` or `test` is called.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,31 @@ from MedCLIPADLib.errors import ModuleError
 from MedCLIPADLib.jobs import Job, Jobs
 from MedCLIPADLib.pending import Pending
 
-Failed = Callable[[str], None]
-CONNECT_WAIT = 10.0  # seconds that a server may take to answer Connect and Test connection
+Failed = Callable[[str], Any]  # called with one sentence
+CONNECT_TIMEOUT = 10.0  # seconds that a server may take to answer Connect and Test connection
 
 
 class Session:
-    """folder: where unsent labels are kept. All methods are for the main thread; what they start calls back there."""
+    """A connection to one server at a time, for the main thread.
+
+    Methods that return a Job come back at once; their callbacks are called in the main thread, as `Jobs.start` says.
+
+    Parameters
+    ----------
+    folder : Path
+        Where unsent labels and marks are kept.
+
+    Attributes
+    ----------
+    jobs : Jobs
+        All jobs of the module.
+    pending : Pending
+        Labels and marks that have not been sent yet.
+    info : dict
+        The server's answer to GET /info/; {} without a connection.
+    versions : dict
+        The server's answer to GET /versions/; {} without a connection.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.jobs = Jobs()
@@ -29,42 +51,49 @@ class Session:
     # --- connection ---
     @property
     def connected(self) -> bool:
+        """Whether there is a connection."""
         return self._client is not None
 
     @property
     def url(self) -> str:
+        """Address of the server; "" without a connection."""
         return self._client.url if self._client else ""
 
     @property
     def limit(self) -> int | None:
-        """Bytes that the server takes in one request."""
+        """Bytes that the server accepts in one request; None if not known."""
         return (self.info.get("medclipad") or {}).get("body_limit")
 
     def client(self) -> Client:
-        """A client for a new thread; ModuleError if not connected."""
+        """Return a client for a new thread; ModuleError without a connection."""
         if self._client is None:
             raise ModuleError(_("Connect to a server first, or start one on this computer, under Connection."))
-        return self._client.twin()
+        return self._client.copy()
 
-    def test(self, url: str, token: str, done: Callable[[str], None], failed: Failed) -> Job:
-        """Say what answers at an address, without connecting to it."""
+    def test(self, url: str, token: str, done: Callable[[str], Any], failed: Failed) -> Job:
+        """Find out what is running at an address, without connecting to it.
+
+        `done` gets a sentence.
+        """
 
         def work(job: Job) -> str:
-            info = Client(url, token).info(CONNECT_WAIT)
-            about = info["medclipad"]
-            models = ", ".join(sorted(info.get("models", {}))) or _("no detector yet")
-            return _("MedCLIPAD {version} answers, with {models}.").format(
-                version=about.get("version", ""), models=models
-            )
+            info = Client(url, token).info(CONNECT_TIMEOUT)
+            methods = ", ".join(sorted(info.get("models", {})))
+            words = _("MedCLIPAD {version} is running, with detectors of {methods}.")
+            if not methods:
+                words = _("MedCLIPAD {version} is running, without a detector yet.")
+            return words.format(version=info["medclipad"].get("version", ""), methods=methods)
 
         return self.jobs.start("Test connection", work, done, failed)
 
-    def connect(self, url: str, token: str, done: Callable[[], None], failed: Failed) -> Job:
-        def work(job: Job) -> tuple:
-            client = Client(url, token)
-            return client, client.info(CONNECT_WAIT), client.versions()
+    def connect(self, url: str, token: str, done: Callable[[], Any], failed: Failed) -> Job:
+        """Connect to a server, and disconnect from any other."""
 
-        def finish(answer: tuple) -> None:
+        def work(job: Job) -> tuple[Client, Json, Json]:
+            client = Client(url, token)
+            return client, client.info(CONNECT_TIMEOUT), client.versions()
+
+        def finish(answer: tuple[Client, Json, Json]) -> None:
             self._client, self.info, self.versions = answer
             done()
 
@@ -72,7 +101,7 @@ class Session:
         return self.jobs.start("Connect", work, finish, failed)
 
     def disconnect(self) -> None:
-        """Forget the server; what is under way is cancelled."""
+        """Forget the server and cancel all jobs."""
         self.jobs.cancel_all()
         self._client, self.info, self.versions = None, {}, {}
 
@@ -84,46 +113,52 @@ class Session:
 
     @property
     def strategies(self) -> list[str]:
+        """Strategies of active learning."""
         return list((self.info.get("medclipad") or {}).get("strategies") or self.info.get("strategies") or [])
 
-    def of_method(self, method: str) -> list[Json]:
-        """Versions of a method's detector, newest first."""
+    def versions_of(self, method: str) -> list[Json]:
+        """Return the versions of a method's detector, newest first."""
         return list((self.versions.get(method) or {}).get("versions") or [])
 
     def current(self, method: str) -> str:
-        """Name of the version that serves, or ""."""
+        """Return the name of the version in use, or ""."""
         return (self.versions.get(method) or {}).get("current") or ""
 
     def version(self, method: str, name: str) -> Json:
-        """What is known of a version; "current" is the one that serves. {} if there is none."""
-        name = self.current(method) if name in ("", "current") else name
-        return next((version for version in self.of_method(method) if version["name"] == name), {})
+        """Return what is known about a version, or {} if there is none.
 
-    def refresh(self, done: Callable[[], None], failed: Failed) -> Job:
-        """Ask again what the server offers: after a training, or when a version is gone."""
+        "current" and "" stand for the version in use.
+        """
+        name = self.current(method) if name in ("", "current") else name
+        return next((version for version in self.versions_of(method) if version["name"] == name), {})
+
+    def refresh(self, done: Callable[[], Any], failed: Failed) -> Job:
+        """Update `info` and `versions`, as needed after a training or a deletion."""
         client = self.client()
 
-        def finish(answer: tuple) -> None:
+        def finish(answer: tuple[Json, Json]) -> None:
             self.info, self.versions = answer
             done()
 
         return self.jobs.start("Refresh", lambda job: (client.info(), client.versions()), finish, failed)
 
-    def select(self, method: str, version: str, done: Callable[[], None], failed: Failed) -> Job:
-        """Let a version serve: use, keep or roll back."""
+    def select(self, method: str, version: str, done: Callable[[], Any], failed: Failed) -> Job:
+        """Put a version in use, a new or an old one."""
         client = self.client()
+        return self._change("Select version", method, lambda: client.select(method, version), done, failed)
 
-        def finish(entry: Any) -> None:
+    def delete(self, method: str, version: str, done: Callable[[], Any], failed: Failed) -> Job:
+        """Delete a version from the server."""
+        client = self.client()
+        return self._change("Delete version", method, lambda: client.delete_version(method, version), done, failed)
+
+    def _change(
+        self, name: str, method: str, request: Callable[[], Json], done: Callable[[], Any], failed: Failed
+    ) -> Job:
+        """Start a request that returns the new versions of a method."""
+
+        def finish(entry: Json) -> None:
             self.versions = {**self.versions, method: entry}
             done()
 
-        return self.jobs.start("Select version", lambda job: client.select(method, version), finish, failed)
-
-    def delete(self, method: str, version: str, done: Callable[[], None], failed: Failed) -> Job:
-        client = self.client()
-
-        def finish(entry: Any) -> None:
-            self.versions = {**self.versions, method: entry}
-            done()
-
-        return self.jobs.start("Delete version", lambda job: client.delete_version(method, version), finish, failed)
+        return self.jobs.start(name, lambda job: request(), finish, failed)

@@ -1,10 +1,11 @@
-"""Requests to the server, and one sentence for each way in which they can fail."""
+"""HTTP requests to a server, and one sentence for each way to fail."""
 
 from __future__ import annotations
 
 import errno
 import json
 import socket
+import ssl
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,85 +16,145 @@ from slicer.i18n import tr as _
 
 from MedCLIPADLib.errors import ServerError
 
-CONNECT = 5.0  # seconds to wait for a connection
-QUICK = 30.0  # seconds that a server may take for anything but inference and files
-BLOCK = 256 * 1024  # bytes sent or received between two looks at Cancel
+CONNECT_TIMEOUT = 5.0  # seconds to wait for a connection
+SHORT_TIMEOUT = 30.0  # seconds to wait for any answer but those of inferences and files
+LONG_TIMEOUT = 3600.0  # seconds to wait for an inference or a file
+BLOCK_SIZE = 256 * 1024  # bytes sent or received between two checks for Cancel
+
+ByteReport = Callable[[int, int], None]  # (bytes done, bytes in total; 0 if not known)
 
 
 class Transport:
-    """One connection to one server; not to be shared by threads."""
+    """A connection to one server, for one thread.
 
-    def __init__(self, url: str, token: str = "", patience: float = 3600.0) -> None:
-        import requests  # here, because it takes a while and Slicer imports every module when it starts
+    Parameters
+    ----------
+    url : str
+        Address of the server; ServerError if it is not an HTTP address.
+    token : str
+        Access token, or "".
 
-        self.url = checked_address(url)
+    Attributes
+    ----------
+    url : str
+        The address, without a slash at its end.
+    token : str
+        As passed in.
+    """
+
+    def __init__(self, url: str, token: str = "") -> None:
+        import requests  # here, because it is slow to import and Slicer imports every module at startup
+
+        self.url = validated_address(url)
         self.token = token
-        self.patience = patience  # seconds to wait for an inference or a file
         self._session = requests.Session()
-        self._session.trust_env = False  # no proxy between us and a server that is named by its address
+        self._session.trust_env = False  # no proxy to a server that is named by its address
         if token:
             # As bytes: requests refuses, and prints, a token that is not Latin-1.
-            self._session.headers["Authorization"] = f"Bearer {token.strip()}".encode()
+            headers: Any = self._session.headers
+            headers["Authorization"] = f"Bearer {token.strip()}".encode()
 
     def json(self, method: str, address: str, **options: Any) -> Any:
+        """Send a request and return the JSON of its answer; see `request`."""
         try:
             return self.request(method, address, **options).json()
         except ValueError:
             raise not_medclipad(self.url) from None
 
     def request(self, method: str, address: str, **options: Any) -> Any:
-        """The response, if its status says that all is well; ServerError otherwise."""
+        """Send a request and return its response.
+
+        Parameters
+        ----------
+        method : str
+            HTTP method.
+        address : str
+            Path on the server, beginning with "/".
+        **options
+            Options of `requests.Session.request`; `timeout` is in seconds.
+
+        Raises
+        ------
+        ServerError
+            If the server cannot be reached, or answers with a status of 400 or more.
+        """
         import requests
 
-        wait = options.pop("timeout", QUICK)
+        timeout = options.pop("timeout", SHORT_TIMEOUT)
         try:
-            response = self._session.request(method, self.url + address, timeout=(min(CONNECT, wait), wait), **options)
+            response = self._session.request(
+                method, self.url + address, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), **options
+            )
         except (requests.RequestException, OSError) as error:
-            raise explained(error, self.url, wait) from None
+            raise connection_error(error, self.url, timeout) from None
         if response.status_code >= 400:
-            raise refused(response, self.url)
+            raise status_error(response, self.url)
         return response
 
-    def download(self, address: str, query: dict, path: Path, report: Callable[[int, int], None] | None = None) -> None:
-        """Save what the server sends; `report(done, total)` in bytes, total 0 if it does not say."""
+    def download(self, address: str, query: dict, path: Path, report: ByteReport | None = None) -> None:
+        """Save the file at an address as `path`.
+
+        An exception that `report` raises stops the download.
+        """
         import requests
 
-        response = self.request("GET", address, params=query, timeout=self.patience, stream=True)
+        response = self.request("GET", address, params=query, timeout=LONG_TIMEOUT, stream=True)
         total, done = int(response.headers.get("Content-Length", 0)), 0
         try:
             with response, open(path, "wb") as stream:
-                for block in response.iter_content(BLOCK):
+                for block in response.iter_content(BLOCK_SIZE):
                     stream.write(block)
                     done += len(block)
                     if report:
                         report(done, total)
         except requests.RequestException as error:
-            raise explained(error, self.url, self.patience) from None
+            raise connection_error(error, self.url, LONG_TIMEOUT) from None
 
-    def upload(
-        self,
-        address: str,
-        query: dict,
-        field: str,
-        path: Path,
-        report: Callable[[int, int], None] | None = None,
-    ) -> Any:
-        """PUT a file as multipart/form-data, block by block; what `report(done, total)` raises stops it."""
+    def upload(self, address: str, query: dict, field: str, path: Path, report: ByteReport | None = None) -> Any:
+        """PUT a file as multipart/form-data and return the JSON of the answer.
+
+        Parameters
+        ----------
+        address : str
+            Path on the server.
+        query : dict
+            Parameters of the URL.
+        field : str
+            Name of the form's field for the file.
+        path : Path
+            The file.
+        report : callable, optional
+            Called after each block; an exception that it raises stops the upload.
+        """
         with open(path, "rb") as stream:
             body = FormBody(field, path.name, stream, path.stat().st_size, report)
-            return self.json(
-                "PUT", address, params=query, data=body, headers={"Content-Type": body.kind}, timeout=self.patience
-            )
+            headers = {"Content-Type": body.content_type}
+            return self.json("PUT", address, params=query, data=body, headers=headers, timeout=LONG_TIMEOUT)
 
 
 class FormBody:
-    """A multipart/form-data body with one file, read as it is sent."""
+    """A multipart/form-data body with one file, which is read while it is sent.
 
-    def __init__(
-        self, field: str, name: str, stream: Any, size: int, report: Callable[[int, int], None] | None
-    ) -> None:
+    Parameters
+    ----------
+    field, name : str
+        Names of the form's field and of the file.
+    stream : file object
+        The file, open for reading bytes.
+    size : int
+        Its length in bytes.
+    report : callable or None
+        Called after each block.
+
+    Attributes
+    ----------
+    content_type : str
+        Value of the request's Content-Type header.
+    """
+
+    def __init__(self, field: str, name: str, stream: Any, size: int, report: ByteReport | None) -> None:
         boundary = uuid.uuid4().hex
-        self.kind = f"multipart/form-data; boundary={boundary}"
+        self.content_type = f"multipart/form-data; boundary={boundary}"
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
         self._head = (head + "Content-Type: application/octet-stream\r\n\r\n").encode()
         self._tail = f"\r\n--{boundary}--\r\n".encode()
@@ -105,7 +166,7 @@ class FormBody:
     def __iter__(self) -> Iterator[bytes]:
         done = 0
         yield self._head
-        for block in iter(lambda: self._stream.read(BLOCK), b""):
+        for block in iter(lambda: self._stream.read(BLOCK_SIZE), b""):
             done += len(block)
             if self._report:
                 self._report(done, self._size)
@@ -113,26 +174,49 @@ class FormBody:
         yield self._tail
 
 
-def checked_address(url: str) -> str:
-    """`url` without a slash at its end; ServerError if it is not an http(s) address."""
+def validated_address(url: str) -> str:
+    """Return an address without a slash at its end.
+
+    Raises ServerError if it is not an HTTP or HTTPS address.
+    """
     url = url.strip().rstrip("/")
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        good = False
-    if not good:
-        raise _no_address(url)
+        valid = False
+    if not valid:
+        raise _invalid_address(url)
     return url
 
 
-def _no_address(url: str) -> ServerError:
-    message = _("{url} is not a server's address: it should look like http://127.0.0.1:8000.")
+def _invalid_address(url: str) -> ServerError:
+    message = _("{url} is not a server address: it should look like http://127.0.0.1:8000.")
     return ServerError(message.format(url=repr(url)), "address")
 
 
-def form_parts(response: Any) -> tuple[dict, str, bytes]:
-    """(params, file name, file) of a multipart answer; requests cannot read one. Its boundary is a random word."""
+def parse_multipart(response: Any) -> tuple[dict, str, bytes]:
+    """Return the parts of an inference's answer, which requests cannot read.
+
+    Parameters
+    ----------
+    response : requests.Response
+        The answer. Its boundary is a random word, so the file cannot contain it.
+
+    Returns
+    -------
+    params : dict
+        The JSON part.
+    name : str
+        Name of the file.
+    content : bytes
+        The file.
+
+    Raises
+    ------
+    ServerError
+        If the answer contains no file.
+    """
     boundary = response.headers.get("Content-Type", "").partition("boundary=")[2].strip('"').encode()
     params, name, content = {}, "", b""
     for part in (b"\r\n" + response.content).split(b"\r\n--" + boundary)[1:-1] if boundary else []:
@@ -142,20 +226,24 @@ def form_parts(response: Any) -> tuple[dict, str, bytes]:
         elif b'name="image"' in head:
             name, content = head.partition(b'filename="')[2].partition(b'"')[0].decode(), body
     if not name:
-        raise ServerError(_("The server's answer holds no map: its version may not suit this module."))
+        raise ServerError(_("The server's answer contains no map: its version may not match this module."))
     return params, name, content
 
 
 def not_medclipad(url: str) -> ServerError:
-    message = _("{url} answers, but it is no MedCLIPAD server: check the address.")
+    """Return the error for an address where another program answers."""
+    message = _("{url} answers, but it is not a MedCLIPAD server: check the address.")
     return ServerError(message.format(url=url), "not medclipad")
 
 
-def refused(response: Any, url: str) -> ServerError:
-    """What a 4xx or 5xx status means. The server's own errors carry one sentence as `detail`."""
+def status_error(response: Any, url: str) -> ServerError:
+    """Return the error for a response with a status of 400 or more.
+
+    The server's own errors carry one sentence as `detail`, which becomes the message.
+    """
     status = response.status_code
     if status == 401:
-        message = _("The server wants its token: enter the one that it was started with.")
+        message = _("The server requires an access token: enter the token that it was started with.")
         return ServerError(message, "token", status)
     try:
         detail = response.json()["detail"]
@@ -163,52 +251,67 @@ def refused(response: Any, url: str) -> ServerError:
         detail = None
     if not isinstance(detail, str):
         if status == 503:
-            return ServerError(_("{url} is too busy now: try again in a moment.").format(url=url), "busy", status)
+            return ServerError(_("{url} is busy: try again in a moment.").format(url=url), "busy", status)
         if status in (404, 405):
             return not_medclipad(url)
-        return ServerError(_("{url} answered HTTP {status}.").format(url=url, status=status), "answer", status)
+        message = _("{url} answered with HTTP {status}: see the log of the server.")
+        return ServerError(message.format(url=url, status=status), "answer", status)
     cause = {503: "busy", 429: "busy"}.get(status, "answer")
-    if status == 404 and detail == "Not Found":  # what any FastAPI server says of an address that it does not know
+    if status == 404 and detail == "Not Found":  # FastAPI's answer for an unknown path, whatever the application
         return not_medclipad(url)
     return ServerError(detail, cause, status)
 
 
-def explained(error: BaseException, url: str, wait: float) -> ServerError:
-    """The ServerError that says what a connection died of."""
+def connection_error(error: BaseException, url: str, timeout: float) -> ServerError:
+    """Return the error for a connection that failed.
+
+    Parameters
+    ----------
+    error : BaseException
+        What requests raised.
+    url : str
+        Address of the server.
+    timeout : float
+        Seconds that the request was allowed to take.
+    """
     import requests
 
     causes = list(_causes(error))
 
-    def among(*kinds: type) -> bool:
-        return any(isinstance(cause, kinds) for cause in causes)
+    def caused_by(*types: type) -> bool:
+        return any(isinstance(cause, types) for cause in causes)
 
-    def number(*numbers: int) -> bool:
+    def has_errno(*numbers: int) -> bool:
         return any(isinstance(cause, OSError) and cause.errno in numbers for cause in causes)
 
     host = urlsplit(url).hostname
-    if among(socket.gaierror):
-        message = _("There is no computer named {host} in this network: check the address.")
-        return ServerError(message.format(host=repr(host)), "unknown host")
-    if among(ConnectionRefusedError):
-        message = _("Nothing listens at {url}: start medclipad serve there, or check the port.")
-        return ServerError(message.format(url=url), "refused")
-    if number(errno.EHOSTUNREACH, errno.ENETUNREACH) or among(requests.ConnectTimeout):
-        message = _("{host} cannot be reached: check the address, the network and its firewall.")
-        return ServerError(message.format(host=host), "unreachable")
-    if among(requests.Timeout, socket.timeout):
-        message = _("{url} did not answer within {seconds} seconds: it may be stuck or very busy.")
-        return ServerError(message.format(url=url, seconds=f"{wait:g}"), "timeout")
-    if among(requests.exceptions.SSLError):
-        message = _("{url} does not speak https as expected: check whether it is http:// instead.")
-        return ServerError(message.format(url=url), "address")
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
-        return _no_address(url)
-    message = _("{url} broke off in the middle of the request: see whether the server still runs.")
-    return ServerError(message.format(url=url), "lost")
+    if caused_by(socket.gaierror):
+        message, cause = _("Computer {host} was not found: check the address."), "unknown host"
+    elif caused_by(ConnectionRefusedError):
+        message, cause = _("No server is running at {url}: start medclipad serve there, or check the port."), "refused"
+    elif has_errno(errno.EHOSTUNREACH, errno.ENETUNREACH) or caused_by(requests.ConnectTimeout):
+        message = _("Computer {host} cannot be reached: check the address, the network and the firewall.")
+        cause = "unreachable"
+    elif caused_by(requests.Timeout, socket.timeout):
+        message = _("{url} did not answer within {seconds} seconds: the server may be stuck or very busy.")
+        cause = "timeout"
+    elif caused_by(ssl.SSLCertVerificationError):
+        message = _(
+            "The certificate of {url} is not trusted: ask whoever runs the server for its CA certificate, and install "
+            "it on this computer."
+        )
+        cause = "certificate"
+    elif caused_by(requests.exceptions.SSLError, ssl.SSLError):
+        message, cause = _("No secure connection to {url} is possible: check the address and the port."), "address"
+    elif isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+        return _invalid_address(url)
+    else:
+        message, cause = _("The connection to {url} was lost: check whether the server is still running."), "lost"
+    return ServerError(message.format(url=url, host=host, seconds=f"{timeout:g}"), cause)
 
 
 def _causes(error: Any, seen: set | None = None) -> Iterator[BaseException]:
-    """`error` and the errors that it was raised from, or that it carries."""
+    """Yield an error and all errors that it was raised from or contains."""
     seen = set() if seen is None else seen
     if not isinstance(error, BaseException) or id(error) in seen:
         return

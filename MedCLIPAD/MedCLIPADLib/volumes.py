@@ -1,4 +1,7 @@
-"""Volume nodes of the scene as data that a thread may work on: main thread only."""
+"""Volume nodes as plain data that a thread may work on.
+
+For the main thread.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from slicer.i18n import tr as _
 
 from MedCLIPADLib.errors import ModuleError
 from MedCLIPADLib.grid import require_orthogonal
+from MedCLIPADLib.nodes import array_of
 
-RESULT = "MedCLIPAD.result"  # attribute of a map's node: what the server said, as JSON
-IMAGE = "MedCLIPAD.image"  # attributes of a volume node: its id at a server, which server, and the content it had
+RESULT = "MedCLIPAD.result"  # attribute of a map's node: the server's answer as JSON
+IMAGE = "MedCLIPAD.image"  # attributes of a volume's node: its id on a server, the server, and the content hash
 SERVER = "MedCLIPAD.server"
 CONTENT = "MedCLIPAD.sha256"
 _HOUNSFIELD = "[hnsf'U]"  # UCUM
@@ -22,10 +26,18 @@ _HOUNSFIELD = "[hnsf'U]"  # UCUM
 
 @dataclass(frozen=True)
 class Source:
-    """The voxels of a node, or of one component or time point of it, as they are analysed.
+    """The voxels of a volume, or of one of its components or time points.
 
-    array: [k, j, i], the node's own memory and not a copy (it stays valid while it is referred to). affine: IJK to RAS
-    without any parent transform. image, sha256: what the server `server` was seen to call this content, or "".
+    Attributes
+    ----------
+    name : str
+        Name of the volume.
+    array : (K, J, I) array
+        The voxels: the node's own memory, not a copy. It stays valid as long as it is referenced.
+    affine : (4, 4) array
+        Voxel-to-RAS matrix, without parent transforms.
+    image, sha256, server : str
+        The id that the volume had on a server, its content hash then, and the address of the server; or "".
     """
 
     name: str
@@ -37,20 +49,23 @@ class Source:
 
 
 def ijk_to_ras(node: Any) -> np.ndarray:
-    """4 x 4 voxel-to-RAS matrix of a volume node, without its parent transform."""
+    """Return the (4, 4) voxel-to-RAS matrix of a node, without parent transforms."""
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
-    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+    return array_of(matrix)
 
 
 def components(node: Any) -> int:
-    """Number of scalar components; 0 without voxels."""
+    """Return the number of scalar components of a volume node; 0 if it has no voxels."""
     image = node.GetImageData() if node is not None else None
     return image.GetNumberOfScalarComponents() if image and image.GetNumberOfPoints() else 0
 
 
 def sequence_of(node: Any) -> tuple[Any, Any]:
-    """(sequence browser, sequence) that the node shows one item of, or (None, None)."""
+    """Return the sequence browser and the sequence of a node, or (None, None).
+
+    The node shows an item of the sequence.
+    """
     module = getattr(slicer.modules, "sequences", None)
     if node is None or module is None:
         return None, None
@@ -59,30 +74,43 @@ def sequence_of(node: Any) -> tuple[Any, Any]:
 
 
 def time_points(node: Any) -> int:
-    """Number of time points; 1 for a volume that is not part of a sequence."""
+    """Return the number of time points; 1 for a node that is not in a sequence."""
     sequence = sequence_of(node)[1]
     return sequence.GetNumberOfDataNodes() if sequence else 1
 
 
-def shown_time_point(node: Any) -> int:
-    browser = sequence_of(node)[0]
-    return max(0, browser.GetSelectedItemNumber()) if browser else 0
-
-
 def show_time_point(node: Any, number: int) -> None:
-    """Let the node's sequence browser show a time point, so that the map lies over what was analysed."""
+    """Show a time point in the node's sequence browser.
+
+    The map then lies over what was analysed.
+    """
     browser = sequence_of(node)[0]
     if browser is not None and browser.GetSelectedItemNumber() != number:
         browser.SetSelectedItemNumber(number)
 
 
 def source(node: Any, component: int = 0, time_point: int = 0) -> Source:
-    """What to analyse of a volume node; ModuleError says what is wrong with it."""
+    """Return what to analyse of a volume node.
+
+    Parameters
+    ----------
+    node : vtkMRMLVolumeNode or None
+        The volume.
+    component : int
+        Which of its scalar components.
+    time_point : int
+        Which item, if it is part of a sequence.
+
+    Raises
+    ------
+    ModuleError
+        If the volume cannot be analysed.
+    """
     if node is None:
-        raise ModuleError(_("Choose the volume to analyse first."))
+        raise ModuleError(_("Choose a volume to analyse first."))
     name = node.GetName()
     if node.GetAttribute(RESULT):
-        raise ModuleError(_("{name} is an anomaly map itself: choose the volume to analyse.").format(name=name))
+        raise ModuleError(_("{name} is itself an anomaly map: choose the volume to analyse.").format(name=name))
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         raise ModuleError(_("{name} is a label map: choose the volume to analyse.").format(name=name))
     sequence = sequence_of(node)[1]
@@ -90,13 +118,13 @@ def source(node: Any, component: int = 0, time_point: int = 0) -> Source:
     if sequence is not None:
         if not 0 <= time_point < sequence.GetNumberOfDataNodes():
             last = sequence.GetNumberOfDataNodes() - 1
-            raise ModuleError(_("{name} has the time points 0 to {last}.").format(name=name, last=last))
+            raise ModuleError(_("{name} has time points 0 to {last}: choose one of them.").format(name=name, last=last))
         holder = sequence.GetNthDataNode(time_point)
     count = components(holder)
     if count == 0:
         raise ModuleError(_("{name} has no voxels: load it again, or choose another volume.").format(name=name))
     if not 0 <= component < count:
-        raise ModuleError(_("{name} has the components 0 to {last}.").format(name=name, last=count - 1))
+        raise ModuleError(_("{name} has components 0 to {last}: choose one of them.").format(name=name, last=count - 1))
     affine = ijk_to_ras(holder)
     require_orthogonal(affine)
     array = voxels(holder)
@@ -113,12 +141,12 @@ def source(node: Any, component: int = 0, time_point: int = 0) -> Source:
 
 
 def voxels(node: Any) -> np.ndarray:
-    """The node's own memory as [k, j, i] or [k, j, i, component]."""
+    """Return the node's own memory as [k, j, i] or [k, j, i, component]."""
     return image_voxels(node.GetImageData())
 
 
 def image_voxels(image: Any) -> np.ndarray:
-    """The memory of a vtkImageData as [k, j, i] or [k, j, i, component]."""
+    """Return the memory of a vtkImageData as [k, j, i] or [k, j, i, component]."""
     from vtk.util.numpy_support import vtk_to_numpy
 
     scalars = image.GetPointData().GetScalars()
@@ -128,33 +156,29 @@ def image_voxels(image: Any) -> np.ndarray:
 
 
 def new_image(array: np.ndarray) -> Any:
-    """A vtkImageData with the voxels [k, j, i] of a float32 or uint8 array. No MRML: threads may call it.
+    """Return a float32 or uint8 array [k, j, i] as vtkImageData.
 
-    The range of the values is asked for here, so that it is known when the interface wants it.
+    For any thread: no MRML.
+
+    The range of the values is computed here, so that the interface does not wait for it later.
     """
-    kind = {"float32": vtk.VTK_FLOAT, "uint8": vtk.VTK_UNSIGNED_CHAR}[array.dtype.name]
+    scalar_type = {"float32": vtk.VTK_FLOAT, "uint8": vtk.VTK_UNSIGNED_CHAR}[array.dtype.name]
     image = vtk.vtkImageData()
     image.SetDimensions(*array.shape[::-1])
-    image.AllocateScalars(kind, 1)
+    image.AllocateScalars(scalar_type, 1)
     image_voxels(image)[:] = array
     image.GetScalarRange()
     return image
 
 
 def remember(node: Any, server: str, image: str, sha256: str) -> None:
-    """Note on a volume's node what a server calls it; saved with the scene."""
+    """Store on a volume's node which id a server has given it; saved with the scene."""
     for key, value in ((SERVER, server), (IMAGE, image), (CONTENT, sha256)):
         node.SetAttribute(key, value)
 
 
-def image_id(node: Any, server: str) -> str | None:
-    """What the server calls this volume, as far as was seen."""
-    same = node is not None and node.GetAttribute(SERVER) == server
-    return (node.GetAttribute(IMAGE) or None) if same else None
-
-
 def modality(node: Any) -> str:
-    """DICOM modality of a volume ("CT", "MR", ...), or "" if nothing says it."""
+    """Return the DICOM modality of a node ("CT", "MR", ...), or "" if not known."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     item = hierarchy.GetItemByDataNode(node) if hierarchy and node else 0
     found = hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""

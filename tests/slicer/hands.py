@@ -46,7 +46,7 @@ def detect(panel: Any, volume: Any) -> Any:
 
 def shown(panel: Any) -> bool:
     """Whether the last analysis is in the panel and the views."""
-    return panel.detect._job is None and not panel.logic.session.jobs.active("Detect")
+    return not panel.detect.running and not panel.logic.session.jobs.active("Detect")
 
 
 def results() -> list:

@@ -15,7 +15,7 @@ def detect(session: Any, node: Any, plane: str = "axial", **options: Any) -> Any
     from MedCLIPADLib.detection import Request
 
     done, failed, progress = Calls(), Calls(), Calls()
-    Analysis(session).detect(node, Request("mediclip", "current", plane), done, failed, progress, **options)
+    Analysis(session).detect(node, Request("mediclip", "current", plane, **options), done, failed, progress)
     run(session.jobs, lambda: done or failed, 90)
     assert not failed, failed
     done[0][0].phases = [phase for phase, *_ in progress]
@@ -23,7 +23,7 @@ def detect(session: Any, node: Any, plane: str = "axial", **options: Any) -> Any
 
 
 def hottest_world(result: Any) -> np.ndarray:
-    """Where the views show the map's highest voxel."""
+    """Return where the views show the map's highest voxel."""
     array = result.array
     k, j, i = np.unravel_index(int(array.argmax()), array.shape)
     local = (result.affine @ [i, j, k, 1])[:3]
@@ -83,7 +83,7 @@ def test_a_map_moves_with_its_volume(session: Any, scene: Any) -> None:
     assert np.allclose(hottest_world(result) - before, [10, 20, 30])
 
 
-def test_the_second_time_nothing_is_uploaded_and_the_answer_is_cached(session: Any, study: Any) -> None:
+def test_a_second_analysis_uploads_nothing_and_gets_the_stored_answer(session: Any, study: Any) -> None:
     array, _ = head(grid(), seed=11)
     first = detect(session, add_volume("again", array, grid()))
     assert "Uploading" in first.phases
@@ -94,17 +94,17 @@ def test_the_second_time_nothing_is_uploaded_and_the_answer_is_cached(session: A
     assert np.array_equal(first.array, second.array)
 
 
-def test_a_volume_of_the_studies_is_known_by_its_content(session: Any, study: Any) -> None:
+def test_a_volume_in_the_studies_is_recognised_by_its_content(session: Any, study: Any) -> None:
     array, _ = head(grid(), True, 5)
     result = detect(session, add_volume("whatever", array, grid()))
     assert result.about["image"] == "case_1" and "Uploading" not in result.phases
 
 
-def test_the_hash_is_the_servers(scene: Any) -> None:
+def test_the_content_hash_equals_the_servers(scene: Any) -> None:
     from MedCLIPADLib.files import content_hash
 
-    from medclipad.fingerprint import content_sha256
     from medclipad.volume import Volume
+    from medclipad.volume.fingerprint import content_sha256
 
     for affine in GRIDS.values():
         for kind in (np.int16, np.uint8, np.float32, np.float64, ">i2"):
@@ -112,7 +112,7 @@ def test_the_hash_is_the_servers(scene: Any) -> None:
             assert content_hash(array, affine) == content_sha256(Volume(array.T.astype(array.dtype), affine))
 
 
-def test_slices_are_numbered_as_the_server_does(slicer_app: Any) -> None:
+def test_slice_numbers_equal_the_servers(slicer_app: Any) -> None:
     from MedCLIPADLib.grid import PLANES, Slicing
 
     from medclipad.volume import Slicing as Servers
@@ -130,6 +130,7 @@ def test_slices_are_numbered_as_the_server_does(slicer_app: Any) -> None:
             theirs, ours = Servers(Volume(array, affine), plane), Slicing(shape, affine, plane)
             assert (ours.plane, ours.axis, len(ours)) == (theirs.plane, theirs.axis, len(theirs))
             assert [ours.index(n) for n in range(len(ours))] == [theirs.index(n) for n in range(len(theirs))]
+            assert [ours.number(ours.index(n)) for n in range(len(ours))] == list(range(len(ours)))
             assert np.array_equal(ours.first(array.T).max(axis=(1, 2)), theirs.slices(array).max(axis=(1, 2)))
 
 
@@ -152,10 +153,10 @@ def test_a_component_and_a_time_point_can_be_chosen(session: Any, scene: Any) ->
     proxy = browser.GetProxyNode(sequence)
     from MedCLIPADLib import volumes
 
-    assert volumes.time_points(proxy) == 2 and volumes.shown_time_point(proxy) == 0
+    assert volumes.time_points(proxy) == 2 and browser.GetSelectedItemNumber() == 0
     result = detect(session, proxy, time_point=1)
     assert mask.ravel()[result.array.argmax()]
-    assert volumes.shown_time_point(proxy) == 1, "the views show what was analysed"
+    assert browser.GetSelectedItemNumber() == 1, "the views show what was analysed"
     assert result.about["time_point"] == 1
 
 
@@ -168,7 +169,7 @@ def refusal(node: Any, **options: Any) -> str:
     return str(error.value)
 
 
-def test_what_cannot_be_analysed_is_refused_with_a_sentence(scene: Any) -> None:
+def test_a_volume_that_cannot_be_analysed_is_refused_with_a_sentence(scene: Any) -> None:
     array, _ = head(grid())
     sheared = grid()
     sheared[1, 2] += 1.5
@@ -178,7 +179,7 @@ def test_what_cannot_be_analysed_is_refused_with_a_sentence(scene: Any) -> None:
     assert "Choose" in refusal(None)
 
 
-def test_cancel_is_heard_by_the_server(session: Any, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancel_reaches_the_server(session: Any, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import requests
     from MedCLIPADLib import client
     from MedCLIPADLib.analysis import Analysis
@@ -198,11 +199,11 @@ def test_cancel_is_heard_by_the_server(session: Any, study: Any, monkeypatch: py
     run(session.jobs, lambda: cancelled, 20)
     assert not done and not failed and not Result.all()
     slices = [entry for entry in progress if entry[0].startswith("Analysing slices")]
-    assert slices[0][2] > 0, "the number of slices is told"
+    assert slices[0][2] > 0, "the number of slices is reported"
     assert requests.get(f"{study.url}/progress/{request.hex}", timeout=30).json()["state"] == "cancelled"
 
 
-def test_a_volume_deleted_while_it_is_analysed_is_no_error(session: Any, scene: Any) -> None:
+def test_deleting_a_volume_during_its_analysis_is_not_an_error(session: Any, scene: Any) -> None:
     from MedCLIPADLib.analysis import Analysis
     from MedCLIPADLib.detection import Request
 

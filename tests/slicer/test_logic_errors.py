@@ -1,15 +1,18 @@
-"""One sentence for each way in which a connection fails. Real sockets; no MRML, no widgets."""
+"""One sentence for each way in which a connection can fail. Real sockets; no MRML, no widgets."""
 
 from __future__ import annotations
 
 import errno
 import gzip
 import http.server
-import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,13 +77,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_nothing_listens() -> None:
-    assert refused(f"http://127.0.0.1:{free_port()}").cause == "refused"
+def test_no_server_is_running() -> None:
+    error = refused(f"http://127.0.0.1:{free_port()}")
+    assert error.cause == "refused" and str(error).startswith("No server is running at http://127.0.0.1:")
 
 
 def test_no_such_computer() -> None:
     error = refused("http://no-such-host.invalid:8000")
-    assert error.cause == "unknown host" and "no-such-host.invalid" in str(error)
+    assert error.cause == "unknown host" and "Computer no-such-host.invalid was not found" in str(error)
 
 
 def test_unreachable() -> None:
@@ -91,13 +95,13 @@ def test_unreachable() -> None:
         for waiting in (first, second):
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
-        assert refused(f"http://127.0.0.1:{full.getsockname()[1]}", wait=0.5).cause == "unreachable"
+        assert refused(f"http://127.0.0.1:{full.getsockname()[1]}", timeout=0.5).cause == "unreachable"
 
 
 @pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.ENETUNREACH])
-def test_no_way_to_the_computer(number: int) -> None:
+def test_no_route_to_the_computer(number: int) -> None:
     import requests
-    from MedCLIPADLib.transport import explained
+    from MedCLIPADLib.transport import connection_error
 
     try:
         try:
@@ -105,34 +109,59 @@ def test_no_way_to_the_computer(number: int) -> None:
         except OSError as error:
             raise requests.ConnectionError(error) from error
     except requests.ConnectionError as error:
-        assert explained(error, "http://somewhere:8000", 5).cause == "unreachable"
+        assert connection_error(error, "http://somewhere:8000", 5).cause == "unreachable"
 
 
 @pytest.mark.parametrize(
     "url", ["", "nonsense", "ftp://x", "http://", "http://x:port", "http://[::1", "http://x:99999"]
 )
-def test_no_address(url: str) -> None:
+def test_an_invalid_address(url: str) -> None:
     assert refused(url).cause == "address"
 
 
-def test_https_where_http_is_spoken(server: Any) -> None:
-    assert refused(server.url.replace("http:", "https:"), wait=2.0).cause in ("address", "lost")
+def test_https_to_a_server_without_it(server: Any) -> None:
+    error = refused(server.url.replace("http:", "https:"), timeout=2.0)
+    assert error.cause in ("address", "lost") and "http:" not in str(error), "never suggest an open connection"
+
+
+@pytest.fixture
+def untrusted(server: Any, tmp_path: Path) -> str:
+    """Address of a server with a certificate that it has signed itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the Debian package openssl: make system")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    options = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
+    command = ["openssl", "req", *options.split(), "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    return server.url.replace("http:", "https:")
+
+
+def test_an_untrusted_certificate(untrusted: str) -> None:
+    """The sentence must not suggest an open connection: the token would be sent in clear."""
+    error = refused(untrusted, token="secret")
+    assert error.cause == "certificate" and "CA certificate" in str(error)
+    assert "http:" not in str(error)
 
 
 def test_timeout(server: Any) -> None:
     server.plan = "hang"
-    error = refused(server.url, wait=0.5)
+    error = refused(server.url, timeout=0.5)
     assert error.cause == "timeout" and "0.5 seconds" in str(error)
 
 
-def test_the_server_dies_in_the_middle(server: Any) -> None:
+def test_the_connection_is_lost(server: Any) -> None:
     server.plan = "break"
-    assert refused(server.url).cause == "lost"
+    error = refused(server.url)
+    assert error.cause == "lost" and "was lost" in str(error)
 
 
-def test_a_token_is_wanted(server: Any) -> None:
+def test_a_token_is_required(server: Any) -> None:
     server.plan = (401, {}, b'{"detail": "x"}')
-    assert refused(server.url).cause == "token"
+    error = refused(server.url)
+    assert error.cause == "token" and "requires an access token" in str(error)
     assert refused(server.url, token="ключ").cause == "token"
 
 
@@ -160,7 +189,7 @@ def test_busy(server: Any) -> None:
     assert error.cause == "busy" and "Too many" in str(error)
 
 
-def test_the_servers_own_sentence_is_shown(server: Any) -> None:
+def test_the_servers_sentence_is_shown(server: Any) -> None:
     server.plan = (507, {}, b'{"detail": "The disk of the server is full: free some space."}')
     assert str(refused(server.url)) == "The disk of the server is full: free some space."
     server.plan = (500, {}, b"Internal Server Error")
@@ -213,7 +242,7 @@ def test_errors_of_jobs_reach_the_main_thread_as_one_sentence() -> None:
 
     jobs, done, failed = Jobs(), Calls(), Calls()
 
-    def broken(job: Any) -> None:
+    def broken(_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     def refusing(_: Any) -> None:
@@ -225,25 +254,3 @@ def test_errors_of_jobs_reach_the_main_thread_as_one_sentence() -> None:
     jobs.start("Detect", lambda job: 1, refusing, failed)
     run(jobs, lambda: len(failed) == 2, 5)
     assert failed[1] == ("The answer does not fit.",) and jobs.idle
-
-
-def test_schema_becomes_a_form() -> None:
-    from MedCLIPADLib.errors import ModuleError
-    from MedCLIPADLib.training import fields, parsed, shown
-
-    from monailabel_app.params import TrainParams
-
-    schema = json.loads(json.dumps(TrainParams.model_json_schema()))
-    found = {field.name: field for field in fields(schema)}
-    assert set(found) == set(TrainParams.model_fields)
-    assert found["plane"].kind == "choice" and "axial" in found["plane"].choices
-    assert found["shots"].kind == "integer" and (found["shots"].low, found["shots"].high) == (0, 10_000)
-    assert found["normal"].kind == "list" and parsed(found["normal"], "a, b ,") == ["a", "b"]
-    assert found["options"].kind == "object" and parsed(found["options"], "") == {}
-    with pytest.raises(ModuleError, match="JSON object"):
-        parsed(found["options"], "[1")
-    defaults = {
-        name: parsed(field, shown(field)) if field.kind in ("list", "object", "text") else field.default
-        for name, field in found.items()
-    }
-    TrainParams.model_validate(defaults)

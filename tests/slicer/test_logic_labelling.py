@@ -13,7 +13,7 @@ from test_logic_detect import detect
 
 
 class Labeller:
-    """Labelling with a parameter node, and its calls run to their end."""
+    """Labelling with a parameter node, whose jobs are run to their end."""
 
     def __init__(self, session: Any, scene: Any) -> None:
         from MedCLIPADLib.labelling import Labelling
@@ -52,13 +52,11 @@ def server_label(study: Any, image: str, folder: Path) -> np.ndarray:
     return read_volume(study.client.download_label(image, "final", folder / "label.nrrd")).array.T
 
 
-def test_a_submitted_label_is_at_the_server_voxel_for_voxel(
-    analysed: Any, labeller: Labeller, study: Any, tmp_path: Path
-) -> None:
-    from MedCLIPADLib.segmentation import cut_out, make_segmentation
+def test_a_sent_label_arrives_voxel_for_voxel(analysed: Any, labeller: Labeller, study: Any, tmp_path: Path) -> None:
+    from MedCLIPADLib.segmentation import crop_above, make_segmentation
 
-    make_segmentation(analysed, *cut_out(analysed.array, analysed.threshold))
-    labeller.labelling.submit(analysed, labeller.done, labeller.failed)
+    make_segmentation(analysed, *crop_above(analysed.array, analysed.threshold))
+    labeller.labelling.send_label(analysed, labeller.done, labeller.failed)
     labeller.wait()
     assert not labeller.failed, labeller.failed
     assert np.array_equal(
@@ -77,13 +75,13 @@ def test_marks_arrive_and_come_back_with_the_next_analysis(analysed: Any, labell
     assert not labeller.failed
     expected = {"plane": "axial", "normal": [2, 3, 5], "abnormal": [12]}
     assert labeller.session.client().marks(image) == expected
-    assert summary(expected) == "axial slices normal: 2-3, 5; abnormal: 12"
+    assert summary(expected) == "axial slices 2-3, 5 normal; 12 abnormal"
     analysed.volume.RemoveAttribute(MARKS)
     again = detect(labeller.session, analysed.volume)
     assert marks(again.volume, image) == expected, "another reader's marks, or ours of an earlier session"
 
 
-def test_many_quick_marks_leave_the_newest_state_at_the_server(analysed: Any, labeller: Labeller) -> None:
+def test_after_many_quick_marks_the_server_has_the_newest(analysed: Any, labeller: Labeller) -> None:
     for number in range(12):
         kind = "normal" if number % 2 else "abnormal"
         labeller.labelling.mark(analysed, number, number, kind, labeller.done, labeller.failed)
@@ -100,37 +98,39 @@ def test_marks_in_another_plane_or_outside_are_refused(analysed: Any, labeller: 
     known = {"plane": "coronal", "normal": [1], "abnormal": []}
     with pytest.raises(ModuleError, match="coronal"):
         mark(known, "axial", 1, 1, "normal", 20)
-    with pytest.raises(ModuleError, match="no slice 20"):
+    with pytest.raises(ModuleError, match="Slice 20 does not exist"):
         mark({**known, "normal": []}, "axial", 18, 20, "normal", 20)
 
 
 def test_nothing_is_lost_when_the_server_cannot_be_reached(
-    analysed: Any, labeller: Labeller, study: Any, tmp_path: Path
+    analysed: Any, labeller: Labeller, study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from MedCLIPADLib.client import Client
     from MedCLIPADLib.pending import Pending
-    from MedCLIPADLib.segmentation import cut_out, make_segmentation
+    from MedCLIPADLib.segmentation import crop_above, make_segmentation
 
     session = labeller.session
-    working, session._client = session._client, Client("http://127.0.0.1:9")
-    make_segmentation(analysed, *cut_out(analysed.array, 0.9 * analysed.threshold))
-    labeller.labelling.submit(analysed, labeller.done, labeller.failed)
+    monkeypatch.setattr(session, "client", lambda: Client("http://127.0.0.1:9"))
+    make_segmentation(analysed, *crop_above(analysed.array, 0.9 * analysed.threshold))
+    labeller.labelling.send_label(analysed, labeller.done, labeller.failed)
     labeller.labelling.mark(analysed, 1, 1, "normal", labeller.done, labeller.failed)
     labeller.wait(2)
     assert not labeller.done and all("kept on this computer" in sentence for (sentence,) in labeller.failed)
     assert [entry["sent"] for entry in labeller.history] == [False, False]
-    kept = Pending(session.pending.folder)  # as after Slicer was started again
+    kept = Pending(session.pending.folder)  # as after a restart of Slicer
     assert sorted(item.kind for item in kept.items()) == ["label", "marks"]
 
-    session._client = None
+    monkeypatch.undo()
+    session.disconnect()
     labeller.labelling.mark(analysed, 2, 2, "abnormal", labeller.done, labeller.failed)
     labeller.wait(3)
     assert "Not connected" in labeller.failed[-1][0]
-    assert len(kept.items()) == 2, "newer marks take the place of the older"
+    assert len(kept.items()) == 2, "newer marks replace older ones"
 
-    session._client = working
-    sent, failed = Calls(), Calls()
-    labeller.labelling.send_waiting(sent, failed)
+    sent, failed, connected = Calls(), Calls(), Calls()
+    session.connect(study.url, "", connected, failed)
+    run(session.jobs, lambda: connected or failed, 20)
+    labeller.labelling.send_pending(sent, failed)
     run(session.jobs, lambda: sent or failed, 30)
     assert sent == [(2,)] and not failed and not kept.items()
     image = analysed.about["image"]
@@ -139,15 +139,15 @@ def test_nothing_is_lost_when_the_server_cannot_be_reached(
     assert all(entry["sent"] for entry in labeller.history)
 
 
-def test_a_label_of_a_volume_that_the_server_lost_stays(labeller: Labeller) -> None:
+def test_a_label_whose_volume_the_server_no_longer_has_is_kept(labeller: Labeller) -> None:
     from MedCLIPADLib.pending import Item
 
     pending = labeller.session.pending
     pending.add(Item("label", "http://elsewhere:1", "gone", "0" * 64, "gone"), np.zeros((2, 2, 2), np.uint8), np.eye(4))
     sent, failed = Calls(), Calls()
-    labeller.labelling.send_waiting(sent, failed)
+    labeller.labelling.send_pending(sent, failed)
     run(labeller.session.jobs, lambda: sent or failed, 30)
-    assert not sent and "no volume gone any more" in failed[0][0] and pending.items()
+    assert not sent and "no longer has the volume gone" in failed[0][0] and pending.items()
 
 
 def test_training_progress_outcome_and_roll_back(session: Any, study: Any) -> None:
@@ -163,7 +163,12 @@ def test_training_progress_outcome_and_roll_back(session: Any, study: Any) -> No
     assert not failed, failed
     outcome = done[0][0]["outcome"]
     assert outcome["version"] == "second" and outcome["previous"] == "first" and outcome["selected"]
-    assert [row[0] for row in comparison(outcome)] == ["Slice AUROC", "Voxel AUROC", "Average precision", "Best Dice"]
+    assert [row[0] for row in comparison(outcome)] == [
+        "Slice AUROC",
+        "Voxel AUROC",
+        "Average precision",
+        "Dice at the threshold",
+    ]
     assert all(stage(report) for (report,) in reports)
     history = done[0][0]["history"]
     chart = loss_chart(history)
@@ -199,7 +204,7 @@ def test_a_training_can_be_stopped(session: Any, study: Any) -> None:
     run(session.jobs, lambda: any(report["status"] == "RUNNING" for (report,) in reports) or failed, 90)
     training.stop(failed)
     run(session.jobs, lambda: failed, 60)
-    assert not done and failed == [("The training was stopped; what served before goes on serving.",)]
+    assert not done and failed == [("The training was stopped; the previous detector stays in use.",)]
     assert study.client.info()["models"]["mediclip"]["current"] == "first"
 
 
@@ -216,7 +221,7 @@ def test_a_deleted_version_is_refused_with_the_servers_sentence(session: Any, sc
 
 def test_the_next_volume_comes_with_its_voxels_and_is_not_uploaded_again(session: Any, scene: Any, study: Any) -> None:
     from MedCLIPADLib.sampling import Sampling
-    from MedCLIPADLib.volumes import ijk_to_ras, image_id, voxels
+    from MedCLIPADLib.volumes import CONTENT, IMAGE, SERVER, ijk_to_ras, voxels
 
     done, failed, progress = Calls(), Calls(), Calls()
     assert set(session.strategies) >= {"random", "most_anomalous"}
@@ -231,6 +236,7 @@ def test_the_next_volume_comes_with_its_voxels_and_is_not_uploaded_again(session
     original = read_volume(path)
     assert np.array_equal(voxels(node), original.array.T)
     assert np.allclose(ijk_to_ras(node), original.affine, atol=1e-4)
-    assert image_id(node, session.url) == sample["id"]
+    assert (node.GetAttribute(SERVER), node.GetAttribute(IMAGE)) == (session.url, sample["id"])
+    assert len(node.GetAttribute(CONTENT)) == 64
     result = detect(session, node)
     assert result.about["image"] == sample["id"] and "Uploading" not in result.phases

@@ -81,10 +81,12 @@ def test_regions_are_scipys_components(scene: Any, affine: np.ndarray, plane: st
 
 
 def same_regions(stored: list, regions: list) -> None:
-    """A table's file keeps six digits."""
+    """Compare regions; the file of a table keeps six digits."""
     assert [(r.first, r.last, r.slice, r.ijk) for r in stored] == [(r.first, r.last, r.slice, r.ijk) for r in regions]
-    for one, other in zip(stored, regions, strict=True):
-        assert (one.volume, one.peak, one.mean) == pytest.approx((other.volume, other.peak, other.mean), rel=1e-4)
+    for region, other in zip(stored, regions, strict=True):
+        assert (region.volume, region.peak, region.mean) == pytest.approx(
+            (other.volume, other.peak, other.mean), rel=1e-4
+        )
 
 
 def test_no_region_above_a_high_threshold(scene: Any) -> None:
@@ -94,7 +96,7 @@ def test_no_region_above_a_high_threshold(scene: Any) -> None:
     assert find_regions(result.array, result.slicing, 0.95) == []
 
 
-def test_peaks_are_walked_in_slice_order_and_round_the_end(scene: Any) -> None:
+def test_peaks_come_in_slice_order_and_start_again_after_the_last(scene: Any) -> None:
     from MedCLIPADLib.navigation import next_peak, peaks
 
     scores = np.array([np.nan, 0.1, 0.5, 0.2, 0.2, 0.8, 0.7, 0.1, 0.6])
@@ -128,14 +130,14 @@ def test_a_jump_and_the_current_slice_agree(scene: Any, affine: np.ndarray, plan
     assert np.allclose(navigation.from_world(result, navigation.to_world(result, (i, j, k))), (i, j, k))
 
 
-def test_views_are_turned_only_where_that_is_needed(scene: Any) -> None:
+def test_views_are_rotated_only_for_oblique_volumes(scene: Any) -> None:
     from MedCLIPADLib import navigation
 
     assert navigation.align_views(example(grid())) is False
     assert navigation.align_views(example(grid((14, -9, 21)))) is True
 
 
-def test_a_click_on_the_plot_names_the_slice_although_some_were_skipped(scene: Any) -> None:
+def test_points_of_the_plot_have_their_slice_numbers_although_some_were_skipped(scene: Any) -> None:
     from MedCLIPADLib.plots import slice_of_point
     from MedCLIPADLib.results import CHART, SERIES, TABLE
 
@@ -148,7 +150,7 @@ def test_a_click_on_the_plot_names_the_slice_although_some_were_skipped(scene: A
     assert result.reference(CHART).GetNthPlotSeriesNode(0) is result.reference(SERIES)
 
 
-def test_everything_of_a_result_lies_in_its_folder(scene: Any) -> None:
+def test_all_nodes_of_a_result_are_in_its_folder(scene: Any) -> None:
     import slicer
     from MedCLIPADLib.regions import find_regions, store_regions
     from MedCLIPADLib.segmentation import empty_segmentation
@@ -174,20 +176,20 @@ def test_everything_of_a_result_lies_in_its_folder(scene: Any) -> None:
 
 
 @pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
-def test_a_segmentation_is_what_the_overlay_shows_and_comes_back_as_label(scene: Any, affine: np.ndarray) -> None:
-    from MedCLIPADLib.segmentation import cut_out, label_of, make_segmentation
+def test_a_segmentation_is_what_the_overlay_shows_and_becomes_the_label(scene: Any, affine: np.ndarray) -> None:
+    from MedCLIPADLib.segmentation import crop_above, label_of, make_segmentation
 
     result = example(affine)
-    node = make_segmentation(result, *cut_out(result.array, 0.5))
+    node = make_segmentation(result, *crop_above(result.array, 0.5))
     assert np.array_equal(label_of(node, result), result.array >= 0.5)
-    first = make_segmentation(result, *cut_out(result.array, 0.6))
+    first = make_segmentation(result, *crop_above(result.array, 0.6))
     assert first is not node and node.GetScene() is not None, "what was edited before is not overwritten"
     assert np.array_equal(label_of(first, result), result.array >= 0.6)
 
 
-def test_a_label_painted_on_another_grid_or_beside_a_transform_is_brought_back(scene: Any) -> None:
+def test_a_label_on_another_grid_or_under_a_transform_is_resampled(scene: Any) -> None:
     import slicer
-    from MedCLIPADLib.segmentation import NAME, cut_out, label_of, make_segmentation
+    from MedCLIPADLib.segmentation import NAME, crop_above, label_of, make_segmentation
 
     affine = grid((14, -9, 21))
     result = example(affine)
@@ -206,7 +208,7 @@ def test_a_label_painted_on_another_grid_or_beside_a_transform_is_brought_back(s
 
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(grid((0, 0, 90), (1, 1, 1))))
-    made = make_segmentation(result, *cut_out(result.array, 0.5))
+    made = make_segmentation(result, *crop_above(result.array, 0.5))
     result.volume.SetAndObserveTransformNodeID(transform.GetID())
     result.follow_volume()
     assert made.GetTransformNodeID() == transform.GetID()
@@ -216,7 +218,7 @@ def test_a_label_painted_on_another_grid_or_beside_a_transform_is_brought_back(s
 
 def test_an_empty_segmentation_gives_an_empty_label_and_none_is_refused(scene: Any) -> None:
     from MedCLIPADLib.errors import ModuleError
-    from MedCLIPADLib.segmentation import cut_out, empty_segmentation, label_of
+    from MedCLIPADLib.segmentation import crop_above, empty_segmentation, label_of
 
     result = example()
     node = empty_segmentation(result)
@@ -224,8 +226,8 @@ def test_an_empty_segmentation_gives_an_empty_label_and_none_is_refused(scene: A
     node.GetSegmentation().RemoveAllSegments()
     with pytest.raises(ModuleError, match="no segments"):
         label_of(node, result)
-    with pytest.raises(ModuleError, match="lower it"):
-        cut_out(result.array, 0.95)
+    with pytest.raises(ModuleError, match="lower the threshold"):
+        crop_above(result.array, 0.95)
 
 
 def test_a_saved_scene_works_as_before(scene: Any, tmp_path: Path, problems: Any) -> None:
@@ -236,12 +238,12 @@ def test_a_saved_scene_works_as_before(scene: Any, tmp_path: Path, problems: Any
     from MedCLIPADLib.marks import marks, set_marks
     from MedCLIPADLib.regions import find_regions, store_regions, stored_regions
     from MedCLIPADLib.results import CHART, SEGMENTATION, Result
-    from MedCLIPADLib.segmentation import cut_out, label_of, make_segmentation
+    from MedCLIPADLib.segmentation import crop_above, label_of, make_segmentation
 
     result = example(grid((14, -9, 21)))
     regions = find_regions(result.array, result.slicing, 0.6)
     store_regions(result, regions)
-    make_segmentation(result, *cut_out(result.array, 0.6))
+    make_segmentation(result, *crop_above(result.array, 0.6))
     result.set_threshold(0.6)
     result.show_3d(True)
     set_marks(result.volume, "case-1", {"plane": "axial", "normal": [1], "abnormal": [5, 6]})
@@ -273,7 +275,7 @@ def test_a_saved_scene_works_as_before(scene: Any, tmp_path: Path, problems: Any
 
 def test_the_modality_says_which_detectors_suit(scene: Any) -> None:
     import slicer
-    from MedCLIPADLib.presets import ANY, preset_of, suits
+    from MedCLIPADLib.presets import ANY, preset_label, preset_of, suits
     from MedCLIPADLib.volumes import modality
 
     volume = add_volume("series", np.zeros((3, 4, 5), np.int16), grid())
@@ -289,6 +291,8 @@ def test_the_modality_says_which_detectors_suit(scene: Any) -> None:
     assert (preset_of("CT"), preset_of("MR"), preset_of("US")) == ("ct", "mr", "")
     assert suits("ct:brain", "ct") and suits("raw", "ct") and suits("mr", ANY) and suits("ct:lung", "ct:lung")
     assert not suits("mr", "ct") and not suits("ct:lung", "ct:brain") and not suits("ct:lung", "mr")
+    labels = {"mr": "MR", "ct:brain": "CT brain", "ct:40,80": "CT 40,80", "raw": "", "auto": "", "": ""}
+    assert {preset: preset_label(preset) for preset in labels} == labels
 
 
 def test_shape_of_the_example() -> None:

@@ -27,15 +27,15 @@ CALLED = {
     "_idle",
     "_over",
     "_stopped",
-    "_chart",
+    "_set_chart",
 }
-ASSIGNED = {"text", "toolTip"}
+ASSIGNED = {"text", "toolTip", "title", "placeholderText", "specialValueText"}
 # Literals with a space that nobody sees as text of the panel.
 NOT_SHOWN = re.compile(
     r"MedCLIPAD (anomaly|training loss.*|temporary|progress|contributors|)|slice scores.*| anomaly \(|"  # of nodes
     r"Next volume|Test connection|Select version|Delete version|Stop training|"  # jobs
     r"Volume \(ml\)|First slice|Last slice|Peak slice|"  # columns of the regions' table node: its format
-    r"unknown host|not medclipad|Not Found|MedCLIPAD: .*|MedCLIPAD's self test passed\.|"  # causes, log, developer's
+    r"unknown host|not medclipad|Not Found|MedCLIPAD: .*|The self test of MedCLIPAD passed\.|"  # causes, log, self test
     r"ready at .*|color: .*|Bearer |form-data; .*|multipart/.*|Content-.*|.*(Content-Disposition|filename=).*|"
     r"(type|dimension|space|sizes|space directions|kinds|endian|encoding|space origin): .*|\{\"learning_rate\".*"
 )
@@ -142,19 +142,19 @@ def test_another_language_changes_every_text_of_the_panel(contexts: set[str], pa
     assert ui.connectButton.text == "«Disconnect»" and ui.connectionLabel.text.startswith("«Connected to http://")
     detect(panel, add_volume("Patient", head(AFFINE, seed=71)[0], AFFINE))
     user.wait_until(lambda: ui.regionsTable.rowCount > 0, 20, "regions")
-    assert ui.intensityComboBox.itemText(0) == "«auto (by modality)»"
-    assert re.fullmatch(r"«Done in [\d.]+ s(, from the server's memory)?\.»", ui.detectLabel.text)
+    assert ui.intensityComboBox.itemText(0) == "«Automatic»"
+    assert re.fullmatch(r"«Done (in [\d.]+ s|\(stored result\))\.»", ui.detectLabel.text)
     ui.reviewCollapsibleButton.collapsed = False
     user.click(ui.markNormalButton)
-    assert re.search("«Marks: «axial slices «normal: \\d+»»\\.»", ui.marksLabel.text)
-    panel.training._done({"outcome": {"version": "new", "old": {"dice": 0.5}, "new": {"dice": 0.6}}})
+    assert re.search("«Marks: «axial slices «\\d+ normal»»\\.»", ui.marksLabel.text)
+    panel.training.show_outcome({"outcome": {"version": "new", "old": {"dice": 0.5}, "new": {"dice": 0.6}}})
     assert ui.outcomeTable.item(0, 0).text() == "«Slice AUROC»"
-    assert ui.messageLabel.text == "«The training is done: «The new version new is ready.»»"
+    assert ui.messageLabel.text == "«Training finished: «The new version new is ready.»»"
     assert not {name: text for name, text in texts(panel).items() if untranslated(text)}
 
     user.click(ui.connectButton)
     user.write(ui.urlLineEdit, "nonsense")
     user.click(ui.connectButton)
     user.wait_until(lambda: "nonsense" in ui.messageLabel.text, 10)
-    assert re.fullmatch("«'nonsense' is not a server's address: .*»", ui.messageLabel.text), "raised in a thread"
+    assert re.fullmatch("«'nonsense' is not a server address: .*»", ui.messageLabel.text), "raised in a thread"
     assert {"MedCLIPAD", "MedCLIPADLib.transport", "panels.detect"} <= contexts

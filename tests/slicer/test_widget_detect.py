@@ -133,7 +133,7 @@ def test_plot_table_and_keys_move_the_views(detected: Any) -> None:
     assert here() == navigation.next_peak(result.slice_scores, seen[-1], -1)
 
     user.wait_until(lambda: ui.regionsTable.rowCount > 0, 20, "regions")
-    region = detected.results._regions[0]
+    region = detected.results.regions[0]
     navigation.jump_to_slice(result, rows[0])
     user.click_cell(ui.regionsTable, 0)
     assert here() == region.slice
@@ -225,9 +225,7 @@ def test_save_close_and_reload_keeps_the_panel_working(detected: Any, tmp_path: 
     ui = detected.ui
     user.wait_until(lambda: ui.regionsTable.rowCount > 0, 20)
     ui.thresholdSlider.value = 0.9 * detected.results.result.about["highest"]
-    user.wait_until(
-        lambda: not detected.logic.session.jobs.active("Regions") and not detected.results._settle.active, 20
-    )
+    user.wait_until(lambda: not detected.logic.session.jobs.active("Regions") and detected.results.settled, 20)
     rows, threshold = ui.regionsTable.rowCount, ui.thresholdSlider.value
     slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     slicer.mrmlScene.Clear(0)
@@ -266,8 +264,8 @@ def test_the_interface_is_never_blocked_for_100_ms(detected: Any, record_propert
         gaps, before = [], len(results())
         detected.ui.detectButton.click()
         deadline = time.monotonic() + 280
-        jobs, settle = detected.logic.session.jobs, detected.results._settle
-        while len(results()) == before or not jobs.idle or settle.active:
+        jobs = detected.logic.session.jobs
+        while len(results()) == before or not jobs.idle or not detected.results.settled:
             start = time.perf_counter()
             slicer.app.processEvents()
             gaps.append(time.perf_counter() - start)

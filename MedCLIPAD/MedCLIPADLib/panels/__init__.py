@@ -1,1 +1,4 @@
-"""The sections of the module's panel. They hold no state of their own: that is in MRML, the session or the settings."""
+"""The sections of the module's panel.
+
+They keep no state of their own: that is in MRML, the session or the settings.
+"""

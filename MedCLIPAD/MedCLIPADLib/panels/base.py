@@ -12,7 +12,18 @@ from MedCLIPADLib.results import Result
 
 
 class Panel:
-    """A section. `module` is the module's widget: ui, logic, parameters, say()."""
+    """A section of the panel.
+
+    Parameters
+    ----------
+    module : MedCLIPADWidget
+        The module's widget.
+
+    Attributes
+    ----------
+    module, ui, logic, session
+        The module's widget, its child widgets by name, its logic, and the logic's session.
+    """
 
     def __init__(self, module: Any) -> None:
         self.module = module
@@ -22,65 +33,93 @@ class Panel:
 
     @property
     def parameters(self) -> Any:
+        """The module's parameter node."""
         return self.module.parameters
 
     @property
     def result(self) -> Result | None:
-        """The map that is looked at."""
+        """The selected map."""
         return Result.of(self.parameters.result)
 
-    def need_result(self) -> Result:
+    def require_result(self) -> Result:
+        """Return the selected map; ModuleError if there is none."""
         if self.result is None:
             raise ModuleError(_("There is no map yet: choose a volume and press Detect."))
         return self.result
 
     def say(self, sentence: str) -> None:
+        """Show a sentence at the top of the panel."""
         self.module.say(sentence)
 
     def fail(self, sentence: str) -> None:
+        """Show an error at the top of the panel."""
         self.module.say(sentence, bad=True)
 
-    def on_click(self, button: Any, action: Callable[[], None]) -> None:
-        """Run `action` when a button is pressed; a ModuleError becomes a sentence in the panel."""
+    def fail_and_update(self, sentence: str) -> None:
+        """Show an error and update all sections: the callback of a failed job."""
+        self.fail(sentence)
+        self.module.update()
+
+    def on_click(self, button: Any, action: Callable[[], Any]) -> None:
+        """Call `action` when a button is pressed.
+
+        A ModuleError becomes a sentence in the panel.
+        """
         button.connect("clicked(bool)", lambda _checked=False: self.guarded(action))
 
     def guarded(self, action: Callable[[], Any]) -> None:
+        """Call `action`; a ModuleError becomes a sentence in the panel."""
         try:
             action()
         except ModuleError as error:
             self.fail(str(error))
 
-    # --- what the module's widget calls ---
+    # --- called by the module's widget ---
     def update(self) -> None:
-        """Show what the parameter node and the session say now."""
+        """Show the state of the parameter node and the session."""
 
     def tick(self) -> None:
-        """While jobs are under way."""
+        """Show the progress of jobs; called regularly while there are any."""
 
 
 def fill_table(table: Any, titles: list[str], rows: list[tuple]) -> None:
-    """Show rows of texts."""
+    """Show rows of values as text in a QTableWidget."""
     table.clearContents()
     table.columnCount, table.rowCount = len(titles), len(rows)
     table.setHorizontalHeaderLabels(titles)
     table.verticalHeader().setVisible(False)
-    for row, texts in enumerate(rows):
-        for column, text in enumerate(texts):
-            table.setItem(row, column, qt.QTableWidgetItem(str(text)))
-    table.horizontalHeader().setStretchLastSection(False)  # or the last column would keep the width of its contents
+    for row, values in enumerate(rows):
+        for column, value in enumerate(values):
+            table.setItem(row, column, qt.QTableWidgetItem(str(value)))
+    table.horizontalHeader().setStretchLastSection(False)  # otherwise the last column keeps its previous width
     table.resizeColumnsToContents()
     table.horizontalHeader().setStretchLastSection(True)
 
 
 def version_entries(versions: list[dict], current: str) -> list[tuple[str, str]]:
-    """(text, name) of versions of a detector; the text says which one serves."""
-    serving = _("{name} (serving)")
+    """Return (text, name) of versions; the text says which one is in use."""
+    in_use = _("{name} (in use)")
     names = [version["name"] for version in versions]
-    return [(serving.format(name=name) if name == current else name, name) for name in names]
+    return [(in_use.format(name=name) if name == current else name, name) for name in names]
 
 
 def fill_combo(combo: Any, entries: list[tuple[str, str]], chosen: str) -> str:
-    """Offer (text, value) pairs and choose a value, or the first; returns the value that is chosen, "" without any."""
+    """Fill a QComboBox and select an entry.
+
+    Parameters
+    ----------
+    combo : QComboBox
+        The combo box; its signals are blocked meanwhile.
+    entries : list
+        (text, value) pairs.
+    chosen : str
+        The value to select; the first one is selected if it is not there.
+
+    Returns
+    -------
+    str
+        The selected value; "" if there are no entries.
+    """
     was = combo.blockSignals(True)
     if [(combo.itemText(row), combo.itemData(row)) for row in range(combo.count)] != entries:
         combo.clear()

@@ -1,4 +1,4 @@
-"""Compare: two maps of the same volume, in turn or side by side."""
+"""Compare: two maps of the same volume, alternating or side by side."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from MedCLIPADLib.errors import ModuleError
 from MedCLIPADLib.panels.base import Panel
 from MedCLIPADLib.results import Result
 
-PERIOD = 500  # ms that each map is shown
+PERIOD = 500  # ms that each of two alternating maps is shown
 
 
 class ComparePanel(Panel):
+    """The group Compare of the section Results."""
+
     def __init__(self, module: Any) -> None:
         super().__init__(module)
         self._second_shown = False
@@ -31,48 +33,49 @@ class ComparePanel(Panel):
 
     @property
     def active(self) -> bool:
-        """Whether the views show what is compared, and not the chosen map alone."""
+        """Whether the views show a comparison, not the selected map alone."""
         return self.ui.flickerButton.checked or self.ui.linkButton.checked
 
     def pair(self) -> tuple[Result, Result]:
-        """The two maps; ModuleError if they cannot be compared."""
-        first, second = self.need_result(), Result.of(self.parameters.compare)
+        """Return the two maps; ModuleError if they cannot be compared."""
+        first, second = self.require_result(), Result.of(self.parameters.compare)
         if second is None or second.node is first.node:
             raise ModuleError(_("Choose another map to compare with."))
         if first.volume is None or second.volume is not first.volume:
-            raise ModuleError(_("The two maps are of different volumes: choose another map of the same volume."))
+            raise ModuleError(_("The two maps show different volumes: choose another map of the same volume."))
         return first, second
 
     def _switch(self, button: Any, action: Any, on: bool) -> None:
+        """Switch a comparison on or off; release the button if that fails."""
         try:
             action(on)
         except ModuleError as error:
             button.checked = False
             self.fail(str(error))
 
-    def _tie(self, first: Result, second: Result) -> None:
-        """The same threshold and colours for both."""
+    def _share_range(self, first: Result, second: Result) -> None:
+        """Give both maps the same threshold and colours."""
         top = max(first.about["highest"], second.about["highest"])
         for result in (first, second):
             result.set_threshold(self.parameters.threshold, top)
 
-    def _untie(self) -> None:
+    def _restore_ranges(self) -> None:
         for result in Result.all():
             result.set_threshold(result.threshold)
 
     def _flicker(self, on: bool) -> None:
         if not on:
             self._timer.stop()
-            self._untie()
+            self._restore_ranges()
             self.module.update()
             return
-        self._tie(*self.pair())
+        self._share_range(*self.pair())
         self.ui.linkButton.checked = False
         self._second_shown = False
         self._timer.start()
 
     def flip(self) -> None:
-        """Show the other one of the two maps."""
+        """Show the other of the two maps."""
         try:
             pair = self.pair()
         except ModuleError:
@@ -88,29 +91,31 @@ class ComparePanel(Panel):
             overlay.end_side_by_side(self._layout)
             if self.result is not None:
                 navigation.align_views(self.result)
-            self._untie()
+            self._restore_ranges()
             self.module.update()
             return
         first, second = self.pair()
         self.ui.flickerButton.checked = False
         self._layout = slicer.app.layoutManager().layout
-        self._tie(first, second)
+        self._share_range(first, second)
         overlay.side_by_side(first, second, self.parameters.opacity)
 
     def stop(self) -> None:
-        """Show the chosen map alone again."""
+        """End the comparison and show the selected map alone."""
         self.ui.flickerButton.checked = False
         self.ui.linkButton.checked = False
 
     def update(self) -> None:
-        if self.active:
-            try:
-                first, second = self.pair()
-            except ModuleError:
-                self.stop()
-                return
-            if abs(second.threshold - self.parameters.threshold) > 1e-9 or first.threshold != second.threshold:
-                self._tie(first, second)
-            if self.ui.linkButton.checked:
-                for composite in overlay.composites():
-                    composite.SetForegroundOpacity(self.parameters.opacity)
+        """Show both maps with the current threshold and opacity."""
+        if not self.active:
+            return
+        try:
+            first, second = self.pair()
+        except ModuleError:
+            self.stop()
+            return
+        if abs(second.threshold - self.parameters.threshold) > 1e-9 or first.threshold != second.threshold:
+            self._share_range(first, second)
+        if self.ui.linkButton.checked:
+            for composite in overlay.composites():
+                composite.SetForegroundOpacity(self.parameters.opacity)

@@ -11,12 +11,12 @@ from MedCLIPADLib.panels.base import Panel
 
 
 def tutorial() -> str:
-    """As HTML, a sentence or two at a time so that they can be translated."""
+    """Return the tutorial as HTML, put together from parts that can be translated."""
     steps = (
         _("<b>Sample.</b> Press <i>Load the sample volume</i> below: a simulated head with one mass."),
         _(
-            "<b>Connect.</b> Under Connection, type the address of a running <tt>medclipad serve</tt> and press "
-            "<i>Connect</i>; or open <i>Server on this computer</i>, choose an empty folder for the studies and press "
+            "<b>Connect.</b> Under Connection, enter the address of a running <tt>medclipad serve</tt> and press "
+            "<i>Connect</i>; or open <i>Server on this computer</i>, choose an empty studies folder and press "
             "<i>Start</i>."
         ),
         _(
@@ -24,32 +24,35 @@ def tutorial() -> str:
             "slices."
         ),
         _(
-            "<b>Look.</b> Under Results, move the threshold, click into the plot or on rows of the table, and press "
+            "<b>Look.</b> Under Results, move the threshold, click in the plot or on a row of the table, and press "
             "<i>Next suspicious</i> (keys [ and ]). In the plot, the arrow keys go from slice to slice."
         ),
         _(
             "<b>Correct and train.</b> Under Correct and label, press <i>Make segmentation</i>, correct it with "
-            "<i>Edit</i>, press <i>Submit label</i>; mark slices without lesion with the key N and with lesion with A. "
-            "Under Train, press <i>Train</i>, compare old and new, and press <i>Use new</i> or <i>Keep old</i>. "
-            "<i>Next volume</i> loads what the server would like labelled next."
+            "<i>Open in Segment Editor</i>, and press <i>Send segmentation as label</i>; mark slices as normal with "
+            "the key N and as abnormal with A. Under Train, press <i>Train</i>, compare the old detector with the new "
+            "one, and press <i>Use new</i> or <i>Keep old</i>. <i>Next volume</i> loads the volume to label next."
         ),
     )
     purpose = _("<b>Research software: not for diagnosis.</b> The sample volume is simulated; no patient is shown.")
     privacy = _(
-        "Nothing is sent anywhere before you press Connect, Test connection or Start. Detect sends the volume's "
-        "voxels, its geometry and its name in Slicer to that server, and nothing else; it stays in the server's "
-        "studies folder."
+        "Nothing is sent before you press Connect, Test connection or Start. Detect sends the volume's voxels, its "
+        "geometry and its name in Slicer to that server, and nothing else; the volume stays in the server's studies "
+        "folder."
     )
     items = "".join(f"<li>{step}</li>" for step in steps)
     return f"<p>{purpose}</p><ol>{items}</ol><p>{privacy}</p>"
 
 
 class HelpPanel(Panel):
+    """The section Help."""
+
     def __init__(self, module: Any) -> None:
         super().__init__(module)
         self.ui.helpBrowser.setHtml(tutorial())
         self.on_click(self.ui.loadSampleButton, self.load)
 
     def load(self) -> None:
+        """Load the sample volume and select it."""
         self.parameters.inputVolume = sampledata.load()
         self.say(_("The sample volume is loaded: connect to a server, then press Detect."))

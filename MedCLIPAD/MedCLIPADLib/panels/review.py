@@ -1,4 +1,4 @@
-"""Correct and label: segmentation, marks, what was labelled, and the next volume."""
+"""Correct and label: segmentation, marks, history, and the next volume."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from MedCLIPADLib.marks import marks, summary
 from MedCLIPADLib.panels.base import Panel, fill_combo, fill_table
 from MedCLIPADLib.pending import Item
 from MedCLIPADLib.results import SEGMENTATION
+from MedCLIPADLib.schema import readable
 
 
 class ReviewPanel(Panel):
+    """The section Correct and label."""
+
     def __init__(self, module: Any) -> None:
         super().__init__(module)
         ui = self.ui
+        self._history_rows: list[tuple] | None = None
         self.on_click(ui.makeSegmentationButton, self.make_segmentation)
         self.on_click(ui.emptySegmentationButton, self.empty_segmentation)
         self.on_click(ui.editButton, self.edit)
-        self.on_click(ui.submitButton, self.submit)
+        self.on_click(ui.sendLabelButton, self.send_label)
         self.on_click(ui.markNormalButton, lambda: self.mark("normal"))
         self.on_click(ui.markAbnormalButton, lambda: self.mark("abnormal"))
         self.on_click(ui.unmarkButton, lambda: self.mark(None))
@@ -32,77 +36,83 @@ class ReviewPanel(Panel):
 
     # --- segmentation ---
     def make_segmentation(self) -> None:
+        """Make a segmentation of the map above the threshold."""
         self.ui.makeSegmentationButton.enabled = False
         try:
-            self.module.analysis.segment(self.need_result(), self._segmented, self._not_segmented)
+            self.module.analysis.segment(self.require_result(), self._segmented, self.fail_and_update)
         except ModuleError:
             self.ui.makeSegmentationButton.enabled = True
             raise
 
     def _segmented(self, node: Any) -> None:
-        self.say(_("{name}: correct it with Edit, then press Submit label.").format(name=node.GetName()))
-        self.module.update()
-
-    def _not_segmented(self, sentence: str) -> None:
-        self.fail(sentence)
+        words = _("{name} is ready: correct it in the Segment Editor, then press Send segmentation as label.")
+        self.say(words.format(name=node.GetName()))
         self.module.update()
 
     def empty_segmentation(self) -> None:
-        segmentation.empty_segmentation(self.need_result())
+        """Open a segmentation without voxels in the Segment Editor."""
+        segmentation.empty_segmentation(self.require_result())
         self.edit()
 
     def edit(self) -> None:
-        """Open the Segment Editor on the segmentation, with the volume behind it."""
-        result = self.need_result()
+        """Open the segmentation in the Segment Editor, with its volume as source volume."""
+        result = self.require_result()
         node = result.reference(SEGMENTATION)
         if node is None:
-            raise ModuleError(_("There is no segmentation of this volume yet: press Make segmentation or Empty first."))
+            raise ModuleError(
+                _("There is no segmentation of this volume yet: press Make segmentation or New empty segmentation.")
+            )
         slicer.util.selectModule("SegmentEditor")
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         editor.setSegmentationNode(node)
         if result.volume is not None:
             editor.setSourceVolumeNode(result.volume)
 
-    def submit(self) -> None:
-        self.module.labelling.submit(self.need_result(), self._sent, self._not_sent)
-        self.say(_("Sending the label ..."))
+    def send_label(self) -> None:
+        """Send the segmentation to the server as the volume's label."""
+        self.module.labelling.send_label(self.require_result(), self._sent, self.fail_and_update)
+        self.say(_("Sending the label..."))
         self.module.update()
 
     # --- marks ---
     def mark(self, kind: str | None) -> None:
-        """Mark the current slice, or the range from where it was started."""
-        result = self.need_result()
+        """Mark the current slice, or the range up to it.
+
+        Parameters
+        ----------
+        kind : str or None
+            "normal" or "abnormal"; None removes the marks.
+        """
+        result = self.require_result()
         current = navigation.current_slice(result)
         if current is None:
-            raise ModuleError(_("The views are outside the volume: go to a slice of it first."))
+            raise ModuleError(_("The views are outside the volume: go to one of its slices first."))
         first = self.parameters.rangeStart if self.ui.rangeButton.checked else current
-        self.module.labelling.mark(result, first, current, kind, self._sent, self._not_sent)
+        self.module.labelling.mark(result, first, current, kind, self._sent, self.fail_and_update)
         self.ui.rangeButton.checked = False
         self.module.update()
 
     def _range(self, on: bool) -> None:
+        """Start a range at the current slice, or end it."""
         if not on:
             self.ui.rangeButton.text = _("Range (S)")
             return
         current = navigation.current_slice(self.result) if self.result is not None else None
         if current is None:
             self.ui.rangeButton.checked = False
-            raise ModuleError(_("There is no current slice: press Detect, and go to a slice of the volume."))
+            raise ModuleError(_("There is no current slice: press Detect, then go to a slice of the volume."))
         self.parameters.rangeStart = current
         self.ui.rangeButton.text = _("Range from {number} (S)").format(number=current)
 
     def _sent(self, item: Item) -> None:
         if item.kind == "label":
-            self.say(_("The server has the {item}.").format(item=item.what))
-        self.module.update()
-
-    def _not_sent(self, sentence: str) -> None:
-        self.fail(sentence)
+            self.say(_("Label saved on the server."))
         self.module.update()
 
     # --- next volume ---
     def next_volume(self) -> None:
-        strategy = self.ui.strategyComboBox.currentText
+        """Load and analyse the volume to label next."""
+        strategy = self.ui.strategyComboBox.currentData or ""
         self.module.sampling.next(strategy, self.parameters.method, self._loaded, self._not_loaded, self._progress)
         self.ui.nextVolumeButton.enabled = False
 
@@ -118,34 +128,37 @@ class ReviewPanel(Panel):
     def _loaded(self, node: Any, sample: dict) -> None:
         self.ui.nextVolumeButton.enabled = True
         if node is None:
-            self.ui.nextLabel.text = _("All volumes of the server are labelled.")
+            self.ui.nextLabel.text = _("All volumes on the server are labelled.")
             return
-        chosen = _("{strategy} chose it.").format(strategy=sample.get("strategy", ""))
-        reason = sample.get("reason") or chosen
+        strategy = readable(sample.get("strategy", ""))
+        reason = sample.get("reason") or _("chosen by the strategy {strategy}.").format(strategy=strategy)
         self.ui.nextLabel.text = f"{node.GetName()}: {reason}"
         self.parameters.inputVolume = node
         slicer.util.setSliceViewerLayers(background=node, fit=True)
         self.module.detect.start(node)
 
-    # --- showing ---
+    # --- display ---
     def update(self) -> None:
+        """Show marks and history, and enable what can be pressed."""
         ui, result = self.ui, self.result
-        has_map, has_label = result is not None, result is not None and result.reference(SEGMENTATION) is not None
+        has_map = result is not None
+        has_label = has_map and result.reference(SEGMENTATION) is not None
         ui.makeSegmentationButton.enabled = ui.emptySegmentationButton.enabled = has_map
         ui.editButton.enabled = has_label
-        ui.submitButton.enabled = has_label
+        ui.sendLabelButton.enabled = has_label
         for button in (ui.markNormalButton, ui.markAbnormalButton, ui.unmarkButton, ui.rangeButton):
             button.enabled = has_map
-        known = marks(result.volume, result.about["image"]) if has_map and result.volume is not None else None
+        known = (
+            marks(result.volume, result.about["image"]) if result is not None and result.volume is not None else None
+        )
         ui.marksLabel.text = _("Marks: {marks}.").format(marks=summary(known)) if known else ""
         rows = [
             (entry["time"], entry["volume"], entry["what"], _("sent") if entry["sent"] else _("not yet"))
             for entry in reversed(history(self.parameters.parameterNode))
         ]
-        if rows != getattr(self, "_rows", None):
-            self._rows = rows
-            fill_table(ui.historyTable, [_("Time"), _("Volume"), _("What"), _("Sent")], rows)
-        fill_combo(
-            ui.strategyComboBox, [(name, name) for name in self.session.strategies], ui.strategyComboBox.currentText
-        )
+        if rows != self._history_rows:
+            self._history_rows = rows
+            fill_table(ui.historyTable, [_("Time"), _("Volume"), _("Labelled"), _("Sent")], rows)
+        strategies = [(readable(name), name) for name in self.session.strategies]
+        fill_combo(ui.strategyComboBox, strategies, ui.strategyComboBox.currentData)
         ui.nextVolumeButton.enabled = self.session.connected and not self.session.jobs.active("Next volume")

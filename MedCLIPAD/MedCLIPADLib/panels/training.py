@@ -1,4 +1,4 @@
-"""Train: parameters, progress, old against new, and which version serves."""
+"""Train: parameters, progress, old against new, and the version in use."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from slicer.i18n import tr as _
 from MedCLIPADLib.errors import ModuleError
 from MedCLIPADLib.form import Form
 from MedCLIPADLib.panels.base import Panel, fill_combo, fill_table, version_entries
-from MedCLIPADLib.plots import loss_chart, show_chart, shown_loss
+from MedCLIPADLib.plots import existing_loss_chart, loss_chart, show_chart
 from MedCLIPADLib.training import comparison, stage
 
 
 class TrainingPanel(Panel):
+    """The section Train.
+
+    Attributes
+    ----------
+    form : Form
+        The training parameters, as the server's schema describes them.
+    """
+
     def __init__(self, module: Any) -> None:
         super().__init__(module)
-        self._form = Form(self.ui.trainFormWidget)
+        self.form = Form(self.ui.trainFormWidget)
         self._outcome: dict = {}
         self._running = False
         ui = self.ui
@@ -25,30 +33,33 @@ class TrainingPanel(Panel):
         self.on_click(ui.lossButton, self.show_loss)
         self.on_click(ui.useNewButton, lambda: self.select(self._outcome.get("version")))
         self.on_click(ui.keepOldButton, lambda: self.select(self._outcome.get("previous")))
-        self.on_click(ui.rollBackButton, lambda: self.select(ui.servingComboBox.currentData))
+        self.on_click(ui.useVersionButton, lambda: self.select(ui.versionInUseComboBox.currentData))
         self.on_click(ui.deleteVersionButton, self.delete)
         ui.trainMethodComboBox.connect("currentIndexChanged(int)", lambda _index: self.module.update())
 
     @property
     def method(self) -> str:
+        """The method to train."""
         return self.ui.trainMethodComboBox.currentText
 
     # --- training ---
     def train(self) -> None:
-        params = self._form.values()
+        """Start a training; ModuleError if a parameter is wrong."""
+        params = self.form.values()
         self._outcome = {}
         self._running = True
-        self.ui.trainLabel.text = _("Starting ...")
-        self.module.trainer.start(self.method, params, self._progress, self._done, self._failed)
+        self.ui.trainLabel.text = _("Starting...")
+        self.module.trainer.start(self.method, params, self._progress, self.show_outcome, self._failed)
         self.module.update()
 
     def follow(self) -> None:
-        """Take up a training that runs at the server already."""
+        """Follow the training that is already running on the server, if there is one."""
         self.module.trainer.follow(self._progress, self._followed, lambda _sentence: self._over(""))
 
     def stop(self) -> None:
+        """Stop the training."""
         self.module.trainer.stop(self.fail)
-        self.ui.trainLabel.text = _("Stopping ...")
+        self.ui.trainLabel.text = _("Stopping...")
 
     def _progress(self, report: dict) -> None:
         if not self._running:
@@ -62,17 +73,18 @@ class TrainingPanel(Panel):
 
     def _followed(self, report: dict) -> None:
         if report:
-            self._done(report)
+            self.show_outcome(report)
 
-    def _done(self, report: dict) -> None:
+    def show_outcome(self, report: dict) -> None:
+        """Show the outcome of a training: the old detector against the new one."""
         self._outcome = report.get("outcome") or {}
         self._over("")
         name = self._outcome.get("version", "")
         ready = _("The new version {name} is ready.").format(name=name)
         self.ui.verdictLabel.text = self._outcome.get("verdict") or ready
         self._fill_outcome(comparison(self._outcome))
-        self.say(_("The training is done: {verdict}").format(verdict=self.ui.verdictLabel.text))
-        self.ui.servingComboBox.clear()
+        self.say(_("Training finished: {verdict}").format(verdict=self.ui.verdictLabel.text))
+        self.ui.versionInUseComboBox.clear()
         self._refresh()
 
     def _fill_outcome(self, rows: list[tuple]) -> None:
@@ -80,8 +92,7 @@ class TrainingPanel(Panel):
 
     def _failed(self, sentence: str) -> None:
         self._over(sentence)
-        self.fail(sentence)
-        self._refresh()
+        self._fail_and_refresh(sentence)
 
     def _over(self, text: str) -> None:
         self._running = False
@@ -94,49 +105,55 @@ class TrainingPanel(Panel):
             self.session.refresh(self.module.update, self.fail)
 
     def show_loss(self) -> None:
-        chart = shown_loss()
+        """Show the loss curve; ModuleError if there is none."""
+        chart = existing_loss_chart()
         if chart is None:
-            raise ModuleError(_("There is no loss to show yet: train first."))
+            raise ModuleError(_("There is no loss curve yet: train first."))
         show_chart(chart)
         self.module.observe_plots()
 
     # --- versions ---
     def select(self, version: str | None) -> None:
+        """Put a version in use; ModuleError if there is none."""
         if not version:
-            raise ModuleError(_("There is no such version: train one first."))
-        self.session.select(self.method, version, lambda: self._selected(version), self._gone)
+            raise ModuleError(_("There is no version to use: train one first."))
+        self.session.select(self.method, version, lambda: self._selected(version), self._fail_and_refresh)
 
     def _selected(self, version: str) -> None:
-        self.say(_("{name} serves now.").format(name=version))
+        self.say(_("{name} is now in use.").format(name=version))
         self.parameters.version = version
-        self.ui.servingComboBox.clear()  # so that `update` chooses the one that serves
+        self.ui.versionInUseComboBox.clear()  # so that `update` selects the version in use
         self.module.update()
 
     def delete(self) -> None:
-        version = self.ui.servingComboBox.currentData
+        """Delete the selected version from the server."""
+        version = self.ui.versionInUseComboBox.currentData
         if not version:
             raise ModuleError(_("There is no version to delete."))
-        self.session.delete(self.method, version, lambda: self._deleted(version), self._gone)
+        self.session.delete(self.method, version, lambda: self._deleted(version), self._fail_and_refresh)
 
     def _deleted(self, version: str) -> None:
         self.say(_("{name} was deleted.").format(name=version))
         self.module.update()
 
-    def _gone(self, sentence: str) -> None:
+    def _fail_and_refresh(self, sentence: str) -> None:
+        """Show an error, and update the versions, as one may have been deleted."""
         self.fail(sentence)
         self._refresh()
 
-    # --- showing ---
+    # --- display ---
     def update(self) -> None:
+        """Show parameters and versions of the method, and enable what can be pressed."""
         ui, trainers = self.ui, self.module.trainer.methods
         fill_combo(ui.trainMethodComboBox, [(name, name) for name in trainers], self.method)
-        self._form.show(trainers.get(self.method, {}))
-        versions = self.session.of_method(self.method)
+        self.form.show(trainers.get(self.method, {}))
+        versions = self.session.versions_of(self.method)
         current = self.session.current(self.method)
-        fill_combo(ui.servingComboBox, version_entries(versions, current), ui.servingComboBox.currentData or current)
+        in_use = ui.versionInUseComboBox
+        fill_combo(in_use, version_entries(versions, current), in_use.currentData or current)
         ui.trainButton.enabled = bool(trainers) and not self._running
         ui.stopTrainingButton.enabled = self._running
-        ui.rollBackButton.enabled = ui.deleteVersionButton.enabled = bool(versions)
+        ui.useVersionButton.enabled = ui.deleteVersionButton.enabled = bool(versions)
         ui.useNewButton.enabled = bool(self._outcome.get("version")) and self._outcome["version"] != current
         ui.keepOldButton.enabled = bool(self._outcome.get("previous")) and self._outcome["previous"] != current
         if not self._outcome:

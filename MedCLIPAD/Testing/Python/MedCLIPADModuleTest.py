@@ -1,4 +1,4 @@
-"""Runs the module's self test (class MedCLIPADTest of MedCLIPAD.py) inside Slicer, through ctest."""
+"""Run the self test, MedCLIPADTest of MedCLIPAD.py, in Slicer through ctest."""
 
 import unittest
 
@@ -6,7 +6,10 @@ import slicer
 
 
 class MedCLIPADModuleTest(unittest.TestCase):
-    def test_self_test(self):
+    """The module's self test as a unit test."""
+
+    def test_self_test(self) -> None:
+        """Run the self test."""
         import MedCLIPAD
 
         self.assertIsNotNone(slicer.modules.medclipad)
