@@ -80,6 +80,14 @@ def test_an_optional_number_is_the_methods_default_until_one_is_entered(
     assert widget.text == "default" and form.values() == {}
 
 
+def test_an_optional_number_may_be_set_back_to_the_methods_default(form_of: Any) -> None:
+    form = form_of(epochs={**EPOCHS, "default": 5})
+    widget = form.widget("epochs")
+    assert widget.value == 5
+    widget.value = widget.minimum
+    assert widget.text == "default" and form.values() == {}
+
+
 def test_a_number_typed_over_default_is_taken(form_of: Any) -> None:
     from harness import user
 
