@@ -1,4 +1,4 @@
-"""Fixtures for tests of the Slicer module. The harness starts with the first test that asks for it, not before."""
+"""Fixtures for tests of the Slicer module. The harness starts with the first test that needs it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def slicer_app() -> Any:
 
 @pytest.fixture
 def problems(slicer_app: Any) -> Iterator[Any]:
-    """Fails the test for every error that Slicer would only print."""
+    """Fail the test for every error that Slicer would only print."""
     from harness.problems import problems as collected
 
     with collected.watched():
@@ -56,7 +56,7 @@ def scene(slicer_app: Any, problems: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def load_module(scene: Any) -> Iterator[Callable[[Path], tuple[Any, Any]]]:
-    """`load_module(path)` -> (Python module, widget); cleaned up at the end."""
+    """`load_module(path)` returns (Python module, widget); both are cleaned up at the end."""
     import harness
 
     loaded = []

@@ -11,7 +11,7 @@ SPOTS = (((22, 18, 13), 4.0, 0.9), ((9, 10, 5), 3.0, 0.75))  # (i, j, k), width 
 
 
 def warm(shape: Any = SHAPE) -> np.ndarray:
-    """float32 [k, j, i] in [0, 1]."""
+    """Return a map with two warm spots, float32 [k, j, i] in [0, 1]."""
     i, j, k = np.indices(shape)
     values = [
         height * np.exp(-((i - c[0]) ** 2 + (j - c[1]) ** 2 + (k - c[2]) ** 2) / (2 * width**2))
@@ -28,7 +28,7 @@ def example(
     detector: str = "example",
     skipped: tuple[int, ...] = (),
 ) -> Any:
-    """A Result as an analysis makes it, with its plot."""
+    """Return a Result as an analysis creates it, with its plot."""
     from MedCLIPADLib.detection import Answer
     from MedCLIPADLib.grid import Slicing
     from MedCLIPADLib.plots import store_scores

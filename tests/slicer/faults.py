@@ -31,7 +31,7 @@ HOTTEST = "test_logic_detect.py::test_the_hottest_voxel_lies_in_the_lesion_in_ra
 
 @dataclass(frozen=True)
 class Fault:
-    """In `file` (below MedCLIPAD/) `old` becomes `new`; `test` must fail then."""
+    """A replacement of `old` by `new` in a file below MedCLIPAD/ that makes a test fail."""
 
     name: str
     file: str
@@ -156,7 +156,7 @@ FAULTS = [
 
 
 def broken(fault: Fault | None, folder: Path) -> Path:
-    """A copy of the module with the fault, or without one; its MedCLIPAD.py."""
+    """Copy the module, with a fault or without one, and return the path of its MedCLIPAD.py."""
     copy = shutil.copytree(ROOT / "MedCLIPAD", folder / "MedCLIPAD", ignore=shutil.ignore_patterns("__pycache__"))
     if fault is not None:
         path = Path(copy) / fault.file
@@ -168,7 +168,7 @@ def broken(fault: Fault | None, folder: Path) -> Path:
 
 
 def run(tests: list[str], fault: Fault | None = None) -> tuple[bool, str]:
-    """(whether all tests pass on a copy of the module with the fault, pytest's words)."""
+    """Return whether all tests pass on a copy of the module with a fault, and pytest's output."""
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"MEDCLIPAD_SLICER_MODULE": str(broken(fault, Path(folder)))}
         names = [f"tests/slicer/{name}" for name in tests]
@@ -180,7 +180,7 @@ def run(tests: list[str], fault: Fault | None = None) -> tuple[bool, str]:
 
 
 def main() -> None:
-    """Seed every fault, write the report; exit 1 if a fault was not noticed, or a test fails without any."""
+    """Seed every fault and write the report; exit with 1 if a fault is not noticed or a test fails without one."""
     wanted = sys.argv[1:]
     chosen = [fault for fault in FAULTS if not wanted or fault.name in wanted]
     sound, said = run(sorted({fault.test for fault in chosen}))
@@ -201,7 +201,7 @@ def main() -> None:
 
 
 def report(rows: list[tuple[Fault, bool]]) -> str:
-    """The list as Markdown."""
+    """Return the list of faults as Markdown."""
     caught = sum(found for _, found in rows)
     lines = [
         "# Faults seeded into the Slicer module",

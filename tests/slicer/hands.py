@@ -1,4 +1,4 @@
-"""Hands on the panel: connect, detect, look at the views."""
+"""Steps in the panel that many tests share: connect, detect, read the views."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def detect(panel: Any, volume: Any) -> Any:
 
 
 def shown(panel: Any) -> bool:
-    """Whether the last analysis is in the panel and the views."""
+    """Return whether the last analysis is shown in the panel and the views."""
     return not panel.detect.running and not panel.logic.session.jobs.active("Detect")
 
 
@@ -62,6 +62,6 @@ def view(name: str = "Red") -> Any:
 
 
 def coloured(name: str = "Red") -> np.ndarray:
-    """bool (300, 300): pixels of a view that are not grey; legend and annotations are at its border."""
+    """Return which pixels of a view are not grey, without its border of legend and annotations."""
     pixels = view(name).sliceView().pixels(300, 300).astype(int)
     return (np.ptp(pixels, axis=-1) > 40)[20:-20, 20:-70]

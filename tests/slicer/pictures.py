@@ -21,7 +21,7 @@ SIZE = (1500, 960)  # of the window, pixels
 
 
 class Reader:
-    """Someone at the panel, and the camera."""
+    """A reader who uses the panel and takes pictures."""
 
     def __init__(self, url: str, folder: Path) -> None:
         import harness
@@ -44,7 +44,7 @@ class Reader:
         print(f"{path.name}: {path.stat().st_size // 1024} KB")
 
     def grab_section(self, name: str, section: Any) -> None:
-        """A section of the panel in full, however long it is."""
+        """Write a section of the panel in full, however long it is."""
         section.collapsed = False
         self.app.processEvents()
         section.window().panel().ensureWidgetVisible(section)
@@ -81,7 +81,7 @@ class Reader:
 
 
 def take(reader: Reader) -> None:
-    """All pictures, in the order of a reader's work."""
+    """Take all pictures, in the order of a reader's work."""
     import slicer
     from harness import user
 

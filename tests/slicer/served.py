@@ -1,4 +1,4 @@
-"""A real MedCLIPAD server with small volumes, and the module's jobs run to their end, for tests without widgets."""
+"""A real MedCLIPAD server with small volumes, and helpers for tests without widgets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPACING = (3.0, 3.5, 5.0)
 
 
 def run(jobs: Any, until: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Drain the jobs' queue, as the module's timer does, until `until()` is true; returns its value."""
+    """Drain the jobs' queue, as the module's timer does, until `until()` is true; return its value."""
     deadline = time.monotonic() + seconds
     while True:
         jobs.drain()
@@ -41,7 +41,7 @@ class Calls(list):
 
 
 def grid(rotation: tuple[float, float, float] = (0, 0, 0), spacing: Any = SPACING, codes: str = "RAS") -> np.ndarray:
-    """4 x 4 voxel-to-RAS matrix of a volume around the origin; rotation in degrees, codes: anatomical axes."""
+    """Return a voxel-to-RAS matrix; rotation in degrees, codes: directions of the axes."""
     x, y, z = np.radians(rotation)
     turn = (
         np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]])
@@ -58,7 +58,7 @@ def grid(rotation: tuple[float, float, float] = (0, 0, 0), spacing: Any = SPACIN
 
 
 def head(affine: np.ndarray, lesion: bool = True, seed: int = 3, shape: Any = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """(voxels int16, lesion mask uint8), both [k, j, i]: an ellipsoid with texture, in RAS, with a bright ball or not.
+    """Return (voxels int16, lesion mask uint8), both [k, j, i]: a textured ellipsoid, perhaps with a bright ball.
 
     The anatomy is fixed in space: whatever the grid, it is the same head.
     """
@@ -73,7 +73,7 @@ def head(affine: np.ndarray, lesion: bool = True, seed: int = 3, shape: Any = SH
 
 
 def add_volume(name: str, array: np.ndarray, affine: np.ndarray) -> Any:
-    """A volume node as Slicer would load it."""
+    """Add a volume to the scene as Slicer would load it, and return its node."""
     import slicer
 
     node = slicer.mrmlScene.AddNewNodeByClass(

@@ -1,4 +1,4 @@
-"""The extension's CMake files list what there is, all of it, and what they ship passes its self test through ctest."""
+"""The extension's CMake files list all files, and what they install passes its self test through ctest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [
 
 @pytest.fixture
 def extension(tmp_path: Path) -> Path:
-    """A copy of the extension's files, to break."""
+    """A copy of the extension's files, for tests to break."""
     copy = tmp_path / "extension"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "MedCLIPAD", copy / "MedCLIPAD", ignore=ignored)
@@ -32,7 +32,7 @@ def extension(tmp_path: Path) -> Path:
 
 
 def configure(source: Path) -> tuple[bool, str]:
-    """(passed, what CMake said)"""
+    """Return (whether it passed, what CMake printed)."""
     command = [
         "cmake",
         "-S",
@@ -96,7 +96,7 @@ def test_ctest_passes(extension):
 
 @needs_slicer
 @pytest.mark.long
-def test_ctest_fails_with_a_resource_that_the_code_uses_and_the_list_lacks(extension):
+def test_ctest_fails_if_a_used_resource_is_not_listed(extension):
     """Only what is listed reaches the build tree. (The file goes too, or CMake would say that it is not listed.)"""
     lists = extension / "MedCLIPAD" / "CMakeLists.txt"
     lists.write_text(lists.read_text().replace("  Resources/UI/Results.ui\n", ""))

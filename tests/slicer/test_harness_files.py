@@ -1,4 +1,4 @@
-"""Volumes, tables, segmentations and whole scenes go to disk and come back through slicer-core's own storage."""
+"""Volumes, tables, segmentations and scenes are saved and loaded through slicer-core's own storage."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_volume_comes_back_from_a_file(filled, tmp_path, name):
     np.testing.assert_allclose(loaded.GetOrigin(), (-7, 8, 9), atol=1e-4)
 
 
-def test_a_file_that_is_no_volume_is_an_error(scene, problems, tmp_path):
+def test_a_file_that_is_not_a_volume_is_an_error(scene, problems, tmp_path):
     import slicer
 
     problems.forgive()

@@ -1,4 +1,4 @@
-"""The harness runs a module as Slicer would, and tells each way in which Slicer would fail it."""
+"""The harness runs a module as Slicer would, and reports every way in which it would fail there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def volume(slicer, shape=(12, 16, 20)):
 
 
 def drive(load, path: Path) -> None:
-    """Use everything the toy has, and assert what a user would see."""
+    """Use everything in the toy module, and check what a user would see."""
     import slicer
     from harness import user
 
@@ -57,11 +57,11 @@ def drive(load, path: Path) -> None:
     assert not ui.applyButton.enabled
 
 
-def test_a_sound_module_runs(load_module):
+def test_a_module_without_faults_runs(load_module):
     drive(load_module, TOY)
 
 
-def test_its_own_self_test_runs(load_module):
+def test_the_toys_self_test_runs(load_module):
     import slicer
 
     load_module(TOY)
@@ -107,7 +107,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_told(fault, load_module, problems, tmp_path):
+def test_a_fault_is_reported(fault, load_module, problems, tmp_path):
     copy = shutil.copytree(TOY.parent, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__"))
     name, old, new = FAULTS[fault]
     path = next(copy.rglob(name))

@@ -22,7 +22,7 @@ def head(scene):
 
 
 def bright(pixels: np.ndarray) -> tuple[float, float]:
-    """Centre (row, column) of what is bright, as fractions of the picture."""
+    """Return the centre (row, column) of the bright pixels, as fractions of the image."""
     rows, columns = np.nonzero(pixels[..., 0] > 200)
     return rows.mean() / pixels.shape[0], columns.mean() / pixels.shape[1]
 
@@ -110,7 +110,7 @@ def test_a_segmentation_is_drawn_and_read_back(head):
 
 
 def plot_of(values) -> tuple:
-    """(series, view) of a line plot of `values`, shown by the layout with a plot."""
+    """Show a line plot of `values` and return (series, view)."""
     import slicer
 
     table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "scores")
@@ -147,8 +147,8 @@ def test_a_plot_is_drawn_and_follows_its_table(scene):
     assert red() == 0
 
 
-def test_the_mouse_on_a_point_of_the_plot_does_what_vtk_makes_of_it(scene):
-    """A box around a point selects it and is told; a click on it only makes the chart send InteractionEvent."""
+def test_points_of_the_plot_are_selected_with_a_box(scene):
+    """A box around a point selects it and sends a signal; a click only makes the chart send InteractionEvent."""
     import slicer
     from harness import user
 
@@ -175,7 +175,7 @@ def test_the_mouse_on_a_point_of_the_plot_does_what_vtk_makes_of_it(scene):
         clicked.clear()
 
 
-def test_layouts_are_slicers_own(scene):
+def test_layouts_are_those_of_slicer(scene):
     import slicer
 
     manager, node = slicer.app.layoutManager(), slicer.vtkMRMLLayoutNode

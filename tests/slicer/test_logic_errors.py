@@ -88,7 +88,7 @@ def test_no_such_computer() -> None:
 
 
 def test_unreachable() -> None:
-    """A machine that takes no connection: on Linux, a socket whose queue of connections is full."""
+    """A computer that accepts no connection: on Linux, a socket whose queue of connections is full."""
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
         full.bind(("127.0.0.1", 0))
         full.listen(0)

@@ -89,7 +89,7 @@ def same_regions(stored: list, regions: list) -> None:
         )
 
 
-def test_no_region_above_a_high_threshold(scene: Any) -> None:
+def test_there_is_no_region_above_a_high_threshold(scene: Any) -> None:
     from MedCLIPADLib.regions import find_regions
 
     result = example()
@@ -273,7 +273,7 @@ def test_a_saved_scene_works_as_before(scene: Any, tmp_path: Path, problems: Any
     assert hierarchy.GetItemName(folder) == again.node.GetName()
 
 
-def test_the_modality_says_which_detectors_suit(scene: Any) -> None:
+def test_the_modality_determines_which_detectors_suit(scene: Any) -> None:
     import slicer
     from MedCLIPADLib.presets import ANY, preset_label, preset_of, suits
     from MedCLIPADLib.volumes import modality

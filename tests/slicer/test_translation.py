@@ -42,7 +42,7 @@ NOT_SHOWN = re.compile(
 
 
 def outside(tree: ast.AST) -> Iterator[ast.Constant]:
-    """The string literals of a tree that are neither inside `_(...)` nor docstrings, nor keys to something."""
+    """Yield the string literals that are not inside `_(...)`, and are neither docstrings nor keys."""
     if isinstance(tree, (ast.Subscript, ast.Compare)):
         return
     if isinstance(tree, ast.Call) and getattr(tree.func, "id", getattr(tree.func, "attr", "")) in (
@@ -76,8 +76,8 @@ def test_sentences_are_marked_for_translation(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_what_is_translated_is_plain_text_with_names_in_braces(file: Path) -> None:
-    """Slicer's tools read the literal out of the source, and its `tr` refuses a translation with other braces."""
+def test_translated_texts_are_literals_with_names_in_braces(file: Path) -> None:
+    """Slicer's tools read the literals from the source, and `tr` refuses a translation with other braces."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     imported = any(isinstance(node, ast.ImportFrom) and any(a.asname == "_" for a in node.names) for node in tree.body)
     for node in ast.walk(tree):
@@ -93,7 +93,7 @@ def test_what_is_translated_is_plain_text_with_names_in_braces(file: Path) -> No
 
 @pytest.fixture
 def contexts(slicer_app: Any) -> Iterator[set[str]]:
-    """A language in which each text has quotes around it; the contexts that were asked for."""
+    """A language that puts each text in quotes; the contexts that were requested."""
     from PySide6.QtCore import QCoreApplication, QTranslator
 
     asked = set()
@@ -113,14 +113,14 @@ def contexts(slicer_app: Any) -> Iterator[set[str]]:
 
 
 def untranslated(text: str) -> bool:
-    """Whether letters remain when all that is in quotes is taken out."""
+    """Return whether letters remain when everything in quotes is removed."""
     while re.search("«[^«»]*»", text):
         text = re.sub("«[^«»]*»", "", text)
     return bool(re.search(r"[A-Za-z]", text))
 
 
 def texts(panel: Any) -> dict[str, str]:
-    """The labels, buttons, tool tips and table headers of the panel, by the widgets' names."""
+    """Return the texts of labels, buttons, tool tips and table headers by the widgets' names."""
     import qt
 
     found = {}

@@ -1,4 +1,4 @@
-"""The panel, clicked through from Connect to a labelled volume: real widgets, HTTP, MRML and rendered pixels."""
+"""The panel from Connect to the map, driven by clicks: real widgets, HTTP, MRML and rendered pixels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_detect_lays_the_map_over_the_volume_in_all_views(detected: Any) -> None
 
 
 def tick(box: Any) -> None:
-    """Click a check box where its mark is."""
+    """Click a check box on its mark."""
     from harness import user
 
     user.click(box, (8, box.height // 2))
@@ -82,7 +82,7 @@ def test_opacity_and_threshold_act_at_once(detected: Any) -> None:
 
 
 def legend_pixels() -> int:
-    """Coloured pixels at the right border, where the legend is."""
+    """Return the number of coloured pixels at the right border, where the legend is."""
     pixels = view().sliceView().pixels(300, 300).astype(int)
     return int((np.ptp(pixels, axis=-1) > 40)[:, 250:].sum())
 

@@ -1,4 +1,4 @@
-"""Connection, correction, marks, training and the next volume, clicked through in the panel."""
+"""Connection, correction, marks, training and the next volume, driven by clicks in the panel."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ __all__ = ["load", "start", "unload"]
 
 
 def start() -> Any:
-    """The running stand-in of `slicer.app`; from now on `import slicer, qt, ctk` work as in Slicer."""
+    """Start the harness and return its `slicer.app`; then `import slicer, qt, ctk` work as in Slicer."""
     if "qt" in sys.modules:
         import slicer
 
@@ -76,7 +76,7 @@ def _keep_constants_alive() -> None:
 
 
 def load(path: Path) -> tuple[types.ModuleType, Any]:
-    """(Python module, widget) of a scripted module: imported, set up and entered, in the main window's panel."""
+    """Import a scripted module, set it up and enter it; return (Python module, widget)."""
     import slicer
 
     from .application import import_scripted_module, make_widget
@@ -98,7 +98,7 @@ def load(path: Path) -> tuple[types.ModuleType, Any]:
 
 
 def unload(widget: Any) -> None:
-    """Leave and destroy a module's widget, and let no observer of it live on."""
+    """Leave a module, and destroy its widget and all its observers."""
     import slicer
 
     try:

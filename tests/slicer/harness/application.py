@@ -97,7 +97,7 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
 
 
 class SegmentEditor:
-    """What the Segment Editor module was told to edit, kept in its real MRML node. Painting is done on the real
+    """What the Segment Editor was given to edit, kept in its real MRML node. Painting is done on the real
     vtkMRMLSegmentationNode by the tests: the editor's effects are C++ and Qt that slicer-core lacks."""
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class ModuleSelector(QWidget):
     selectedModule = Property(str, lambda self: self._selected)
 
     def selectModule(self, name: str) -> None:
-        """Leave the module that is open, and enter the other."""
+        """Leave the open module and enter another one."""
         module = slicer.app.moduleManager().module(name)
         if module is None:
             raise ValueError(f"there is no module {name!r}")
@@ -207,7 +207,7 @@ class ModuleManager(QObject):
 
 
 class qSlicerApplication(QObject):
-    """`slicer.app`. Message boxes are not shown: they are kept in `messages`, and answered from `answers`."""
+    """`slicer.app`. Message boxes are not shown, but kept in `messages` and answered from `answers`."""
 
     startupCompleted = Signal()
     aboutToQuit = Signal()
@@ -229,7 +229,7 @@ class qSlicerApplication(QObject):
         self.__dict__["messages"], self.__dict__["answers"] = [], []
 
     def _start(self) -> None:
-        """What needs `slicer.app` and `slicer.mrmlScene` to be there."""
+        """Start what needs `slicer.app` and `slicer.mrmlScene`."""
         for name, class_name in LOGICS.items():
             logic = getattr(slicer, class_name)()
             logic.SetMRMLApplicationLogic(self._logic)
@@ -309,10 +309,10 @@ class qSlicerApplication(QObject):
         self._qt.restoreOverrideCursor()
 
     def pauseRender(self) -> None:
-        """Views are drawn only when looked at: there is nothing to pause."""
+        """Do nothing: views are only drawn when a test reads them."""
 
     def resumeRender(self) -> None:
-        """See pauseRender."""
+        """Do nothing; see pauseRender."""
 
     def mainWindow(self) -> MainWindow:
         return self._window
@@ -328,7 +328,7 @@ class qSlicerApplication(QObject):
 
 
 def _scene_and_logic(folder: str) -> tuple[Any, Any, Any]:
-    """Scene, application logic (which must have the scene before anything else has it), logic of remote files."""
+    """Return the scene, the application logic (the first to get the scene) and the logic of remote files."""
     scene, logic = slicer.vtkMRMLScene(), slicer.vtkSlicerApplicationLogic()
     slicer.mrmlScene = scene
     (Path(folder) / "share" / "ColorFiles").mkdir(parents=True)
@@ -361,7 +361,7 @@ def load_file(name: str, path: Path) -> types.ModuleType:
 
 
 def import_scripted_module(path: Path) -> types.ModuleType:
-    """What Slicer does with a scripted module when it starts: import the file, make the object of its name."""
+    """Import a scripted module as Slicer does at its start, and create its module object."""
     name, folder = path.stem, str(path.parent.resolve())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -373,7 +373,7 @@ def import_scripted_module(path: Path) -> types.ModuleType:
 
 
 def make_widget(module: types.ModuleType) -> Any:
-    """The module's widget, made as when it is first opened, but not yet set up."""
+    """Return the module's widget as it is when first opened, before its setup."""
     name = module.__name__
     holder = qSlicerScriptedLoadableModuleWidget()
     holder.setMRMLScene(slicer.mrmlScene)

@@ -26,7 +26,7 @@ from .pythonqt import UiLoader
 
 
 def kept(kind: type | str, name: str, initial: Any, signal: str | None = None) -> Property:
-    """A Qt property that only keeps its value, and tells of a change by `signal`."""
+    """Return a Qt property that only keeps its value, and emits `signal` when it changes."""
     key = f"_{name}"
 
     def read(self: QWidget) -> Any:
@@ -42,7 +42,7 @@ def kept(kind: type | str, name: str, initial: Any, signal: str | None = None) -
 
 
 def inner(kind: type, *parts: str, name: str) -> Property:
-    """A Qt property that is the property `name` of the widget's own parts."""
+    """Return a Qt property that is the property `name` of the widget's parts."""
 
     def write(self: QWidget, value: Any) -> None:
         for part in parts:
@@ -52,7 +52,7 @@ def inner(kind: type, *parts: str, name: str) -> Property:
 
 
 def fold(widget: QWidget, away: bool, keep: QWidget | None = None) -> None:
-    """Hide all children but `keep`, or show again those that were hidden so."""
+    """Hide all children but `keep`, or show those again that this has hidden."""
     for child in widget.children():
         if child.isWidgetType() and child is not keep and not child.isWindow():
             if away and not child.isHidden():
@@ -64,7 +64,7 @@ def fold(widget: QWidget, away: bool, keep: QWidget | None = None) -> None:
 
 
 class ctkCollapsibleButton(QWidget):
-    """A headline that folds its contents away. As in CTK they can be folded away by a click, and hidden is hidden."""
+    """A headline that folds its contents away at a click; as in CTK, folded contents are hidden."""
 
     contentsCollapsed = Signal(bool)
     toggled = Signal(bool)
@@ -242,7 +242,7 @@ class ctkPathLineEdit(QWidget):
         self.currentPath = path
 
     def addCurrentPathToHistory(self) -> None:
-        """CTK keeps the history in the settings; no test looks at it."""
+        """Do nothing: CTK keeps the history in the settings, and no test reads it."""
 
 
 class ctkDirectoryButton(QPushButton):
@@ -306,7 +306,7 @@ class ctkMessageBox(QMessageBox):
 
 
 def install() -> types.ModuleType:
-    """Put the module `ctk` in place, and its widgets where .ui files find them."""
+    """Install the module `ctk`, and register its widgets for .ui files."""
     if "ctk" not in sys.modules:
         widgets = {name: value for name, value in globals().items() if name.startswith("ctk")}
         sys.modules["ctk"] = types.ModuleType("ctk", "CTK's widgets as PythonQt offers them")

@@ -74,7 +74,7 @@ class IOManager:
 
     @staticmethod
     def show(node: Any) -> None:
-        """As Slicer after loading: the volume becomes the active one, and the slice views' background."""
+        """Make a loaded volume the active one and the background of the slice views, as Slicer does."""
         logic = slicer.app.applicationLogic()
         selection = logic.GetSelectionNode()
         if node.IsA("vtkMRMLLabelMapVolumeNode"):

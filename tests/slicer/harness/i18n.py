@@ -1,4 +1,4 @@
-"""`slicer.i18n` as Slicer has it: Qt's translators are asked, in the context that the caller's file names."""
+"""`slicer.i18n`: asks Qt's translators, in the context that is named after the caller's file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def tr(text: str) -> str:
 
 
 def getContext(sourceFile: str) -> str:
-    """The file without its suffix, after its package if it is in one."""
+    """Return the name of a file without its suffix, after the name of its package if it has one."""
     file = Path(sourceFile)
     return f"{file.parent.name}.{file.stem}" if file.with_name("__init__.py").is_file() else file.stem

@@ -1,4 +1,4 @@
-"""The layout manager: slicer-core's own layout logic decides which views there are; here they become Qt widgets."""
+"""The layout manager: Qt widgets for the views that slicer-core's own layout logic asks for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .views import qMRMLSliceView, qMRMLThreeDView
 
 
 class qMRMLSliceControllerWidget(QObject):
-    """What scripted modules ask of the bar above a slice view."""
+    """The bar above a slice view, as far as scripted modules use it."""
 
     def __init__(self, logic: Any) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ _WIDGETS: dict[str, Callable[[Any, Any], QWidget]] = {
 
 
 class qSlicerLayoutManager(QObject):
-    """As in Slicer all views that were ever shown stay; those of the current layout are in `viewport()`."""
+    """The layout manager. As in Slicer, views are kept; those of the current layout are in `viewport()`."""
 
     layoutChanged = Signal(int)
 
@@ -183,7 +183,7 @@ class qSlicerLayoutManager(QObject):
         self.layoutChanged.emit(node.GetViewArrangement())
 
     def _made(self, element: ElementTree.Element) -> QWidget:
-        """The widget of a <layout> or <view> element of the layout's description."""
+        """Return the widget of a <layout> or <view> element of a layout's description."""
         if element.tag == "view":
             view = self._view(element.get("class", ""), element.get("singletontag", ""))
             view.setVisible(True)

@@ -1,4 +1,4 @@
-"""Message boxes and file dialogs: kept for the test, answered from a queue, never waited for."""
+"""Message boxes and file dialogs: recorded for the test and answered from a queue, without waiting."""
 
 from __future__ import annotations
 

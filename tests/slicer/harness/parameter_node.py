@@ -1,4 +1,4 @@
-"""`slicer.parameterNodeWrapper`: typed parameters in a MRML parameter node, tied to widgets.
+"""`slicer.parameterNodeWrapper`: typed parameters in a MRML parameter node, connected to widgets.
 
 The widget types are those of Slicer's own connectors, compared exactly: a subclass is refused there too.
 """
@@ -53,7 +53,7 @@ class SingleStep:
 
 class Validator:
     def validate(self, value: Any) -> None:
-        """Raise ValueError where `value` may not be kept."""
+        """Raise ValueError if `value` is not allowed."""
         raise NotImplementedError
 
 
@@ -114,7 +114,7 @@ def _is_node(kind: Any) -> bool:
 
 
 class Parameter:
-    """A parameter of a wrapped class: how it is kept in the node, checked and read."""
+    """A parameter of a wrapped class: how it is stored in the node, checked and read."""
 
     def __init__(self, name: str, annotated: Any, default: Any) -> None:
         self.name = name
@@ -142,7 +142,7 @@ class Parameter:
         return next((item for item in self.annotations if isinstance(item, kind)), None)
 
     def check(self, value: Any) -> Any:
-        """The value as it is kept; TypeError or ValueError where it may not be."""
+        """Return a value as it is stored; TypeError or ValueError if it is not allowed."""
         if self.kind is float and type(value) is int:
             value = float(value)
         wrong = type(value) is bool and self.kind is not bool
@@ -344,7 +344,7 @@ class _Wrapper:
 
 
 def parameterNodeWrapper(cls: type | None = None) -> Any:
-    """Class decorator: the annotated members become parameters kept in the MRML node given to the constructor."""
+    """Class decorator that makes annotated members parameters of the MRML node passed to the constructor."""
     if cls is None:
         return parameterNodeWrapper
     hints = typing.get_type_hints(cls, include_extras=True)

@@ -1,4 +1,4 @@
-"""Plot view: the scene's plot chart as a VTK chart that can be drawn and clicked, as Slicer's own view makes it."""
+"""Plot view: the scene's plot chart as a VTK chart that can be drawn and clicked, as in Slicer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MARKERS = {
 
 
 class qMRMLPlotView(VtkWidget):
-    """`dataSelected(vtkStringArray*, vtkCollection*)` tells ids of the series, and for each the selected rows.
+    """A plot view. `dataSelected(vtkStringArray*, vtkCollection*)` sends ids of series and their selected rows.
 
     As in Slicer it comes when a box is drawn around points in the view node's "select points" mode; a mere click on a
     point only makes the chart send its InteractionEvent.
@@ -98,7 +98,7 @@ class qMRMLPlotView(VtkWidget):
         self._read()
 
     def _read(self) -> None:
-        """Make the VTK chart show what the MRML chart says now."""
+        """Update the VTK chart from the MRML chart."""
         chart = self._chart_node()
         wanted = {} if chart is None else {s.GetID(): s for s in _series(chart)}
         for series_id in list(self._plots):
@@ -178,7 +178,7 @@ class qMRMLPlotView(VtkWidget):
         self._tell(event, "MouseMoveEvent")
 
     def position_of(self, series: Any, row: int) -> tuple[int, int]:
-        """Widget coordinates (x, y) of a row's point, for a test's mouse."""
+        """Return the widget coordinates (x, y) of a row's point, for a test's mouse."""
         self.window().show()
         slicer.app.processEvents()
         self.pixels()
@@ -201,7 +201,7 @@ def _series(chart: Any) -> list[Any]:
 
 
 def _plottable(series: Any) -> bool:
-    """Slicer's view leaves out, without a word, a series that lacks its table or columns, or has text in them."""
+    """Return whether Slicer's view draws a series: it ignores one without table or columns, or with text in them."""
     if series is None or series.GetTableNode() is None:
         return False
     table = series.GetTableNode().GetTable()

@@ -46,16 +46,16 @@ class Problems:
     _vtk.CallDataType = vtk.VTK_STRING  # type: ignore[attr-defined]
 
     def expect(self, part: str) -> None:
-        """The running test provokes a problem whose text holds `part`: it must come, and is not an error."""
+        """Expect a problem whose text contains `part`: it must occur, and is not an error."""
         self._expected.append(part)
 
     def forgive(self) -> None:
-        """The running test breaks things on purpose: nothing that comes is an error."""
+        """Ignore all problems of this test, which breaks things on purpose."""
         self._forgiving = True
 
     @contextmanager
     def watched(self) -> Iterator[Problems]:
-        """Raise AssertionError at the end for every problem that was not expected, or expected and did not come."""
+        """Raise AssertionError at the end if a problem was not expected, or an expected one did not occur."""
         self.found.clear()
         self._expected.clear()
         self._forgiving = False

@@ -1,4 +1,4 @@
-"""PySide6 that behaves as PythonQt, the binding that Slicer's own Python uses.
+"""PySide6 that behaves like PythonQt, the binding that Slicer's own Python uses.
 
 The two wrap the same Qt, but not alike: PythonQt shows a Qt property as a plain attribute (`button.text`, and
 `button.text()` is a TypeError), knows `connect("signal(args)", slot)`, and refuses new attributes on C++ objects.
@@ -31,12 +31,12 @@ _PYSIDE_ONLY = {"Signal", "Slot", "Property", "SignalInstance", "ClassInfo", "QE
 
 
 def _attribute(self: QObject, name: str) -> Any:
-    """What PySide6 itself gives for the attribute."""
+    """Return what PySide6 itself has for an attribute."""
     return next(_native_get[cls] for cls in type(self).__mro__ if cls in _native_get)(self, name)
 
 
 class SignalError(ValueError):
-    """A signal is connected that the object does not have."""
+    """The object does not have the signal to connect."""
 
 
 @cache
@@ -46,7 +46,7 @@ def _properties(cls: type) -> dict[str, QtCore.QMetaProperty]:
 
 
 def signal_signatures(obj: QObject) -> list[str]:
-    """Signatures of all signals of `obj`, as Qt spells them in C++."""
+    """Return the signatures of all signals of an object, as in C++."""
     meta = obj.metaObject()
     methods = (meta.method(index) for index in range(meta.methodCount()))
     signals = (method for method in methods if method.methodType() == QMetaMethod.MethodType.Signal)
@@ -59,7 +59,7 @@ def signal_signatures(obj: QObject) -> list[str]:
 
 
 def _find_signal(obj: QObject, signature: str) -> tuple[str, int]:
-    """(name, number of arguments) of the signal with this C++ signature; SignalError if there is none."""
+    """Return (name, number of arguments) of the signal with a C++ signature; SignalError if there is none."""
     wanted = bytes(QMetaObject.normalizedSignature(signature).data()).decode()
     name, _, arguments = wanted.rstrip(")").partition("(")
     count = len(arguments.split(",")) if arguments else 0
@@ -88,7 +88,7 @@ def _capacity_of(function: Callable[..., Any]) -> int | None:
 
 
 def _connect(self: QObject, signal: str, *receiver: Any) -> bool:
-    """`connect("signal(args)", function)` or `connect("signal(args)", receiver, "slot(args)")`."""
+    """Connect a signal to a function, or to a receiver and its slot."""
     name, count = _find_signal(self, signal)
     function = receiver[0]
     if len(receiver) == 2:
@@ -122,7 +122,7 @@ def _slots(self: QObject) -> dict[tuple[str, Any], list[Callable[..., Any]]]:
 
 
 def _find_children(self: QObject, wanted: type | str = QObject, name: str | None = None) -> list[QObject]:
-    """As PythonQt: the class may be given as its name."""
+    """Find children by class or, as in PythonQt, by the name of their class."""
     if isinstance(wanted, str):
         found = [child for child in _native_find(self, QObject) if _is_a(child, wanted)]
     else:
@@ -206,12 +206,12 @@ def _set(self: QObject, name: str, value: Any) -> None:
 
 
 def _made_in_cpp(cls: type) -> bool:
-    """Whether in Slicer the class is a C++ one: Qt's own, or one of the stand-ins of this package."""
+    """Return whether a class is a C++ class in Slicer: Qt's own, or a stand-in of this package."""
     return cls.__module__.startswith(("PySide6.", __package__ + "."))
 
 
 class UiLoader(QtUiTools.QUiLoader):
-    """QUiLoader that knows the stand-ins, and refuses what Slicer would silently lose: unknown widgets, properties,
+    """QUiLoader that knows the stand-ins, and refuses what Slicer would silently ignore: unknown widgets, properties,
     signals and slots."""
 
     custom: ClassVar[dict[str, type[QtWidgets.QWidget]]] = {}
@@ -242,7 +242,7 @@ class UiLoader(QtUiTools.QUiLoader):
 
 
 class Settings(QtCore.QSettings):
-    """QSettings as PythonQt has it: `value(key, default)`, without PySide6's third argument."""
+    """QSettings with PythonQt's `value(key, default)`, without PySide6's third argument."""
 
     def value(self, key: str, default: Any = None) -> Any:
         return super().value(key, default)
@@ -258,7 +258,7 @@ def _module() -> types.ModuleType:
 
 
 def install() -> tuple[types.ModuleType, QtWidgets.QApplication]:
-    """(module `qt`, the application): from now on all QObjects of this process have PythonQt's manners."""
+    """Make all QObjects of this process behave like PythonQt's; return (module `qt`, application)."""
     application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["MedCLIPAD-tests"])
     if "qt" not in sys.modules:
         sys.modules["qt"] = _module()

@@ -15,7 +15,7 @@ from .pythonqt import UiLoader
 
 
 class WithScene:
-    """`mrmlScene`, `setMRMLScene` and the signal that tells of it, as all qMRML widgets have them."""
+    """`mrmlScene`, `setMRMLScene` and its signal, which all qMRML widgets have."""
 
     cpp_signals: ClassVar[dict[str, str]] = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
     cpp_slots: ClassVar[tuple[str, ...]] = ("setMRMLScene(vtkMRMLScene*)",)
@@ -30,7 +30,7 @@ class WithScene:
         return self.__dict__.get("_scene")
 
     def _scene_changed(self) -> None:
-        """A widget that shows nodes reads them here."""
+        """Read the nodes of the new scene, in a widget that shows nodes."""
 
 
 class qMRMLWidget(WithScene, QWidget):
@@ -42,7 +42,7 @@ class qSlicerWidget(qMRMLWidget):
 
 
 class qMRMLNodeComboBox(WithScene, QWidget):
-    """Chooses a node of the scene. As in Slicer the first fitting node is chosen by itself unless None is offered."""
+    """Selects a node of the scene. As in Slicer, the first suitable node is selected unless None is offered."""
 
     mrmlSceneChanged = Signal(object)
     currentNodeChanged = Signal(object)
@@ -183,7 +183,7 @@ class qMRMLNodeComboBox(WithScene, QWidget):
             self._refresh()
 
     def comboBox(self) -> QComboBox:
-        """The box itself, for a test's mouse and keys."""
+        """Return the combo box itself, for a test's mouse and keys."""
         return self._box
 
     nodeTypes = Property("QStringList", lambda self: list(self._types), setNodeTypes)
@@ -210,7 +210,7 @@ def _forget(observed: list[tuple[Any, int]]) -> None:
 
 
 def _has(node: Any, name: str, value: str | None) -> bool:
-    """Whether the node has the attribute, with this value unless it is None."""
+    """Return whether a node has an attribute, with this value unless `value` is None."""
     found = node.GetAttribute(name)
     return found is not None and value in (None, "", found)
 
@@ -222,7 +222,7 @@ class qMRMLSliderWidget(WithScene, ctk.ctkSliderWidget):
 
 
 def install() -> None:
-    """Put the widgets into `slicer`, and where .ui files find them."""
+    """Add the widgets to `slicer`, and register them for .ui files."""
     widgets = {name: value for name, value in globals().items() if name.startswith(("qMRML", "qSlicer"))}
     vars(slicer).update(widgets)
     UiLoader.custom.update(widgets)

@@ -1,4 +1,4 @@
-"""What ctest runs: a module under the harness, and a unittest script of it where one is given.
+"""The program that ctest runs: a module in the harness, and a unittest script of it if there is one.
 
 python run_module_test.py MODULE.py [SCRIPT.py]
 """
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def main(module_path: Path, script: Path | None) -> bool:
-    """Load the module, set it up, enter, run the script's test cases, leave. True if nothing went wrong."""
+    """Load, enter and leave a module, with its test cases between; return whether all went well."""
     import harness
 
     harness.start()

@@ -23,7 +23,7 @@ class SampleDataSource:
 
 
 class SampleDataLogic:
-    """Keeps what is registered, after the checks that Slicer leaves to the moment of the download."""
+    """Records what is registered, after checks that Slicer makes only at the download."""
 
     sources: dict[str, list[SampleDataSource]] = {}  # noqa: RUF012
 

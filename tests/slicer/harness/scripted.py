@@ -1,4 +1,4 @@
-"""`slicer.ScriptedLoadableModule`: the four base classes, after their documentation."""
+"""`slicer.ScriptedLoadableModule`: the four base classes, written after their documentation."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class ScriptedLoadableModuleWidget:
         return os.path.join(os.path.dirname(slicer.util.modulePath(self.moduleName)), "Resources", filename)
 
     def setup(self) -> None:
-        """Slicer adds its "Reload && Test" section here in developer mode."""
+        """Do nothing: here Slicer adds "Reload && Test" in developer mode."""
 
     def cleanup(self) -> None:
-        """Called when the application closes and the module widget is destroyed."""
+        """Do nothing; called when the application closes and the widget is destroyed."""
 
 
 class ScriptedLoadableModuleLogic:
@@ -70,7 +70,7 @@ class ScriptedLoadableModuleLogic:
         self.isSingletonParameterNode = True
 
     def getParameterNode(self) -> Any:
-        """The module's parameter node; made if there is none."""
+        """Return the module's parameter node; create it if there is none."""
         if self.isSingletonParameterNode:
             node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
             if node:

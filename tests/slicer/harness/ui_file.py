@@ -1,4 +1,4 @@
-"""What QUiLoader reads from a .ui file without a word when it is wrong, read again and refused."""
+"""Checks of .ui files for errors that QUiLoader silently ignores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class UiError(RuntimeError):
 
 
 def without_connections(text: bytes) -> bytes:
-    """The .ui file without its <connections>: Qt itself cannot connect stand-ins made in Python."""
+    """Return a .ui file without its <connections>: Qt itself cannot connect stand-ins written in Python."""
     root = ElementTree.fromstring(text)
     for connections in root.findall("connections"):
         root.remove(connections)
@@ -25,7 +25,7 @@ def _named(root: QWidget) -> dict[str, QWidget]:
 
 
 def checked(text: bytes, root: QWidget) -> None:
-    """Refuse properties that the widget does not have (those with stdset="0" are dynamic, and always allowed)."""
+    """Raise UiError for properties that a widget does not have; those with stdset="0" are dynamic."""
     widgets = _named(root)
     for element in ElementTree.fromstring(text).iter("widget"):
         widget = widgets.get(element.get("name", ""))
@@ -38,7 +38,7 @@ def checked(text: bytes, root: QWidget) -> None:
 
 
 def connect_all(text: bytes, root: QWidget) -> None:
-    """Make the .ui file's signal-slot connections; UiError where a widget, a signal or a slot does not exist."""
+    """Make a .ui file's connections; UiError if a widget, a signal or a slot does not exist."""
     widgets = _named(root)
     for entry in ElementTree.fromstring(text).iterfind("connections/connection"):
         sender, signal, receiver, slot = (entry.findtext(tag, "") for tag in ("sender", "signal", "receiver", "slot"))

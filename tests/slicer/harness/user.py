@@ -1,4 +1,4 @@
-"""A user's hand: clicks and keys that reach only what is really there to be clicked."""
+"""A user's clicks and keys, which only reach widgets that are visible and enabled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class OutOfReach(AssertionError):
 
 
 def _reach(widget: QWidget) -> None:
-    """Bring the widget's window up, scroll to it, and refuse what no user could use."""
+    """Raise the widget's window and scroll to the widget; OutOfReach if no user could use it."""
     window = widget.window()
     if not window.visible:
         window.show()
@@ -37,7 +37,7 @@ def _reach(widget: QWidget) -> None:
 
 
 def click(widget: QWidget, at: tuple[int, int] | None = None, double: bool = False) -> None:
-    """A left click at widget coordinates (x, y), by default in the middle."""
+    """Click at widget coordinates (x, y), by default in the middle."""
     _reach(widget)
     target = widget.viewport() if isinstance(widget, QAbstractScrollArea) else widget
     point = QPoint(*at) if at else target.rect.center()
@@ -46,7 +46,7 @@ def click(widget: QWidget, at: tuple[int, int] | None = None, double: bool = Fal
 
 
 def drag(widget: QWidget, start: tuple[int, int], end: tuple[int, int]) -> None:
-    """The left button pressed at `start`, moved, and released at `end`; widget coordinates (x, y)."""
+    """Drag with the left button from `start` to `end`, in widget coordinates (x, y)."""
     _reach(widget)
     first, last, keys = QPoint(*start), QPoint(*end), Qt.KeyboardModifier.NoModifier
     QTest.mousePress(widget, Left, keys, first)
@@ -57,14 +57,14 @@ def drag(widget: QWidget, start: tuple[int, int], end: tuple[int, int]) -> None:
 
 
 def click_cell(table: QWidget, row: int, column: int = 0) -> None:
-    """A left click on a cell of a table widget."""
+    """Click on a cell of a table widget."""
     table.scrollToItem(table.item(row, column))
     point = table.visualItemRect(table.item(row, column)).center()
     click(table, (point.x(), point.y()))
 
 
 def press(widget: QWidget, key: str | Qt.Key, modifier: Qt.KeyboardModifier = Qt.KeyboardModifier.NoModifier) -> None:
-    """A key pressed while `widget` has the focus; shortcuts of it and of its parents fire."""
+    """Press a key while a widget has the focus; its shortcuts and those of its parents are active."""
     _reach(widget)
     widget.setFocus()
     if isinstance(key, str):

@@ -1,4 +1,4 @@
-"""Slice and 3D views: slicer-core's own logics and displayable managers, drawn off screen into a Qt widget."""
+"""Slice and 3D views: slicer-core's own logics and displayable managers, rendered off screen."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if not os.environ.get("DISPLAY"):
 
 
 def image_of(pixels: np.ndarray) -> QImage:
-    """uint8 (height, width, 3) as a QImage of its own memory."""
+    """Return uint8 pixels (height, width, 3) as a QImage with its own memory."""
     height, width, _ = pixels.shape
     data = np.ascontiguousarray(pixels)
     return QImage(data.data, width, height, 3 * width, QImage.Format.Format_RGB888).copy()
 
 
 class VtkWidget(qSlicerWidget):
-    """A widget whose picture VTK draws, and only when it is looked at.
+    """A widget that VTK draws, and only when a test reads it.
 
     Mouse and keys do not reach the displayable managers: the MRML interactor styles crash without Slicer's own views.
     """
@@ -42,11 +42,11 @@ class VtkWidget(qSlicerWidget):
         self._window: Any = None
 
     def _build(self, window: Any, interactor: Any) -> None:
-        """Fill the window; called once, before the first picture."""
+        """Fill the window; called once, before the first rendering."""
         raise NotImplementedError
 
     def _resized(self, width: int, height: int) -> None:
-        """Told of a new size of the picture."""
+        """React to a new size of the view."""
 
     def renderWindow(self) -> Any:
         if self._window is None:
@@ -62,7 +62,7 @@ class VtkWidget(qSlicerWidget):
         return self._interactor
 
     def pixels(self, width: int | None = None, height: int | None = None) -> np.ndarray:
-        """What the view shows now, uint8 (height, width, 3), row 0 on top; by default as large as the widget."""
+        """Render the view and return it as uint8 (height, width, 3), row 0 on top; by default in the widget's size."""
         width, height = width or self.width, height or self.height
         window = self.renderWindow()
         window.SetSize(width, height)
@@ -88,7 +88,7 @@ class VtkWidget(qSlicerWidget):
 
 
 def _managed(view: VtkWidget, factory: Any, managers: tuple[str, ...], node: Any, renderer: Any) -> Any:
-    """The displayable managers of a view: they draw the scene's nodes into its renderer."""
+    """Return the displayable managers of a view, which draw the scene's nodes."""
     for name in managers:
         if not factory.IsDisplayableManagerRegistered(name):
             factory.RegisterDisplayableManager(name)
@@ -135,7 +135,7 @@ class qMRMLSliceView(VtkWidget):
         self._actor.SetVisibility(connection is not None)
 
     def wheelEvent(self, event: Any) -> None:
-        """One slice on or back, as in Slicer."""
+        """Go one slice forward or back, as in Slicer."""
         step = self._logic.GetLowestVolumeSliceSpacing()[2]
         self._logic.SetSliceOffset(self._logic.GetSliceOffset() + (step if event.angleDelta().y() > 0 else -step))
         self.update()

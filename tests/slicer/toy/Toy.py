@@ -1,4 +1,4 @@
-"""A small scripted module with one of everything the harness stands for; the tests break copies of it."""
+"""A small scripted module with one of everything that the harness stands in for; tests break copies of it."""
 
 from typing import Annotated
 
