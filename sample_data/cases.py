@@ -1,4 +1,4 @@
-"""The study's table: which case is what, and on which grid and in which format it is stored."""
+"""Cases of the sample study: what each shows, on which grid and in which format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), 
 
 @dataclass(frozen=True)
 class Grid:
-    """axes: where each array axis points, e.g. "LPS".  spacing: mm along them.  tilt: degrees about x, y, z."""
+    """Voxel grid of a case.
+
+    Attributes
+    ----------
+    axes : str
+        Direction of each array axis, such as "LPS".
+    spacing : tuple of float
+        Millimetres along each axis.
+    tilt : tuple of float
+        Degrees by which the grid is turned about x, y and z.
+    """
 
     axes: str
     spacing: tuple[float, float, float]
@@ -21,10 +31,15 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return tuple(int(np.ceil(FIELD_OF_VIEW[a] / s)) for a, s in zip(self.axes, self.spacing, strict=True))
+        """Voxels along each axis, enough for the whole brain."""
+        i, j, k = (int(np.ceil(FIELD_OF_VIEW[a] / s)) for a, s in zip(self.axes, self.spacing, strict=True))
+        return i, j, k
 
     def affine(self, centre: np.ndarray) -> np.ndarray:
-        """Voxel index -> RAS+ mm, with the middle of the grid at `centre`; the origin in whole micrometres."""
+        """Return the matrix (4, 4) from voxel index to RAS+ mm.
+
+        The middle of the grid is at `centre` (3,) in mm; the origin is rounded to micrometres.
+        """
         rotation = Rotation.from_euler("xyz", self.tilt, degrees=True).as_matrix()
         matrix = rotation @ np.array([DIRECTIONS[a] for a in self.axes], float).T * np.array(self.spacing)
         affine = np.eye(4)
@@ -33,18 +48,37 @@ class Grid:
         return affine
 
     def coarser(self, resolution: float) -> Grid:
-        """The same grid with no spacing finer than `resolution` mm."""
-        return replace(self, spacing=tuple(max(s, resolution) for s in self.spacing))
+        """Return the same grid with no spacing finer than `resolution` mm."""
+        i, j, k = (max(spacing, resolution) for spacing in self.spacing)
+        return replace(self, spacing=(i, j, k))
 
     def describe(self) -> str:
+        """Return spacing and orientation in words."""
         text = " × ".join(f"{s:g}" for s in self.spacing) + f" mm, {self.axes}"
         return text + (", oblique" if any(self.tilt) else "")
 
 
 @dataclass(frozen=True)
 class Case:
-    """kind: "normal" or a key of lesions.LESIONS.  suffix: ".nii.gz", ".nrrd", or "" for a DICOM folder.
-    white: stored value of white matter; dtype: the unsigned or signed integers of the file."""
+    """Case of the study.
+
+    Attributes
+    ----------
+    id : str
+        Name of its files.
+    kind : str
+        "normal" or a key of `sample_data.lesions.LESIONS`.
+    grid : Grid
+        Grid that it is stored on.
+    suffix : str
+        ".nii.gz", ".nrrd", or "" for a DICOM folder.
+    dtype : str
+        Integer type of the stored values.
+    white : float
+        Stored value of white matter.
+    description : str
+        What it shows, for the report.
+    """
 
     id: str
     kind: str

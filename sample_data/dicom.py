@@ -1,4 +1,4 @@
-"""A volume as a series of DICOM MR images, one file a slice, named and numbered as arbitrarily as archives do."""
+"""Write a volume as a series of DICOM MR images, whose file names and numbers do not give the order, as in archives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
 from medclipad.files import atomic_folder
@@ -18,10 +18,26 @@ LPS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts to the left and back, volumes t
 
 
 def write_series(volume: Volume, folder: Path, description: str, seed: int) -> None:
-    """Write a (columns, rows, slices) uint16 volume as `folder`/*.dcm, replacing the folder in one step.
+    """Write a volume as a DICOM series, one file a slice.
 
-    The last array axis must be the slice normal (a right-handed, orthogonal grid), as in every DICOM series. All
-    identifiers follow from the volume's name and the seed, so that the same series is made again.
+    All identifiers follow from the volume's name and the seed, so that the same series is made again.
+
+    Parameters
+    ----------
+    volume
+        Voxels uint16 (columns, rows, slices) on a right-handed, orthogonal grid whose last axis is the slice normal, as
+        in every DICOM series.
+    folder
+        Folder for the files. One that exists is replaced.
+    description
+        Series description.
+    seed
+        Seed of the study.
+
+    Raises
+    ------
+    ValueError
+        If the type or the grid is another.
     """
     if volume.array.dtype != np.uint16 or np.linalg.det(LPS @ volume.affine[:3, :3]) <= 0:
         raise ValueError(f"{volume.name}: a DICOM series is made from uint16 voxels on a right-handed (LPS) grid")
@@ -29,23 +45,25 @@ def write_series(volume: Volume, folder: Path, description: str, seed: int) -> N
     with atomic_folder(folder) as temp_folder:
         for k in range(volume.shape[2]):
             name = f"{zlib.crc32(f'{volume.name}/{k}'.encode()):08x}.dcm"
-            _slice(volume, k, description, seed).save_as(temp_folder / name, enforce_file_format=True)
+            _image(volume, k, description, seed).save_as(temp_folder / name, enforce_file_format=True)
 
 
-def _uid(*words: object) -> str:
+def _uid(*words: object) -> UID:
+    """Return an identifier that depends on the words alone."""
     return generate_uid(entropy_srcs=["medclipad sample study", *map(str, words)])
 
 
-def _slice(volume: Volume, k: int, description: str, seed: int) -> FileDataset:
-    who = (volume.name, seed)
+def _image(volume: Volume, k: int, description: str, seed: int) -> FileDataset:
+    """Return slice `k` of a volume as a DICOM MR image."""
+    case = (volume.name, seed)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
-    meta.MediaStorageSOPInstanceUID = _uid("image", *who, k)
+    meta.MediaStorageSOPInstanceUID = _uid("image", *case, k)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     image.SOPClassUID, image.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    image.StudyInstanceUID, image.SeriesInstanceUID = _uid("study", *who), _uid("series", *who)
-    image.FrameOfReferenceUID = _uid("frame", *who)
+    image.StudyInstanceUID, image.SeriesInstanceUID = _uid("study", *case), _uid("series", *case)
+    image.FrameOfReferenceUID = _uid("frame", *case)
 
     image.SpecificCharacterSet = "ISO_IR 192"
     image.PatientName, image.PatientID = "SIMULATED^SAMPLE STUDY", f"SIM-{volume.name}"[:64]
@@ -60,7 +78,7 @@ def _slice(volume: Volume, k: int, description: str, seed: int) -> FileDataset:
     image.MRAcquisitionType, image.RepetitionTime, image.EchoTime, image.EchoTrainLength = "3D", "", "", 1
     image.PatientPosition, image.BurnedInAnnotation = "HFS", "NO"
     image.AcquisitionNumber = 1
-    image.InstanceNumber = volume.shape[2] - k  # from the top down, against the order of positions
+    image.InstanceNumber = volume.shape[2] - k  # from the top down, against the order of the positions
 
     matrix = LPS @ volume.affine[:3, :3]
     spacing = np.linalg.norm(matrix, axis=0)

@@ -1,4 +1,4 @@
-"""A simulated person: anatomy (a smooth deformation of the template), pose in the scanner, and the scanner's mood."""
+"""Simulated people: a smooth deformation of the template, a pose in the scanner, contrast, coil bias and noise."""
 
 from __future__ import annotations
 
@@ -15,9 +15,23 @@ from sample_data.template import CSF, GREY, HEAD_CENTRE, WHITE, Template, sample
 
 @dataclass(frozen=True)
 class Person:
-    """anatomy: lattice field, person mm -> template mm.  pose: (4, 4), person mm -> scanner mm (RAS+).
-    csf, grey: signal of these tissues where white matter is 1.  bias: (*lattice) multiplicative coil field.
-    regional: (*lattice) multiplicative tissue signal.  noise: standard deviation of the scanner's noise, white = 1."""
+    """Simulated person in a scanner.
+
+    Attributes
+    ----------
+    anatomy : numpy.ndarray
+        Lattice field from person mm to template mm.
+    pose : numpy.ndarray
+        Matrix (4, 4) from person mm to scanner mm (RAS+).
+    csf, grey : float
+        Signal of these tissues, white matter = 1.
+    bias : numpy.ndarray
+        Lattice of factors: sensitivity of the coil.
+    regional : numpy.ndarray
+        Lattice of factors: slow regional changes of the tissue's signal.
+    noise : float
+        Standard deviation of the scanner's noise, white matter = 1.
+    """
 
     anatomy: np.ndarray
     pose: np.ndarray
@@ -28,7 +42,7 @@ class Person:
     noise: float
 
     def signal(self, t1: np.ndarray) -> np.ndarray:
-        """This person's T1 contrast: template units -> signal with white matter at 1, monotone; float32."""
+        """Return T1 values in template units as this person's signal, white matter = 1, float32; monotone."""
         knots = [40.0, CSF, GREY, WHITE, 250.0]
         values = [0.6 * self.csf, self.csf, self.grey, 1.0, 1.06]
         table = PchipInterpolator(knots, values)(np.arange(40.0, 250.5, 0.5))
@@ -36,10 +50,20 @@ class Person:
 
 
 def make_person(rng: np.random.Generator, template: Template, tilt: tuple[float, float, float] = (0, 0, 0)) -> Person:
-    """Draw a person. tilt: degrees about the x, y, z axes by which the head lies in the scanner beside its own few."""
+    """Draw a person.
+
+    Parameters
+    ----------
+    rng
+        Source of everything that differs between people.
+    template
+        Template that is deformed.
+    tilt
+        Degrees about x, y and z by which the head is tilted in the scanner, in addition to a few random ones.
+    """
     points = lattice()
     centred = points - HEAD_CENTRE.reshape(3, 1, 1, 1).astype(np.float32)
-    # Size and proportions of the head, then shape: lobes (25 mm), gyri (10 mm), the course of single sulci (5 mm).
+    # Size and proportions of the head, then its shape: lobes (25 mm), gyri (10 mm), single sulci (5 mm).
     scales = 1 + rng.normal(0, 0.03, 3)
     anatomy = centred * (1 / scales - 1).reshape(3, 1, 1, 1).astype(np.float32)
     for sigma, amplitude in ((25, 3.5), (10, 1.6), (5, 0.7)):
@@ -62,7 +86,7 @@ def make_person(rng: np.random.Generator, template: Template, tilt: tuple[float,
 
 
 def _torque(points: np.ndarray, amplitude: float) -> np.ndarray:
-    """Yakovlevian torque, the common asymmetry: the right frontal and left occipital poles reach further."""
+    """Return the Yakovlevian torque, the usual asymmetry: right frontal and left occipital poles reach further."""
     x, y, _ = points
     field = np.zeros_like(points)
     field[1] = amplitude * np.tanh(x / 25) * (np.exp(-(((y - 50) / 35) ** 2)) + np.exp(-(((y + 85) / 35) ** 2)))
@@ -70,8 +94,11 @@ def _torque(points: np.ndarray, amplitude: float) -> np.ndarray:
 
 
 def ventricle_field(template: Template, growth: float, left_more: float) -> np.ndarray:
-    """Field that moves the walls of the lateral ventricles outwards by about `growth` mm, on the left by `left_more`
-    more; it dies out over some 15 mm and at the skull. Followed in small steps, so that no tissue folds."""
+    """Return a field that moves the walls of the lateral ventricles outwards.
+
+    They move by about `growth` mm, the left ones by `left_more` mm more. The field fades over some 15 mm and towards
+    the skull. It is followed in small steps, so that no tissue folds.
+    """
     start = lattice()
     points = start.copy()
     normals = _wall_normals(template)
@@ -85,7 +112,7 @@ def ventricle_field(template: Template, growth: float, left_more: float) -> np.n
 
 @lru_cache(maxsize=1)
 def _wall_normals(template: Template) -> np.ndarray:
-    """Lattice field of unit vectors out of the left ventricle, fading with distance from it and towards the skull."""
+    """Return unit vectors out of the left ventricle on the lattice, fading with distance and towards the skull."""
     points = lattice()
     step = 1.5 * np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1, 1)
     ahead, behind = ([sample(template.ventricle, points + sign * s) for s in step] for sign in (1, -1))
@@ -96,5 +123,5 @@ def _wall_normals(template: Template) -> np.ndarray:
 
 
 def anatomy_at(field: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Template mm of person mm points (3, ...)."""
+    """Return the template mm of points (3, ...) in person mm, given the anatomy's field."""
     return points + evaluate(field, points)

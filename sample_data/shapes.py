@@ -1,4 +1,4 @@
-"""Irregular shapes, soft edges and spreading along white matter: what the simulated lesions are built from."""
+"""Parts of simulated lesions: irregular shapes, textures, soft edges, and fluid that spreads along white matter."""
 
 from __future__ import annotations
 
@@ -12,19 +12,30 @@ from sample_data.fields import smooth_noise
 
 @dataclass(frozen=True)
 class Texture:
-    """A smooth random field with unit variance around `centre` (mm), correlated over `length` mm."""
+    """Smooth random field with unit variance.
+
+    Attributes
+    ----------
+    centre : numpy.ndarray
+        Middle (3,) of the field in mm.
+    length : float
+        Millimetres over which the field is correlated.
+    values : numpy.ndarray
+        Samples, `length` / 2 apart.
+    """
 
     centre: np.ndarray
     length: float
-    values: np.ndarray  # samples length / 2 apart
+    values: np.ndarray
 
     @classmethod
     def draw(cls, rng: np.random.Generator, centre: np.ndarray, reach: float, length: float) -> Texture:
+        """Draw a field that covers `reach` mm around a centre (3,)."""
         n = 2 * int(np.ceil(2 * reach / length)) + 7
         return cls(np.asarray(centre, np.float32), length, smooth_noise(rng, (n, n, n), 2.0))
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """points (3, ...) mm -> (...) float32."""
+        """Return the values (...) at points (3, ...) in mm, float32."""
         middle = (np.array(self.values.shape) - 1) / 2
         shape = (3,) + (1,) * (points.ndim - 1)
         index = (points - self.centre.reshape(shape)) / np.float32(self.length / 2)
@@ -34,20 +45,51 @@ class Texture:
 
 @dataclass(frozen=True)
 class Blob:
-    """A star-shaped body whose radius varies with direction (bumps on the sphere), with a rough surface."""
+    """Star-shaped body with bumps and a rough surface.
 
-    centre: np.ndarray  # (3,) mm
-    radius: float  # mm, before bumps
-    stretch: np.ndarray  # (3, 3): deforms the sphere into an ellipsoid, determinant 1
-    directions: np.ndarray  # (n, 3) unit vectors of the bumps
-    heights: np.ndarray  # (n,) relative to the radius
+    Attributes
+    ----------
+    centre : numpy.ndarray
+        Middle (3,) in mm.
+    radius : float
+        Millimetres, before bumps.
+    stretch : numpy.ndarray
+        Matrix (3, 3) of determinant 1 that makes an ellipsoid of the sphere.
+    directions, heights : numpy.ndarray
+        Unit vectors (n, 3) of the bumps and their heights (n,) relative to the radius.
+    roughness : Texture
+        Shape of the rough surface.
+    rough : float
+        Its amplitude in mm.
+    """
+
+    centre: np.ndarray
+    radius: float
+    stretch: np.ndarray
+    directions: np.ndarray
+    heights: np.ndarray
     roughness: Texture
-    rough: float  # mm
+    rough: float
 
     @classmethod
     def draw(
         cls, rng: np.random.Generator, centre: np.ndarray, radius: float, bumps: float = 0.3, rough: float = 1.2
     ) -> Blob:
+        """Draw a body.
+
+        Parameters
+        ----------
+        rng
+            Source of its shape.
+        centre
+            Middle (3,) in mm.
+        radius
+            Millimetres, before bumps.
+        bumps
+            Standard deviation of the bumps' heights, relative to the radius.
+        rough
+            Amplitude of the rough surface in mm.
+        """
         directions = rng.standard_normal((9, 3))
         axes, _ = np.linalg.qr(rng.standard_normal((3, 3)))
         lengths = np.exp(rng.normal(0, 0.18, 3))
@@ -63,7 +105,7 @@ class Blob:
         )
 
     def level(self, points: np.ndarray) -> np.ndarray:
-        """About the distance (mm) to the surface, positive inside; points (3, ...) -> (...) float32."""
+        """Return about the distance (...) in mm of points (3, ...) to the surface, positive inside, float32."""
         shape = (3,) + (1,) * (points.ndim - 1)
         offset = np.tensordot(self.stretch, points - self.centre.reshape(shape), axes=1)
         distance = np.sqrt(np.sum(offset**2, axis=0))
@@ -75,14 +117,28 @@ class Blob:
 
 
 def soft_edge(level: np.ndarray, width: float) -> np.ndarray:
-    """A step that has diffused over `width` mm (the heat kernel's error function): 0 outside .. 1 inside."""
+    """Return a step from 0 outside to 1 inside that has diffused over `width` mm (the heat kernel's error function)."""
     return (0.5 * (1 + special.erf(level / (np.sqrt(2) * width)))).astype(np.float32)
 
 
 def spread_in_white(seed: np.ndarray, white: np.ndarray, spacing: np.ndarray, reach: float) -> np.ndarray:
-    """Let fluid spread from `seed` along white matter: repeated short diffusion that only white matter conducts.
+    """Let fluid spread along white matter, by short diffusions that only white matter conducts.
 
-    seed, white: (I, J, K) in 0..1.  spacing: mm.  reach: about how far it gets, mm.  Returns (I, J, K) in 0..1.
+    Parameters
+    ----------
+    seed
+        Where the fluid comes from, (I, J, K) in [0, 1].
+    white
+        Probability of white matter (I, J, K).
+    spacing
+        Voxel spacing (3,) in mm.
+    reach
+        Millimetres that the fluid reaches, approximately.
+
+    Returns
+    -------
+    numpy.ndarray
+        Amount of fluid (I, J, K) in [0, 1].
     """
     step = 2.0
     sigma = step / np.asarray(spacing)
@@ -90,6 +146,6 @@ def spread_in_white(seed: np.ndarray, white: np.ndarray, spacing: np.ndarray, re
     share = np.maximum(ndimage.gaussian_filter(conducts, sigma), 1e-3)
     fluid = seed.copy()
     for _ in range(max(1, round((reach / step) ** 2 / 2))):
-        # A mean over what conducts: nothing leaks into grey matter, and the seed stays full.
+        # A mean over the conducting voxels: nothing leaks into grey matter, and the seed stays full.
         fluid = np.maximum(seed, ndimage.gaussian_filter(fluid * conducts, sigma) / share)
     return np.clip((fluid - 0.06) / 0.24, 0, 1) * conducts

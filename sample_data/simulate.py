@@ -1,4 +1,4 @@
-"""One case: a person, perhaps a lesion, and the scan on the case's grid as a scanner stores it (integers)."""
+"""Simulate a case: a person, with or without a lesion, and the scan on the case's grid, stored as integers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from sample_data.template import HEAD_CENTRE, Template, load_template, sample
 
 
 def simulate(case: Case, seed: int) -> tuple[Volume, Volume | None]:
-    """The case's volume (case.dtype) and truth (uint8 0/1 on the same grid; None for a normal case).
+    """Simulate a case.
 
-    The same case and seed give the same voxels. Each id has random streams of its own: no two cases share a person.
+    The same case and seed give the same voxels. Each id has its own random numbers, so no two cases share a person.
+
+    Returns
+    -------
+    tuple of Volume and (Volume or None)
+        Volume of type `case.dtype`, and the lesion's mask (uint8 0 or 1, same grid), None for a normal case.
     """
     template = load_template()
     name = zlib.crc32(case.id.encode())
@@ -26,7 +31,7 @@ def simulate(case: Case, seed: int) -> tuple[Volume, Volume | None]:
     lesion = LESIONS[case.kind](person, template, lesion_rng) if case.kind != "normal" else None
     centre = person.pose[:3, :3] @ HEAD_CENTRE + person.pose[:3, 3]
     affine = case.grid.affine(np.round(centre))
-    scan = _scan(case.grid, affine, person, lesion.anatomy if lesion else person.anatomy, template)
+    scan = scan_person(case.grid, affine, person, lesion.anatomy if lesion else person.anatomy, template)
     signal, truth = lesion.paint(scan) if lesion else (scan.signal, None)
     signal = np.where(scan.inside, signal, 0)
     inside = voxel_points(scan.to_person, np.array(np.nonzero(scan.inside)))
@@ -44,7 +49,7 @@ def simulate(case: Case, seed: int) -> tuple[Volume, Volume | None]:
 
 
 def _thick_axis(grid: Grid) -> tuple[int, int]:
-    """The axis of the thickest slices, and into how many thin parts each is cut to be simulated and then averaged."""
+    """Return the axis of the thickest slices, and the number of thin parts that are simulated of each and averaged."""
     axis = int(np.argmax(grid.spacing))
     return axis, max(1, round(grid.spacing[axis] / min(grid.spacing)))
 
@@ -54,10 +59,28 @@ def _average(array: np.ndarray, axis: int, parts: int) -> np.ndarray:
     return array.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
 
 
-def _scan(grid: Grid, affine: np.ndarray, person: Person, anatomy: np.ndarray, template: Template) -> Scan:
-    """Sample the deformed template on the grid, its thick slices cut into thin parts."""
+def scan_person(grid: Grid, affine: np.ndarray, person: Person, anatomy: np.ndarray, template: Template) -> Scan:
+    """Return the noiseless scan of a person, before thick slices are averaged.
+
+    Parameters
+    ----------
+    grid, affine
+        Grid of the case and its matrix (4, 4) to scanner mm.
+    person
+        Person who is scanned.
+    anatomy
+        Lattice field from person mm to template mm: the person's own, or with a lesion's mass effect.
+    template
+        Template that is deformed.
+
+    Returns
+    -------
+    Scan
+        On the grid, its thickest axis cut into thin parts.
+    """
     axis, parts = _thick_axis(grid)
-    shape = tuple(n * parts if a == axis else n for a, n in enumerate(grid.shape))
+    i, j, k = (n * parts if a == axis else n for a, n in enumerate(grid.shape))
+    shape = (i, j, k)
     fine = affine.copy()
     fine[:3, axis] /= parts
     fine[:3, 3] -= fine[:3, axis] * (parts - 1) / 2
@@ -84,7 +107,7 @@ def _scan(grid: Grid, affine: np.ndarray, person: Person, anatomy: np.ndarray, t
 def _near_head(
     to_person: np.ndarray, shape: tuple[int, int, int], anatomy: np.ndarray, template: Template
 ) -> np.ndarray:
-    """Voxels in the head or at most some 8 mm from it, found on every fourth voxel: the rest need not be sampled."""
+    """Return the voxels in the head or up to some 8 mm from it, found on every fourth voxel to save time."""
     points = voxel_points(to_person, np.mgrid[tuple(slice(0, n, 4) for n in shape)])
     coarse = sample(template.depth, anatomy_at(anatomy, points)) > -8
     full = coarse.repeat(4, axis=0).repeat(4, axis=1).repeat(4, axis=2)
@@ -92,7 +115,7 @@ def _near_head(
 
 
 def _store(image: np.ndarray, inside: np.ndarray, noise: float, case: Case, rng: np.random.Generator) -> np.ndarray:
-    """Rician noise (the magnitude of a noisy complex signal) over the brain, then the scanner's integers; 0 outside."""
+    """Add Rician noise (the magnitude of a noisy complex signal) in the brain and round to integers; 0 outside."""
     clean = image[inside]
     real, imaginary = (noise * rng.standard_normal(clean.shape, dtype=np.float32) for _ in range(2))
     magnitude = np.hypot(clean + real, imaginary) * case.white

@@ -1,4 +1,4 @@
-"""What the simulation promises: no folded tissue, mass effect that ends at the skull, lesions where the truth is."""
+"""Properties of the simulation: no folded tissue, mass effect that ends at the skull, lesions where the truth is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sample_data import simulate as module
 from sample_data.cases import Grid
 from sample_data.fields import LATTICE_SHAPE, STEP, evaluate, invert_at, lattice
 from sample_data.lesions import LESIONS
 from sample_data.person import anatomy_at, make_person
 from sample_data.shapes import Blob, soft_edge, spread_in_white
+from sample_data.simulate import scan_person
 from sample_data.template import load_template, sample
 
 GRID = Grid("RAS", (2, 2, 2))
@@ -31,7 +31,7 @@ def lesion(request, person):
 @pytest.fixture(scope="module")
 def scan(lesion, person):
     affine = GRID.affine(np.round(person.pose[:3, :3] @ [0, -17, 9.5] + person.pose[:3, 3]))
-    return module._scan(GRID, affine, person, lesion[1].anatomy, load_template())
+    return scan_person(GRID, affine, person, lesion[1].anatomy, load_template())
 
 
 def _in_brain(person) -> np.ndarray:
@@ -68,18 +68,18 @@ def test_lesion_changes_the_signal_where_the_truth_is_and_nowhere_else(lesion, s
         return
     assert np.mean(change[truth] > 0.02) > 0.75
     far = ndimage.distance_transform_edt(~truth, sampling=2) > 8
-    # Below: the last of an oedema or a mottled border that is too faint to be outlined.
+    # What is left is the edge of an oedema or a mottled border, too faint to be outlined.
     assert change[far].max() < 0.05
     assert np.mean(change[~truth & scan.inside] > 0.02) < 0.02
 
 
-def test_bright_and_dark_masses_are_what_they_say(person):
+def test_bright_mass_is_bright_and_dark_mass_is_dark(person):
     template = load_template()
     affine = GRID.affine(np.round(person.pose[:3, :3] @ [0, -17, 9.5] + person.pose[:3, 3]))
     cores = {}
     for kind in ("bright mass", "dark mass"):
         made = LESIONS[kind](person, template, np.random.default_rng(1))
-        scan = module._scan(GRID, affine, person, made.anatomy, template)
+        scan = scan_person(GRID, affine, person, made.anatomy, template)
         signal, truth = made.paint(scan)
         depth = ndimage.distance_transform_edt(truth)
         cores[kind] = np.median(signal[depth > 0.7 * depth.max()])
@@ -90,7 +90,7 @@ def test_texture_stays_within_normal_signals(person):
     template = load_template()
     affine = GRID.affine(np.round(person.pose[:3, :3] @ [0, -17, 9.5] + person.pose[:3, 3]))
     made = LESIONS["texture"](person, template, np.random.default_rng(1))
-    scan = module._scan(GRID, affine, person, made.anatomy, template)
+    scan = scan_person(GRID, affine, person, made.anatomy, template)
     signal, truth = made.paint(scan)
     low, high = np.percentile(scan.signal[scan.inside], (1, 99.9))
     assert np.mean((signal[truth] < low) | (signal[truth] > high)) < 0.02
@@ -111,7 +111,7 @@ def test_brains_are_asymmetric(person):
     assert shown.shape == (3, *LATTICE_SHAPE)
 
 
-def test_blob_is_round_about_and_its_edge_soft():
+def test_blob_is_roughly_round_with_a_soft_edge():
     rng = np.random.default_rng(2)
     blob = Blob.draw(rng, np.zeros(3), 10.0)
     points = np.mgrid[-30:31, -30:31, -30:31].astype(np.float32)
@@ -134,7 +134,7 @@ def test_fluid_follows_white_matter():
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LAS", "LPS", "PIR"])
-def test_grid_points_where_its_axes_say(axes):
+def test_grid_points_along_its_axes(axes):
     grid = Grid(axes, (1, 2, 3))
     affine = grid.affine(np.zeros(3))
     for k, letter in enumerate(axes):
