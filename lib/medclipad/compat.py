@@ -1,26 +1,29 @@
-"""Named remedies for known faults of installed packages. Each does nothing where the package is healthy.
+"""Workarounds for known faults of installed packages; each is a no-op where the package works.
 
-They must run before the package in question is imported: `ensure_torchvision()` before torchvision, open_clip or timm,
-`ensure_pydicom_storage_uids()` before monailabel.
+Call them before the package in question is imported: `ensure_torchvision` before torchvision, open_clip or timm,
+`ensure_pydicom_storage_uids` before monailabel.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
-# torch forgets operators whose Library object is collected, so the one that is made here lives as long as the process.
+# torch forgets operators whose Library object is garbage-collected: the one created here lives as long as the process.
 _kept: list[Any] = []
 
 
 def ensure_torchvision() -> None:
-    """Let `import torchvision` succeed where its compiled operators cannot be loaded.
+    """Make `import torchvision` work where its compiled operators cannot be loaded.
 
-    PyPI's torchvision wheel is built for CUDA: beside a CPU-only torch its `_C.so` does not load, and the import fails
-    with "operator torchvision::nms does not exist". There the two operators that the import looks up are declared,
-    without an implementation: image transforms, open_clip and timm work, only calling `torchvision.ops.nms` does not.
+    Notes
+    -----
+    The torchvision wheel on PyPI is built for CUDA: with a CPU-only torch its `_C.so` does not load, and the import
+    fails with "operator torchvision::nms does not exist". In that case the two operators that the import looks up are
+    declared without an implementation: image transforms, open_clip and timm then work; `torchvision.ops.nms` does not.
     """
     if "torchvision" in sys.modules:
         return
@@ -30,11 +33,11 @@ def ensure_torchvision() -> None:
         return
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
-        return  # not installed: the import that follows says so better than we could
+        return  # not installed: the import that follows raises the clearer error
     folder = Path(next(iter(spec.submodule_search_locations)))
-    for library in [*folder.glob("_C*.so"), *folder.glob("_C*.pyd")]:
+    for file in [*folder.glob("_C*.so"), *folder.glob("_C*.pyd")]:
         try:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(file))
         except OSError:
             break
     if not _has_operator(torch, "nms"):
@@ -45,18 +48,21 @@ def ensure_torchvision() -> None:
 
 
 def ensure_pydicom_storage_uids() -> None:
-    """Let pydicom-seg, which monailabel imports, work on pydicom 3.
+    """Make pydicom-seg, which monailabel imports, work with pydicom 3.
 
-    It imports `pydicom._storage_sopclass_uids`, a private module that pydicom 3 dropped; `pydicom.uid` has its names.
+    Notes
+    -----
+    pydicom-seg imports `pydicom._storage_sopclass_uids`, a private module that pydicom 3 removed. `pydicom.uid` defines
+    the same names and takes its place.
     """
     import pydicom.uid
 
     try:
-        import pydicom._storage_sopclass_uids
+        importlib.import_module("pydicom._storage_sopclass_uids")
     except ImportError:
         sys.modules["pydicom._storage_sopclass_uids"] = pydicom.uid
 
 
 def _has_operator(torch: Any, name: str) -> bool:
-    """Whether the dispatcher knows torchvision::<name>; a plain getattr would cache a failed lookup."""
+    """Return whether the dispatcher knows torchvision::<name>; a plain getattr would cache a failed lookup."""
     return bool(torch._C._jit_get_schemas_for_operator(f"torchvision::{name}"))

@@ -1,4 +1,4 @@
-"""Errors that a user is meant to read: each message is one sentence that says what is wrong and what to do."""
+"""Exceptions with a message for the user: one sentence that says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 
 
 class MedCLIPADError(Exception):
-    """Base of all errors with a message for the user; the command line prints it, the server answers 4xx with it.
+    """Base of all errors with a message for the user.
 
-    It is one line, whatever the names of files that it tells of hold.
+    The command line prints the message; the server answers 4xx with it. Control characters, as a file name may contain
+    them, are replaced by question marks, so the message is always one line.
     """
 
     def __str__(self) -> str:
@@ -20,12 +21,12 @@ class VolumeError(MedCLIPADError):
 
 
 class DetectorError(MedCLIPADError):
-    """A detector cannot be loaded, saved, or used as asked."""
+    """A detector cannot be loaded, saved or used as requested."""
 
 
 class TrainingError(MedCLIPADError):
-    """The given shots or options cannot train a detector."""
+    """A detector cannot be trained from the given images or options."""
 
 
 class Cancelled(MedCLIPADError):
-    """The caller asked a running detection or training to stop."""
+    """The caller stopped a running detection or training."""
