@@ -40,7 +40,7 @@ def test_a_tilted_series_is_refused_or_resampled(detect, tmp_path):
     folder = _tilted(15)(tmp_path)
     code, said = detect(folder)
     assert code == 1
-    assert "as by a gantry tilt of 15.0 degrees; let it be resampled to upright slices" in said
+    assert "by a gantry tilt of 15.0 degrees; resample it to upright slices" in said
     code, said = detect(folder, "--untilt")
     assert code == 0, said
     assert "a gantry tilt of 15.0 degrees is resampled to upright slices" in said
@@ -92,4 +92,4 @@ def test_much_memory_is_said_before_and_too_much_refused(detect, tmp_path, monke
     monkeypatch.setattr(memory_budget, "free_memory", lambda: next(free, 10))
     code, said = detect(tmp_path / "case.nii.gz")
     assert code == 1
-    assert "case: its anomaly map needs about 1 MB of memory and 1 MB are free; use a machine with more memory" in said
+    assert "case: its anomaly map needs about 1 MB of memory, but only 1 MB is free; use a machine with more memory" in said

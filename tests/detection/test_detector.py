@@ -201,7 +201,7 @@ def test_training_can_be_stopped(head, tmp_path, monkeypatch, phase):
 def test_training_starts_only_with_room_for_the_maps_it_ends_with(head, monkeypatch):
     phases, sizes = [], iter([100])  # bytes that are free when first asked
     monkeypatch.setattr(memory_budget, "free_memory", lambda: next(sizes, 2**40))
-    with pytest.raises(VolumeError, match=r"its anomaly map needs about \d+ MB of memory and .* are free"):
+    with pytest.raises(VolumeError, match=r"its anomaly map needs about \d+ MB of memory, but only .* is free"):
         fit(normal=[head(1)], progress=lambda phase, *_: phases.append(phase), **SMALL)
     assert "read" in phases and "train" not in phases
     sizes = iter([2**40, 100])  # the training took it

@@ -75,7 +75,7 @@ def test_a_damaged_slice_is_not_lost_in_silence(client, server, trained, series,
     path = pack(tmp_path / "case 8.zip", series[:1], IM8=b"x" * 500)
     answer = send(client, path)
     try:
-        assert [note.partition(" (")[0] for note in answer["left_out"]] == ["1 files that are not DICOM were left out"]
+        assert [note.partition(" (")[0] for note in answer["left_out"]] == ["1 file that is not DICOM was left out"]
         assert "IM8" in answer["left_out"][0]
     finally:
         client._json("DELETE", "/datastore/image", params={"id": "case 8"})
@@ -105,7 +105,7 @@ def test_archives_that_are_refused(client, server, series, tmp_path):
     before = {path.name for path in server.studies.iterdir()}
     first = next(series[0].iterdir()).read_bytes()
     cases = {
-        "points outside of it": pack(tmp_path / "a.zip", series[:1], **{"../../evil.dcm": first}),
+        "points outside it": pack(tmp_path / "a.zip", series[:1], **{"../../evil.dcm": first}),
         "holds no DICOM images": pack(tmp_path / "b.zip", [], note=b"x" * 500),
         "200 times its size": pack(tmp_path / "c.zip", [], bomb=first + bytes(80 * 1024**2)),
         "cannot be unpacked": tmp_path / "d.zip",
@@ -116,7 +116,7 @@ def test_archives_that_are_refused(client, server, series, tmp_path):
         code, text = refused(lambda path=path: send(client, path))
         assert (code, why in text) == (422, True), text
         assert "\n" not in text
-    assert refused(lambda: send(client, cases["points outside of it"], image="../up"))[0] == 400
+    assert refused(lambda: send(client, cases["points outside it"], image="../up"))[0] == 400
     assert {path.name for path in server.studies.iterdir()} == before
 
 

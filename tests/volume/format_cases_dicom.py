@@ -150,14 +150,16 @@ SERIES = [
     Case(
         "derived images within the series",
         stack([*HEIGHTS, 30.0], each=lambda n: {"ImageType": ["DERIVED", "SECONDARY"]} if n == 5 else {}),
-        note="1 derived images were left out",
+        note="1 derived image was left out",
     ),
     Case("a derived series alone", stack(**_MIP), readers=ALL),
     Case(
-        "two echoes", stack([0, 2, 4] * 2, each=_echoes), refused="it has 2 images at each place, by EchoTime 8.5, 10.5"
+        "two echoes",
+        stack([0, 2, 4] * 2, each=_echoes),
+        refused="it has 2 images at each position (EchoTime 8.5, 10.5)",
     ),
     Case("two echoes, one chosen", stack([0, 2, 4] * 2, each=_echoes), options={"component": 1}),
-    Case("a slice twice", stack([0, 2, 4, 2]), refused="1.dcm and 3.dcm lie at the same place"),
+    Case("a slice twice", stack([0, 2, 4, 2]), refused="1.dcm and 3.dcm have the same position"),
     Case("a missing slice", stack([0, 2, 4, 8, 10]), refused="1 slice is missing (4 instead of 2 mm between 2.dcm and"),
     Case("unevenly spaced slices", stack([0, 2, 4, 7, 10]), refused="its slices are unevenly spaced (2 to 3 mm)"),
     Case(
@@ -168,7 +170,7 @@ SERIES = [
     Case(
         "gantry tilt",
         _tilted(-18.5),
-        refused="its slices are shifted sideways as by a gantry tilt of 18.5 degrees; let it",
+        refused="its slices are shifted sideways by a gantry tilt of 18.5 degrees; resample it",
     ),
     Case(
         "gantry tilt, resampled",
@@ -255,7 +257,11 @@ PIXELS = [
         stack(ModalityLUTSequence=[Dataset()]),
         refused="its values need a modality lookup table",
     ),
-    Case("rescale slope 0", stack(RescaleSlope=0, RescaleIntercept=1), refused="its rescale slope 0.0 makes no values"),
+    Case(
+        "rescale slope 0",
+        stack(RescaleSlope=0, RescaleIntercept=1),
+        refused="its rescale slope 0.0 and intercept 1.0 are not usable",
+    ),
     Case("RLE", stack(change=compressed(RLELossless)), readers=ALL),
     Case(
         "RLE with rescale and MONOCHROME1",
@@ -292,7 +298,7 @@ PIXELS = [
     ),
 ]
 
-_TILT = "its slices are shifted sideways as by a gantry tilt of {} degrees; let it be resampled"
+_TILT = "its slices are shifted sideways by a gantry tilt of {} degrees; resample it"
 REAL = [
     Case("CT, small, signed", bundled("CT_small.dcm"), readers=ALL),
     Case("MR, big-endian", bundled("MR_small_bigendian.dcm"), readers=("pydicom", "SimpleITK")),
@@ -310,7 +316,7 @@ REAL = [
     ),
     Case("JPEG 2000 with a sign that the header denies", bundled("J2K_pixelrep_mismatch.dcm"), readers=("pydicom",)),
     Case("colour secondary capture", bundled("examples_rgb_color.dcm"), refused="a colour image has no single scale"),
-    Case("dose grid", bundled("rtdose.dcm"), refused="it holds 15 frames without their places in the patient"),
+    Case("dose grid", bundled("rtdose.dcm"), refused="it holds 15 frames without their positions in the patient"),
     Case(
         "head CT, tilt 18.5°, uneven", shared(f"{EDGE}ge_ct_gantry_tilt_variable_spacing"), refused=_TILT.format(18.5)
     ),
@@ -348,7 +354,7 @@ REAL = [
     Case(
         "CT perfusion, one place",
         shared(f"{EDGE}dicom2nifti_notavolume/001"),
-        refused="it has 4 images at each place, by AcquisitionNumber 12, 13, 14, 15; choose one",
+        refused="it has 4 images at each position (AcquisitionNumber 12, 13, 14, 15); choose one",
     ),
     Case(
         "MR, two orientations",

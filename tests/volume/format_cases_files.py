@@ -171,7 +171,7 @@ NIFTI = [
     Case(
         "NIfTI with neither",
         nifti(affine=None),
-        note="the file does not say how it lies in the patient",
+        note="the file gives no orientation; its axes are assumed",
         readers=("nibabel",),
         remark="taken as by nibabel; ITK, and Slicer with it, guess another way",
         misplaced=ITK,
@@ -189,7 +189,7 @@ NIFTI = [
     Case(
         "NIfTI with a spacing of 0",
         edited(nifti(name="case.nii"), header(sform_code=0, pixdim=[1, 0, 1.1, 3.3, 1, 1, 1, 1])),
-        note="the file gives no spacing along an axis; 1 mm is taken",
+        note="the file gives no spacing along an axis; 1 mm is assumed",
     ),
     Case(
         "NIfTI with a slope that float32 does not hold",
@@ -207,12 +207,12 @@ NIFTI = [
     Case(
         "NIfTI with more slices than its header says",
         edited(nifti(name="case.nii"), header(dim=[3, 9, 10, 10, 1, 1, 1, 1])),
-        refused="the file is damaged or not what its name says (it holds 180 bytes of voxels more than its header says",
+        refused="the file is damaged or not what its name says (it holds 180 more bytes of voxels than its header says",
     ),
     Case(
         "NIfTI whose voxels start within its header",
         edited(nifti(name="case.nii"), header(vox_offset=0)),
-        refused="the file is damaged or not what its name says (its voxels are said to start at byte 0, within",
+        refused="the file is damaged or not what its name says (its header says that its voxels start at byte 0, inside",
     ),
     Case(
         "NIfTI extension of gigabytes",
@@ -254,7 +254,7 @@ NRRD_AND_META = [
     Case(
         "NRRD whose detached data lies elsewhere",
         nrrd(f"{_LPS}data file: ../other.raw\n", "case.nhdr"),
-        refused="its voxels are said to lie in ../other.raw, outside of its folder; put both files into one folder",
+        refused="its header says that its voxels are in ../other.raw, outside its folder; put both files into one folder",
     ),
     Case(
         "NRRD without its detached data",
@@ -262,11 +262,11 @@ NRRD_AND_META = [
         refused="the file is damaged or not what its name says",
     ),
     Case("NRRD in RAS", nrrd(_RAS), readers=ITK),
-    Case("NRRD without a space", nrrd("spacings: 1 2 3\n"), note="the file does not say how it lies in the patient"),
+    Case("NRRD without a space", nrrd("spacings: 1 2 3\n"), note="the file gives no orientation; its axes are assumed"),
     Case(
         "NRRD without space directions",
         nrrd("space: LPS\nspace origin: (5,6,7)\n"),
-        note="the file gives no space directions; 1 mm along the axes of its space is taken",
+        note="the file gives no space directions; 1 mm along the axes of its space is assumed",
     ),
     Case(
         "NRRD in micrometres",
@@ -315,12 +315,12 @@ NRRD_AND_META = [
     Case(
         "MetaImage whose voxels lie elsewhere",
         edited(itk("case.mhd", packed=False), (b"= case.raw", b"= /etc/hostname")),
-        refused="its voxels are said to lie in /etc/hostname, outside of its folder",
+        refused="its header says that its voxels are in /etc/hostname, outside its folder",
     ),
     Case(
         "MetaImage whose voxels lie elsewhere, after a colon",
         edited(itk("case.mhd", packed=False), (b" = case.raw", b": /etc/hostname")),
-        refused="its voxels are said to lie in /etc/hostname, outside of its folder",
+        refused="its header says that its voxels are in /etc/hostname, outside its folder",
     ),
     Case(
         "MetaImage, 2D",
@@ -340,12 +340,12 @@ NRRD_AND_META = [
     Case(
         "MetaImage without its offset",
         edited(itk("case.mha"), (b"\nOffset = ", b"\nOfset = ")),
-        note="the file gives no Offset; 0 is taken",
+        note="the file gives no Offset; 0 is assumed",
     ),
     Case(
         "MetaImage with its offset twice",
         edited(itk("case.mha"), (b"\nOffset = ", b"\nPosition = 1 2 3\nOffset = ")),
-        refused="the file is damaged or not what its name says (it gives its Offset twice)",
+        refused="the file is damaged or not what its name says (its header gives Offset twice)",
     ),
     Case(
         "MetaImage with ElementSpacing and ElementSize",
@@ -366,7 +366,7 @@ NRRD_AND_META = [
     Case(
         "MetaImage whose header would count as voxels",
         edited(itk("case.mha", packed=False), (b"\nOffset = ", b"\nHeaderSize = 10\nOffset = ")),
-        refused="the file is damaged or not what its name says (its HeaderSize is 10, so that the header would count",
+        refused="the file is damaged or not what its name says (its HeaderSize is 10, so the header would count",
     ),
     Case(
         "MetaImage of which the values have a slope",
@@ -392,6 +392,6 @@ OTHER = [
     Case(
         "text named `.nii`", written("case.nii", b"not an image\n" * 50), refused="the file is damaged or not what its"
     ),
-    Case("any other file", written("case.docx", b"some text" * 99), refused="not a known kind of volume; pass .nii,"),
+    Case("any other file", written("case.docx", b"some text" * 99), refused="not a known volume format; pass .nii,"),
     Case("a file that is not there", lambda folder: folder / "none.nii", refused="there is no such file or folder"),
 ]

@@ -105,7 +105,7 @@ ODD = [
     Case(
         "a damaged slice, not by its name",
         changed(lambda home: (home / "2.dcm").rename(home / "IM4").write_bytes(bytes(500))),
-        note="1 files that are not DICOM were left out (IM4)",
+        note="1 file that is not DICOM was left out (IM4)",
     ),
     Case(
         "a slice cut off in its header",
@@ -125,7 +125,7 @@ ODD = [
     Case(
         "fewer frames than are described",
         multiframe(change=lambda dataset: setattr(dataset, "NumberOfFrames", 2)),
-        refused="it describes 3 of its 2 frames",
+        refused="it describes 3 frames but announces 2",
     ),
     Case(
         "two frames of reference in one series",
@@ -140,7 +140,7 @@ ODD = [
     Case(
         "directions that are not at right angles",
         stack(orientation=(1, 0, 0, 0.005, 1, 0)),
-        refused="its row and column directions are no unit vectors at right angles",
+        refused="its row and column directions are not perpendicular unit vectors",
     ),
     Case(
         "negative pixel spacing",
@@ -167,7 +167,7 @@ ODD = [
     Case(
         "12 bits from the highest bit on",
         stack(BitsStored=12, HighBit=15),
-        refused="its pixels do not begin at the lowest bit, which is not supported",
+        refused="its pixel values do not start at the lowest bit, which is not supported",
     ),
     Case(
         "12 bits, packed",

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.volume.format_case import Case, shared
 from tests.volume.format_cases_files import ALL, ITK, edited, itk, nifti, values, written
 
-UNIT = "a picture has no spacing and no place in the patient; 1 mm a pixel is assumed, its top taken as anterior"
+UNIT = "a picture has no spacing and no position in the patient; 1 mm per pixel is assumed, with anterior at the top"
 GREY = ((np.indices((20, 24)).sum(0) * 977) % 251).astype(np.uint8)
 DEEP = (GREY.astype(np.uint16) * 257)[::-1]
 COLOUR = np.stack([GREY, GREY[::-1], GREY.T[:20, :20].repeat(2, axis=1)[:, :24]], axis=-1)
@@ -99,21 +99,21 @@ PICTURES = [
         tiff(GREY / 7.0),
         refused="not a PNG, JPEG or TIFF picture of 8-bit, 16-bit or float32 values; save it as one",
     ),
-    Case("TIFF, unsigned 32 bits", tiff(GREY.astype(np.uint32)), refused="its 32-bit values would be cut"),
+    Case("TIFF, unsigned 32 bits", tiff(GREY.astype(np.uint32)), refused="its 32-bit values would be truncated"),
     Case(
         "TIFF, signed 8 bits",
         tiff(GREY.astype(np.int8)),
-        refused="its signed 8-bit values would be taken for unsigned; save it with 16 bits",
+        refused="its signed 8-bit values would be read as unsigned; save it with 16 bits",
     ),
     Case(
         "TIFF, 16-bit colours",
         tiff(np.stack([DEEP] * 3, axis=-1), photometric="rgb"),
-        refused="its 3 samples a pixel of 16 bits would be cut; save one as grey",
+        refused="its 3 samples per pixel of 16 bits would be truncated; save one of them as grey",
     ),
     Case(
         "TIFF, grey with a second sample",
         tiff(np.stack([GREY, GREY[::-1]], axis=-1), photometric="minisblack", planarconfig="contig"),
-        refused="its 2 samples a pixel of 8 bits would be cut; save one as grey",
+        refused="its 2 samples per pixel of 8 bits would be truncated; save one of them as grey",
     ),
     Case("TIFF, many pages", tiff(_STACK, photometric="minisblack"), note=UNIT, readers=("SimpleITK",)),
     Case(
@@ -147,17 +147,19 @@ PICTURES = [
     Case(
         "grey saved as colour",
         picture(np.stack([GREY] * 3, axis=-1)),
-        note="its colour channels are all the same; one of them is taken as grey",
+        note="its colour channels are identical; one of them is used as grey",
     ),
-    Case("palette of greys", picture(mode="P"), note="its colour channels are all the same"),
+    Case("palette of greys", picture(mode="P"), note="its colour channels are identical"),
     Case("colour", picture(COLOUR), refused="it has 3 colour channels; choose one with component=0 to 2"),
     Case("colour, a channel chosen", picture(COLOUR), options={"component": 1}, note=UNIT),
     Case("transparent", picture(np.dstack([COLOUR, GREY])), refused="parts of it are transparent; save it without"),
     Case("CMYK", picture(COLOUR, "case.jpg", "CMYK"), refused="colours (CMYK) have no single scale of values"),
     Case(
-        "JPEG that lies on its side (EXIF)", turned, refused="its header says that it lies on its side; save it upright"
+        "JPEG that lies on its side (EXIF)",
+        turned,
+        refused="its header says that it is rotated or mirrored; save it upright",
     ),
-    Case("animated PNG", animation, refused="it holds 2 pictures; save the one to be read"),
+    Case("animated PNG", animation, refused="it holds 2 pictures; save the one to read"),
     Case("PNG cut off", edited(picture(), lambda d: d[:-60]), refused="the file is damaged or not what its name says"),
     Case(
         "PNG with a wrong checksum", edited(picture(), _wrong_checksum), refused="the file is damaged or not what its"
@@ -175,7 +177,7 @@ PICTURES = [
     Case(
         "PNG of 16-bit colours",
         written("case.png", _png(rows=20, bits=16, colour=2)),
-        refused="its 16-bit colours would be cut; save it as grey values",
+        refused="its 16-bit colours would be truncated; save it as grey values",
     ),
     Case(
         "TIFF with a wrong checksum",

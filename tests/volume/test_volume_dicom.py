@@ -12,7 +12,7 @@ import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, CTImageStorage, EnhancedMRImageStorage, RLELossless, generate_uid
 from scipy.spatial.transform import Rotation
-from volume_cases import TO_RAS, fault, save, series, slice_header, world
+from tests.volume.volume_cases import TO_RAS, fault, save, series, slice_header, world
 
 from medclipad.volume import read_volume
 
@@ -157,7 +157,7 @@ def test_several_series_are_listed(tmp_path):
     assert "it holds 2 series, T1 axial (2 slices, 1.2.3.4), T2 axial (3 slices, 1.2.3.5); pass the files" in text
     assert np.array_equal(read_volume(tmp_path, series="1.2.3.4").array, one.T)
     assert np.array_equal(read_volume(tmp_path, series="1.2.3.5").array, two.T)
-    assert "there is no series 1.2; choose one of T1 axial (2 slices, 1.2.3.4)" in fault(tmp_path, series="1.2")
+    assert "series 1.2 was not found; choose one of T1 axial (2 slices, 1.2.3.4)" in fault(tmp_path, series="1.2")
 
 
 def test_localisers_are_left_out_with_a_word(tmp_path):
@@ -173,20 +173,22 @@ def test_localisers_are_left_out_with_a_word(tmp_path):
 def test_images_at_the_same_place_are_chosen_by_what_tells_them_apart(tmp_path):
     heights = [0, 2, 4] * 2
     values = series(tmp_path, heights, each=lambda n: {"EchoTime": 10.5 if n < 3 else 8.5, "AcquisitionNumber": n // 3})
-    assert "it has 2 images at each place, by EchoTime 8.5, 10.5; choose one with component=0 to 1" in fault(tmp_path)
+    assert "it has 2 images at each position (EchoTime 8.5, 10.5); choose one with component=0 to 1" in fault(tmp_path)
     assert np.array_equal(read_volume(tmp_path, component=0).array, values[3:].T)
     assert np.array_equal(read_volume(tmp_path, component=1).array, values[:3].T)
-    assert "there is no component 2" in fault(tmp_path, component=2)
+    assert "component 2 does not exist" in fault(tmp_path, component=2)
 
 
 def test_duplicates(tmp_path):
     series(tmp_path, [0, 2, 4, 2])
-    assert "1.dcm and 3.dcm lie at the same place, and other places have fewer images; pass a list" in fault(tmp_path)
+    assert "1.dcm and 3.dcm have the same position, and other positions have fewer images; pass a list" in fault(
+        tmp_path
+    )
     series(tmp_path, [0, 2, 0, 2])
-    assert "lie at the same place and no tag tells them apart; pass one of them" in fault(tmp_path)
+    assert "have the same position and no tag distinguishes them; pass one of them" in fault(tmp_path)
     (tmp_path / "2.dcm").unlink()
     (tmp_path / "3.dcm").unlink()
-    assert "there is no component 1; it has a single component" in fault(tmp_path, component=1)
+    assert "component 1 does not exist; the image has a single component" in fault(tmp_path, component=1)
 
 
 # --- no regular grid ---------------------------------------------------------------------------------------------
@@ -219,7 +221,7 @@ def test_gantry_tilt(tmp_path, degrees):
 
     series(tmp_path, [0] * 12, each=shifted)
     text = fault(tmp_path)
-    assert f"its slices are shifted sideways as by a gantry tilt of {abs(degrees)} degrees; let it be resampled" in text
+    assert f"its slices are shifted sideways by a gantry tilt of {abs(degrees)} degrees; resample it" in text
 
 
 @pytest.mark.parametrize(
@@ -236,7 +238,9 @@ def test_gantry_tilt(tmp_path, degrees):
 def test_mixed_stacks(tmp_path, tags, what):
     series(tmp_path, [0, 2, 4], each=lambda n: tags if n else {})
     text = fault(tmp_path)
-    assert f"it mixes {what} (2 of 3 images differ from 0.dcm, 1.dcm for one); pass a list of the files of one" in text
+    assert (
+        f"it mixes {what} (2 of 3 images differ from 0.dcm, for example 1.dcm); pass a list of the files of one" in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,11 +250,11 @@ def test_mixed_stacks(tmp_path, tags, what):
         ({"ImageOrientationPatient": None}, "does not say where in the patient its pixels lie"),
         ({"PixelSpacing": None}, "does not say where in the patient its pixels lie"),
         ({"PixelSpacing": [0, 1]}, "does not say where in the patient its pixels lie"),
-        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "column directions are no unit vectors at right angles"),
-        ({"RescaleSlope": 0, "RescaleIntercept": 1}, "its rescale slope 0.0 makes no values"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "column directions are not perpendicular unit vectors"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 1}, "its rescale slope 0.0 and intercept 1.0 are not usable"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "a colour image has no single scale of values"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "a colour image has no single scale of values"),
-        ({"NumberOfFrames": 3}, "it holds 3 frames without their places in the patient"),
+        ({"NumberOfFrames": 3}, "it holds 3 frames without their positions in the patient"),
         ({"ModalityLUTSequence": [Dataset()]}, "its values need a modality lookup table, which is not supported"),
         ({"PixelData": bytes(10)}, r"its pixels (Explicit VR Little Endian) cannot be decoded"),
         ({"PixelData": None}, r"its pixels (Explicit VR Little Endian) cannot be decoded"),
@@ -335,7 +339,7 @@ def test_enhanced_frames_are_sorted_and_scaled_each(tmp_path):
 
 def test_enhanced_time_points(tmp_path):
     values = enhanced(tmp_path / "e.dcm", [0, 2, 0, 2], times=[2, 2, 1, 1])
-    assert "it has 2 images at each place, by TemporalPositionIndex 1, 2; choose one" in fault(tmp_path / "e.dcm")
+    assert "it has 2 images at each position (TemporalPositionIndex 1, 2); choose one" in fault(tmp_path / "e.dcm")
     assert np.array_equal(read_volume(tmp_path / "e.dcm", component=0).array, values[2:].T)
 
 
@@ -351,7 +355,7 @@ def test_enhanced_faults(tmp_path):
     enhanced(tmp_path / "e.dcm", [0, 2, 6, 8])
     assert "1 slice is missing (4 instead of 2 mm between e.dcm frame 2 and e.dcm frame 3)" in fault(tmp_path / "e.dcm")
     enhanced(tmp_path / "e.dcm", [0, 2], frames=3)
-    assert "it describes 2 of its 3 frames; export the series again" in fault(tmp_path / "e.dcm")
+    assert "it describes 2 frames but announces 3; export the series again" in fault(tmp_path / "e.dcm")
 
 
 @pytest.mark.parametrize("enhance", [False, True])

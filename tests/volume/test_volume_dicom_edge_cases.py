@@ -8,19 +8,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK
-from volume_cases import world
+from tests.volume.volume_cases import world
 
 from medclipad.errors import VolumeError
 from medclipad.volume import Slicing, read_volume, resolve_preset
 
 REFUSED = {
-    "ge_ct_gantry_tilt_variable_spacing": "as by a gantry tilt of 18.5 degrees; let it be resampled to upright slices",
-    "philips_ct_phantom_tilt_-18.5": "as by a gantry tilt of 18.5 degrees; let it be resampled to upright slices",
-    "dicom2nifti_gantrytilting/001": "as by a gantry tilt of 14.0 degrees; let it be resampled to upright slices",
-    "dicom2nifti_sliceincrement/002": "as by a gantry tilt of 15.5 degrees; let it be resampled to upright slices",
+    "ge_ct_gantry_tilt_variable_spacing": "by a gantry tilt of 18.5 degrees; resample it to upright slices",
+    "philips_ct_phantom_tilt_-18.5": "by a gantry tilt of 18.5 degrees; resample it to upright slices",
+    "dicom2nifti_gantrytilting/001": "by a gantry tilt of 14.0 degrees; resample it to upright slices",
+    "dicom2nifti_sliceincrement/002": "by a gantry tilt of 15.5 degrees; resample it to upright slices",
     "dicom2nifti_sliceincrement/001": "1 slice is missing (10 instead of 5 mm between IM-0001-0009-0001.dcm and",
     "dicom2nifti_sliceincrement": "it holds 2 series, CT (4 slices, 1.2.826",
-    "dicom2nifti_notavolume/001": "it has 4 images at each place, by AcquisitionNumber 12, 13, 14, 15; choose one",
+    "dicom2nifti_notavolume/001": "it has 4 images at each position (AcquisitionNumber 12, 13, 14, 15); choose one",
     "dicom2nifti_sliceorientation/001": "it mixes orientations (2 of 4 images differ from",
 }
 READ = {

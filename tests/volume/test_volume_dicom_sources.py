@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.fileset import FileSet
-from volume_cases import fault, series
+from tests.volume.volume_cases import fault, series
 
 from medclipad.errors import VolumeError
 from medclipad.volume import list_series, read_volume
@@ -58,7 +58,7 @@ def test_a_zip_leaves_nothing_behind(tmp_path, members, monkeypatch):
 @pytest.mark.parametrize("name", ["../evil.dcm", "a/../../evil.dcm", "/evil.dcm", "..\\evil.dcm", "C:\\evil.dcm"])
 def test_names_that_point_elsewhere_are_refused(tmp_path, members, name):
     path = pack(tmp_path / "case.zip", {**members, name: next(iter(members.values()))})
-    assert "the archive holds a name that points outside of it; pack it again" in fault(path)
+    assert "the archive holds a name that points outside it; pack it again" in fault(path)
     (tmp_path / "out").mkdir()
     with pytest.raises(VolumeError):
         archives.unpack_dicom(path, tmp_path / "out")
@@ -103,7 +103,7 @@ def test_what_really_comes_out_counts(tmp_path, members, monkeypatch):
     with pytest.raises(VolumeError, match=r"the archive cannot be unpacked \(Bad CRC-32"):
         archives.unpack_dicom(path, tmp_path / "out")
     assert sum(file.stat().st_size for file in (tmp_path / "out").iterdir()) <= 1000
-    monkeypatch.setattr(archives, "_check", lambda *_: None)  # what is declared is not believed either
+    monkeypatch.setattr(archives, "_require_harmless", lambda *_: None)  # what is declared is not believed either
     monkeypatch.setattr(archives, "FREE_BYTES", 1000)
     monkeypatch.setattr(archives, "MAX_RATIO", 1)
     path = pack(tmp_path / "other.zip", {f"IM{n}": next(iter(members.values())) + bytes(9000) for n in range(9)})
@@ -160,7 +160,7 @@ def test_a_dicomdir_is_followed(tmp_path, medium):
 
 def test_a_dicomdir_that_lists_what_is_not_there(medium):
     next(path for path in medium.rglob("*") if path.is_file() and path.name != "DICOMDIR").unlink()
-    assert "which is not there; copy the whole medium, or pass the folder" in fault(medium / "DICOMDIR")
+    assert "which is missing; copy the whole medium, or pass the folder" in fault(medium / "DICOMDIR")
 
 
 def test_a_dicomdir_that_points_elsewhere(medium):
@@ -169,7 +169,7 @@ def test_a_dicomdir_that_points_elsewhere(medium):
         if "ReferencedFileID" in record:
             record.ReferencedFileID = ["..", "s", "0.dcm"]
     listing.save_as(medium / "DICOMDIR")
-    assert "it lists a file outside of its folder" in fault(medium / "DICOMDIR")
+    assert "it lists a file outside its folder" in fault(medium / "DICOMDIR")
 
 
 # --- which series there are --------------------------------------------------------------------------------------

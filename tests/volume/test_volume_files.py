@@ -9,7 +9,7 @@ import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from volume_cases import TO_RAS, affine_of, fault, itk_places, ramp, volumes
+from tests.volume.volume_cases import TO_RAS, affine_of, fault, itk_places, ramp, volumes
 
 from medclipad.errors import VolumeError
 from medclipad.volume import Volume, case_name, read_volume, write_volume
@@ -95,14 +95,14 @@ def test_time_points_components_and_singletons(tmp_path):
         assert f"{name}: it has 5 components or time points; choose one with component=0 to 4." == fault(
             tmp_path / name
         )
-        assert "there is no component 5; it has only component 0 to 4" in fault(tmp_path / name, component=5)
-        assert "there is no component -1" in fault(tmp_path / name, component=-1)
+        assert "component 5 does not exist; choose one of 0 to 4" in fault(tmp_path / name, component=5)
+        assert "component -1 does not exist" in fault(tmp_path / name, component=-1)
         for component in range(5):
             assert np.array_equal(read_volume(tmp_path / name, component=component).array, array[..., component])
     nib.Nifti1Image(array[..., :1, None], np.eye(4)).to_filename(tmp_path / "one.nii")
     assert np.array_equal(read_volume(tmp_path / "one.nii").array, array[..., 0])
     assert np.array_equal(read_volume(tmp_path / "one.nii", component=0).array, array[..., 0])
-    assert "there is no component 1; it has a single component" in fault(tmp_path / "one.nii", component=1)
+    assert "component 1 does not exist; the image has a single component" in fault(tmp_path / "one.nii", component=1)
     nib.Nifti1Image(np.zeros((2, 2, 2, 3, 4), np.int16), np.eye(4)).to_filename(tmp_path / "five.nii")
     assert "it has 5 dimensions (2 x 2 x 2 x 3 x 4); save one of its time points" in fault(tmp_path / "five.nii")
 
@@ -149,7 +149,7 @@ def test_what_was_assumed_is_said(tmp_path):
     image.header["pixdim"][1:4] = 2
     image.to_filename(tmp_path / "nowhere.nii")
     read = read_volume(tmp_path / "nowhere.nii")
-    assert "does not say how it lies in the patient; its axes are taken as left, anterior, superior" in read.notes[0]
+    assert "gives no orientation; its axes are assumed to be left, anterior, superior" in read.notes[0]
     assert np.array_equal(read.affine, nib.load(tmp_path / "nowhere.nii").affine)
     image = nib.Nifti1Image(ramp((3, 4, 5)), np.eye(4))
     image.set_sform(np.eye(4), code=1)
@@ -160,7 +160,7 @@ def test_what_was_assumed_is_said(tmp_path):
     assert "sform and qform lie up to 25 mm apart; the sform is used" in read.notes[0]
     header = "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 4\nspacings: 1 2 3\nencoding: raw\nendian: little\n\n"
     (tmp_path / "nowhere.nrrd").write_bytes(header.encode() + bytes(48))
-    assert "its axes are taken as left, posterior, superior" in read_volume(tmp_path / "nowhere.nrrd").notes[0]
+    assert "its axes are assumed to be left, posterior, superior" in read_volume(tmp_path / "nowhere.nrrd").notes[0]
 
 
 @pytest.mark.parametrize(("space", "signs"), [("left-posterior-superior", "--+"), ("RAS", "+++"), ("LAS", "-++")])

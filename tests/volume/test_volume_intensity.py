@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from volume_cases import ORIENTATIONS, affine_of
+from tests.volume.volume_cases import ORIENTATIONS, affine_of
 
 from medclipad.errors import VolumeError
 from medclipad.volume import (

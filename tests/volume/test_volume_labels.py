@@ -47,7 +47,7 @@ def test_masks():
     image = volume(NOISE)
     for mask in (REGIONS > 2, REGIONS.astype(np.int32), REGIONS, np.zeros((18, 18, 18)), NOISE > 1, REGIONS * 100):
         require_mask(image, volume(mask, "mask"))
-    with pytest.raises(VolumeError, match=r"mask: the mask of case holds fractions \(.*\); pass its label map, res"):
+    with pytest.raises(VolumeError, match=r"mask: the mask of case holds fractions \(.*\); pass its label map; res"):
         require_mask(image, volume(zoom(REGIONS[:9], (2, 1, 1), order=1), "mask"))
     with pytest.raises(VolumeError, match=r"mask: the mask of case holds \d+ values, as an image does; pass its label"):
         require_mask(image, volume((NOISE * 1000).astype(np.int16), "mask"))

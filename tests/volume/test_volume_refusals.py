@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from volume_cases import fault, ramp
+from tests.volume.volume_cases import fault, ramp
 
 from medclipad.volume import Volume, read_volume, write_volume
 
@@ -19,7 +19,7 @@ def test_missing_empty_and_unknown_files(tmp_path):
     for name, why in {
         "empty.nii.gz": "the file is empty",
         "empty.nrrd": "the file is empty",
-        "notes.txt": "not a known kind of volume; pass .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .png",
+        "notes.txt": "not a known volume format; pass .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .png",
         "scan.img": "Analyze files do not say which side is left",
         "scan.hdr": "Analyze files do not say which side is left",
     }.items():
@@ -106,7 +106,7 @@ def test_metaimage_headers_that_itk_would_misread(tmp_path):
     assert "its compressed voxels are 119040 bytes instead of 123008" in fault(tmp_path / "more.mha")
     for dimensions in (b"39999", b"0", b"-3", b"many", b""):
         (tmp_path / "dims.mha").write_bytes(whole.replace(b"NDims = 3", b"NDims = " + dimensions))
-        assert "as its number of dimensions" in fault(tmp_path / "dims.mha")
+        assert "its number of dimensions is" in fault(tmp_path / "dims.mha")
 
 
 def test_metadata_that_is_not_text(tmp_path):
@@ -132,13 +132,13 @@ def test_a_header_that_promises_more_than_the_file_holds(tmp_path):
     meta = "ObjectType=Image\nNDims=3\nDimSize=30000 30000 30000\nElementType=MET_DOUBLE\nElementDataFile = LOCAL\n"
     (tmp_path / "bomb.mha").write_bytes(meta.encode() + bytes(100))
     for name in ("bomb.nii", "bomb.nii.gz", "bomb.nrrd", "bomb.mha"):
-        assert "bytes of voxels, which it cannot hold" in fault(tmp_path / name)
+        assert "bytes of voxels, more than the file can hold" in fault(tmp_path / name)
 
 
 def test_affines_that_place_nothing(tmp_path):
     for name, matrix, why in (
         ("zero", np.diag((1.0, 0, 1, 1)), "its spacing is zero along an axis"),
-        ("nan", np.diag((1.0, np.nan, 1, 1)), "its orientation matrix holds NaN or infinity"),
+        ("nan", np.diag((1.0, np.nan, 1, 1)), "its orientation matrix contains NaN or infinity"),
         ("singular", [[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], "its orientation matrix is singular"),
     ):
         path = tmp_path / f"{name}.nii"
@@ -157,10 +157,10 @@ def test_affines_that_place_nothing(tmp_path):
         ("TransformMatrix = 1 0 0 1 0 0 0 0 1", "Bad direction, determinant is 0"),  # ITK's own check
         (
             "TransformMatrix = 1 0 0 0 b 0 0 0 1",
-            "its transformmatrix is 1 0 0 0 b 0 0 0 1, which is not a row of numbers",
+            "its transformmatrix is 1 0 0 0 b 0 0 0 1, which is not a list of numbers",
         ),
-        ("Offset = nan 0 0", "its offset is nan 0 0, which is not a row of numbers"),
-        ("Offset = 1 2 x", "its offset is 1 2 x, which is not a row of numbers"),
+        ("Offset = nan 0 0", "its offset is nan 0 0, which is not a list of numbers"),
+        ("Offset = 1 2 x", "its offset is 1 2 x, which is not a list of numbers"),
         ("DistanceUnits = um", "its spacing is in units of um, not millimetres"),
     ],
 )
@@ -183,9 +183,11 @@ def test_nrrd_geometry_that_itk_would_guess(tmp_path):
         else:
             assert read_volume(path).notes == ()
     path.write_bytes((fields + directions + "\n").encode() + bytes(48))
-    assert read_volume(path).notes == ("the file gives no space origin; 0 is taken",)
+    assert read_volume(path).notes == ("the file gives no space origin; 0 is assumed",)
     path.write_bytes((fields + origin + "\n").encode() + bytes(48))
-    assert read_volume(path).notes == ("the file gives no space directions; 1 mm along the axes of its space is taken",)
+    assert read_volume(path).notes == (
+        "the file gives no space directions; 1 mm along the axes of its space is assumed",
+    )
     assert read_volume(path).spacing == (1, 1, 1)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from volume_cases import ORIENTATIONS, affine_of, ramp, volumes, world
+from tests.volume.volume_cases import ORIENTATIONS, affine_of, ramp, volumes, world
 
 from medclipad.errors import VolumeError
 from medclipad.volume import PLANES, Slicing, Volume
@@ -161,9 +161,9 @@ def test_faults_are_named():
     with pytest.raises(VolumeError, match=r"'frontal' is not a plane; choose one of axial, coronal, sagittal, acq"):
         Slicing(Volume(ramp((3, 4, 5)), np.eye(4)), "frontal")
     for n in (-1, 5):
-        with pytest.raises(VolumeError, match=rf"no axial slice {n}; the volume has slices 0 to 4"):
+        with pytest.raises(VolumeError, match=rf"axial slice {n} does not exist; the volume has slices 0 to 4"):
             slicing.slice(np.zeros((3, 4, 5)), n)
-    with pytest.raises(VolumeError, match=r"shape \(5, 4, 3\) is not on the volume's grid \(3, 4, 5\)"):
+    with pytest.raises(VolumeError, match=r"shape \(5, 4, 3\) does not fit the volume's grid \(3, 4, 5\)"):
         slicing.slices(np.zeros((5, 4, 3)))
     with pytest.raises(VolumeError, match=r"do not fill the volume"):
         slicing.stack(np.zeros((5, 3, 4)))

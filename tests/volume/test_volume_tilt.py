@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 
 from medclipad.volume import read_volume
-from medclipad.volume.dicom.tilt import is_tilted, tilt_degrees, upright
+from medclipad.volume.dicom.tilt import is_tilted, resample_upright, tilt_degrees
 from tests.volume.format_case import shared
 from tests.volume.volume_cases import affine_of, world
 
@@ -36,7 +36,7 @@ def test_a_linear_field_comes_out_exactly(along, across, degrees, flip):
     affine = affine_of(signs=(1, 1, flip), spacing=(0.8, 1.1, 4), degrees=degrees, origin=(5, -9, 30))
     tilted = slanted(shape, along, across, affine)
     field = world(tilted, np.moveaxis(np.indices(shape), 0, -1)) @ slope
-    array, moved = upright(field, tilted)
+    array, moved = resample_upright(field, tilted)
     there = world(np.linalg.inv(tilted), world(moved, np.moveaxis(np.indices(array.shape), 0, -1)))
     inside = ((there > -1e-9) & (there < np.array(shape) - 1 + 1e-9)).all(axis=-1)
     assert (array >= field.min() - 1e-9).all()  # what the gaps at the border hold
@@ -51,7 +51,7 @@ def test_a_linear_field_comes_out_exactly(along, across, degrees, flip):
 def test_what_is_upright_stays():
     affine = affine_of(spacing=(0.8, 1.1, 4), degrees=(10, 20, 30))
     field = np.random.default_rng(0).normal(size=(9, 8, 7))
-    array, moved = upright(field, affine)
+    array, moved = resample_upright(field, affine)
     np.testing.assert_allclose(moved, affine, atol=1e-12)
     np.testing.assert_allclose(array, field)
     assert not is_tilted(affine, 7)

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from volume_cases import ORIENTATIONS, affine_of, itk_places, ramp, volumes
+from tests.volume.volume_cases import ORIENTATIONS, affine_of, itk_places, ramp, volumes
 
 from medclipad.errors import VolumeError
 from medclipad.volume import Volume, read_volume, require_same_grid, write_volume
@@ -138,7 +138,7 @@ def test_where_and_as_what_to_write(tmp_path):
     volume = Volume(ramp((3, 4, 5)), np.eye(4))
     with pytest.raises(VolumeError, match=r"map.nhdr: volumes are written as .nii.gz, .nii, .nrrd, .mha; choose one"):
         write_volume(volume, tmp_path / "map.nhdr")
-    with pytest.raises(VolumeError, match=r"the folder .*none does not exist; make it first"):
+    with pytest.raises(VolumeError, match=r"the folder .*none does not exist; create it first"):
         write_volume(volume, tmp_path / "none" / "map.nii")
     (tmp_path / "map.nii").mkdir()
     with pytest.raises(VolumeError, match=r"map.nii: it cannot be written \(.*Is a directory"):
@@ -173,8 +173,8 @@ def test_volume_properties():
         (np.zeros((3, 4)), "is not a volume"),
         (np.zeros((3, 0, 4)), "is not a volume"),
         (np.zeros((3, 4, 5, 2)), "is not a volume"),
-        (np.zeros((3, 4, 5), complex), "are not numbers on one scale"),
-        (np.zeros((3, 4, 5), object), "are not numbers on one scale"),
+        (np.zeros((3, 4, 5), complex), "are not real numbers"),
+        (np.zeros((3, 4, 5), object), "are not real numbers"),
     ],
 )
 def test_arrays_that_are_no_volume(array, why):

@@ -1,4 +1,4 @@
-"""Whole volumes a block at a time, so that no step needs a second copy of them."""
+"""Walk through whole volumes block by block, so that no step needs a second copy of them."""
 
 from __future__ import annotations
 
@@ -6,39 +6,75 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_BLOCK = 1 << 20  # voxels
+_BLOCK = 1 << 20  # voxels: some MB a block, large enough for numpy's speed
 
 
 def blocks(array: np.ndarray, *others: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Views of an array and of `others` of its shape, some slices along the slowest axis of `array` at a time."""
+    """Yield views of several arrays of one shape, some slices along the slowest axis of the first at a time.
+
+    Parameters
+    ----------
+    array
+        Array whose memory order decides how the blocks are cut.
+    *others
+        Further arrays of the same shape.
+
+    Yields
+    ------
+    tuple of numpy.ndarray
+        The same block of each array, with axes in the memory order of `array`.
+    """
     order = np.argsort([-abs(stride) for stride in array.strides], kind="stable")
-    arrays = [one.transpose(order) for one in (array, *others)]
+    arrays = [each.transpose(order) for each in (array, *others)]
     step = max(1, _BLOCK * len(arrays[0]) // max(1, array.size))
     for start in range(0, len(arrays[0]), step):
-        yield tuple(one[start : start + step] for one in arrays)
+        yield tuple(each[start : start + step] for each in arrays)
 
 
-def finite_values(array: np.ndarray, where: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """The values that are neither NaN nor infinite, a block (n,) at a time, in memory order; only those of a mask."""
-    for block, *inside in blocks(array, *(() if where is None else (where,))):
+def finite_values(array: np.ndarray, mask: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Yield the finite values of an array block by block in memory order, each block of shape (n,).
+
+    Parameters
+    ----------
+    array
+        Array of any real dtype.
+    mask
+        Bool array of the same shape; only values where it is True are yielded.
+    """
+    for block, *inside in blocks(array, *(() if mask is None else (mask,))):
         values = block[inside[0]] if inside else block.ravel()
         yield values if array.dtype.kind in "bui" else values[np.isfinite(values)]
 
 
 def finite_range(array: np.ndarray) -> tuple[float, float] | None:
-    """Lowest and highest finite value, None if there is none."""
+    """Return the lowest and highest finite value, or None if there is none."""
     ends = [(float(values.min()), float(values.max())) for values in finite_values(array) if values.size]
     return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
 
 
-def finite_sample(array: np.ndarray, most: int, where: np.ndarray | None = None) -> np.ndarray:
-    """(n,) at most `most` of the finite values, as float64, the same ones at each call: enough for a histogram."""
-    count = sum(values.size for values in finite_values(array, where))
-    if count <= most:
-        return np.concatenate([np.empty(0), *(values.astype(np.float64) for values in finite_values(array, where))])
-    chosen = np.sort(np.random.default_rng(0).integers(count, size=most))
+def finite_sample(array: np.ndarray, size: int, mask: np.ndarray | None = None) -> np.ndarray:
+    """Return a random sample of the finite values, the same one at each call.
+
+    Parameters
+    ----------
+    array
+        Array of any real dtype.
+    size
+        Largest number of values to return; if there are no more finite values, all of them are returned.
+    mask
+        Bool array of the same shape; only values where it is True are sampled.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) float64 with n <= `size`.
+    """
+    count = sum(values.size for values in finite_values(array, mask))
+    if count <= size:
+        return np.concatenate([np.empty(0), *(values.astype(np.float64) for values in finite_values(array, mask))])
+    chosen = np.sort(np.random.default_rng(0).integers(count, size=size))
     parts, start = [], 0
-    for values in finite_values(array, where):
+    for values in finite_values(array, mask):
         first, last = np.searchsorted(chosen, (start, start + values.size))
         parts.append(values[chosen[first:last] - start].astype(np.float64))
         start += values.size

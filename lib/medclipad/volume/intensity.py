@@ -15,8 +15,9 @@ CT_WINDOWS = {"brain": (40.0, 80.0), "lung": (-600.0, 1500.0), "abdomen": (50.0,
 """Level and width in Hounsfield units."""
 
 MR_PERCENTILES = (0.5, 99.5)
+"""Percentiles of the foreground that become black and white."""
 
-_PERCENTILE_SAMPLE = 1 << 22  # of more voxels a sample is taken: it gives these percentiles to 0.01 %
+_PERCENTILE_SAMPLE = 1 << 22  # of more voxels than this a sample is taken: it gives the percentiles to 0.01 %
 
 _CHOICES = "ct:brain, ct:lung, ct:abdomen, ct:bone, ct:<level>,<width>, mr, raw or auto"
 _NUMBER = r"[-+]?\d+(?:\.\d*)?"
@@ -24,10 +25,19 @@ _NUMBER = r"[-+]?\d+(?:\.\d*)?"
 
 @dataclass(frozen=True)
 class IntensityPreset:
-    """How a volume's values become [0, 1]; `str(preset)` is the text that `parse_preset` takes.
+    """Rule by which the values of a volume are mapped to [0, 1]; use `parse_preset` to make one.
 
-    `kind` is "ct" (a window of `level` and `width` HU), "mr" (percentiles .5 to 99.5 of the foreground over the whole
-    volume), "raw" (all finite values of the volume) or "auto" (to be resolved for a volume first: `resolve_preset`).
+    Attributes
+    ----------
+    text : str
+        The text that `parse_preset` accepts; also `str(preset)`.
+    kind : str
+        "ct": a window in Hounsfield units. "mr": percentiles 0.5 to 99.5 of the foreground, over the whole volume.
+        "raw": all finite values of the volume. "auto": to be resolved for a volume first, see `resolve_preset`.
+    level : float or None
+        Centre of a CT window in HU.
+    width : float or None
+        Width of a CT window in HU, above 0.
     """
 
     text: str
@@ -39,8 +49,26 @@ class IntensityPreset:
         return self.text
 
     def window(self, volume: Volume, foreground: np.ndarray) -> tuple[float, float]:
-        """(low, high) in the volume's units with low < high; `foreground` is bool (I, J, K)."""
-        if self.kind == "ct":
+        """Return the values that become black and white.
+
+        Parameters
+        ----------
+        volume
+            Volume to show.
+        foreground
+            Bool (I, J, K), as from `foreground_mask`; only "mr" uses it.
+
+        Returns
+        -------
+        tuple of float
+            (low, high) in the volume's units, low < high.
+
+        Raises
+        ------
+        VolumeError
+            If the preset is "auto".
+        """
+        if self.level is not None and self.width is not None:  # kind "ct"
             return self.level - self.width / 2, self.level + self.width / 2
         if self.kind == "auto":
             raise VolumeError("the intensity preset 'auto' has no window of its own; resolve it for a volume first.")
@@ -55,7 +83,25 @@ class IntensityPreset:
 
 
 def parse_preset(text: str) -> IntensityPreset:
-    """A preset from its text: `ct:brain|lung|abdomen|bone`, `ct:<level>,<width>`, `mr`, `raw` or `auto`."""
+    """Return the intensity preset with a given name.
+
+    Parameters
+    ----------
+    text
+        "ct:brain", "ct:lung", "ct:abdomen", "ct:bone", "ct:<level>,<width>" in HU, "mr", "raw" or "auto". Case and
+        spaces do not matter.
+
+    Raises
+    ------
+    VolumeError
+        If the text is none of these, or the width is not above 0.
+
+    Examples
+    --------
+    >>> preset = parse_preset("ct:40,80")
+    >>> preset.level, preset.width
+    (40.0, 80.0)
+    """
     clean = re.sub(r"\s+", "", str(text)).lower()
     if clean in ("mr", "raw", "auto"):
         return IntensityPreset(clean, clean)
@@ -71,11 +117,30 @@ def parse_preset(text: str) -> IntensityPreset:
 
 
 def resolve_preset(preset: str | IntensityPreset, volume: Volume) -> IntensityPreset:
-    """The preset to use for a volume: `auto` becomes `mr`, all others stay.
+    """Return the preset to use for a volume: "auto" becomes "mr", all others stay as they are.
 
-    No window is right for every organ in CT, so `auto` raises VolumeError there and asks for one. What is CT is taken
-    from the file's modality where it has one, else from values that only Hounsfield units have; a "CT" without air
-    (values cut or rescaled before) is treated like any other picture.
+    Parameters
+    ----------
+    preset
+        Preset, or its text.
+    volume
+        Volume to show.
+
+    Raises
+    ------
+    VolumeError
+        If the preset is "auto" and the volume is CT: no window fits every organ, so one must be chosen. Also if the
+        text is not a preset.
+
+    Notes
+    -----
+    The file's modality decides what is CT; without one, values that only Hounsfield units have. A "CT" without air
+    (cut or rescaled before) is treated like any other image.
+
+    Examples
+    --------
+    >>> str(resolve_preset("auto", Volume(np.zeros((4, 4, 4)), np.eye(4), modality="MR")))
+    'mr'
     """
     preset = parse_preset(preset) if isinstance(preset, str) else preset
     if preset.kind != "auto":
@@ -89,8 +154,26 @@ def resolve_preset(preset: str | IntensityPreset, volume: Volume) -> IntensityPr
 
 
 def to_unit(array: np.ndarray, low: float, high: float) -> np.ndarray:
-    """float32 in [0, 1], linear from `low` to `high` and clipped; NaN and -inf become 0, +inf becomes 1."""
-    # int32 and float64 keep their precision until they are on [0, 1].
+    """Return values mapped linearly from [low, high] to [0, 1] and clipped.
+
+    Parameters
+    ----------
+    array
+        Values of any real dtype and shape.
+    low, high
+        Values that become 0 and 1, low < high.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 of the same shape. NaN and -inf become 0, +inf becomes 1.
+
+    Examples
+    --------
+    >>> to_unit(np.array([-100, 40, 500]), 0, 80).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    # int32 and float64 keep their precision until they are in [0, 1].
     values = np.array(array, dtype=np.result_type(array, np.float32))
     np.clip(values, low, high, out=values)
     values -= low
@@ -100,6 +183,7 @@ def to_unit(array: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _in_hounsfield_units(volume: Volume) -> bool:
+    """Return whether the values are Hounsfield units that reach down to air."""
     if volume.modality not in (None, "CT"):
         return False
     ends = finite_range(volume.array)

@@ -1,4 +1,4 @@
-"""Label maps and images, told apart: the one given in place of the other is a mistake that looks plausible."""
+"""Distinguish label maps from images: confusing the two gives results that look plausible."""
 
 from __future__ import annotations
 
@@ -9,32 +9,57 @@ from medclipad.volume.blocks import blocks, finite_sample
 from medclipad.volume.volume import Volume, require_same_grid
 
 _SAMPLE = 100_000
-_MOST = 256  # label maps have no more values
-_FEW = 16  # masks with so few values are not doubted
-_FLAT = 0.8  # of the neighbours within a labelled region share its label, at least
-_GRAINY = 0.5
+_MAX_LABELS = 256  # label maps have no more values
+_MAX_MASK_VALUES = 16  # a mask with no more values than this is not questioned
+_FLAT = 0.8  # in a label map, at least this fraction of neighbours within a region share a label
+_GRAINY = 0.5  # in an image, less than this fraction of neighbours share a value
 
 
 def label_note(volume: Volume) -> str | None:
-    """A sentence if an image looks like a label map: few whole numbers from 0, in regions of one value each."""
+    """Return a sentence for the user if an image looks like a label map, else None.
+
+    Parameters
+    ----------
+    volume
+        Volume that was given as an image. It looks like a label map if it holds few whole numbers, the lowest of them
+        0, in regions of one value each.
+
+    Examples
+    --------
+    >>> label_note(Volume(np.kron([[[0, 1], [1, 2]]], np.ones((6, 6, 6))), np.eye(4))).split(" (")[0]
+    'it looks like a label map'
+    """
     values = np.unique(finite_sample(volume.array, _SAMPLE))
-    if not 2 <= len(values) <= _MOST or values[0] != 0 or (values % 1).any() or _flatness(volume.array) < _FLAT:
+    if not 2 <= len(values) <= _MAX_LABELS or values[0] != 0 or (values % 1).any() or _flatness(volume.array) < _FLAT:
         return None
     named = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
     return f"it looks like a label map (only the values {named} in regions of one value each); pass the image itself"
 
 
 def require_mask(volume: Volume, mask: Volume) -> None:
-    """Raise VolumeError unless `mask` lies on the grid of `volume` and holds whole numbers, as label maps do."""
+    """Raise VolumeError unless a mask lies on the grid of a volume and holds labels.
+
+    Parameters
+    ----------
+    volume
+        Image.
+    mask
+        Its label map: whole numbers, 0 for background.
+
+    Raises
+    ------
+    VolumeError
+        If the grids differ, or if the mask holds fractions or as many values as an image.
+    """
     require_same_grid(volume, mask)
     values = np.unique(finite_sample(mask.array, _SAMPLE))
     name = mask.name or "the mask"
     if (values % 1).any():
         raise VolumeError(
             f"{name}: the mask of {volume.name or 'the volume'} holds fractions ({values[values % 1 > 0][0]:.4g}); "
-            "pass its label map, resampled by nearest neighbour if at all."
+            "pass its label map; resample it only by nearest neighbour."
         )
-    if len(values) > _MOST or (len(values) > _FEW and _flatness(mask.array) < _GRAINY):
+    if len(values) > _MAX_LABELS or (len(values) > _MAX_MASK_VALUES and _flatness(mask.array) < _GRAINY):
         raise VolumeError(
             f"{name}: the mask of {volume.name or 'the volume'} holds {len(values)} values, as an image does; "
             "pass its label map."
@@ -42,7 +67,7 @@ def require_mask(volume: Volume, mask: Volume) -> None:
 
 
 def _flatness(array: np.ndarray) -> float:
-    """Part of the neighbours along the fastest axis, the first of them not 0, that have the same value."""
+    """Return the fraction of neighbours along the fastest axis, the first of them not 0, with the same value."""
     same = pairs = 0
     for (block,) in blocks(array):
         first, second = block[..., :-1], block[..., 1:]

@@ -1,4 +1,4 @@
-"""What a volume needs of the machine's memory, compared with what is free before the work starts."""
+"""Compare the memory that a volume needs with what is free, before the work starts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import psutil
 from medclipad.errors import VolumeError
 
 _CGROUP = Path("/sys/fs/cgroup")
-_FILES = (  # limit, use, and pages that are given back on demand, in version 2 and 1 of Linux's control groups
+_FILES = (  # limit, use and pages that are freed on demand, in versions 2 and 1 of Linux's control groups
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
 def free_memory() -> int:
-    """Bytes that this process can still take: of the machine, its container (control group) and its own limit."""
+    """Return the bytes that this process can still allocate.
+
+    The smallest of what is free on the machine, in its container (control group) and below the process's own limit.
+    """
     free = [psutil.virtual_memory().available, *_left_in_groups()]
     if hasattr(psutil, "RLIMIT_AS"):  # on Linux and FreeBSD
         process = psutil.Process()
@@ -27,28 +30,55 @@ def free_memory() -> int:
     return max(0, min(free))
 
 
-def require_memory(needed: float, who: str, work: str) -> None:
-    """Raise VolumeError, before `work` starts, unless `needed` bytes are free."""
+def require_memory(needed: float, name: str, work: str) -> None:
+    """Raise VolumeError unless enough memory is free.
+
+    Parameters
+    ----------
+    needed
+        Bytes that the work takes at its peak.
+    name
+        Volume or file, for the message.
+    work
+        What needs the memory, such as "reading 512 x 512 x 40 voxels".
+
+    Raises
+    ------
+    VolumeError
+        If fewer bytes are free.
+    """
     free = free_memory()
     if needed > free:
         raise VolumeError(
-            f"{who}: {work} needs about {bytes_in_words(needed)} of memory and {bytes_in_words(free)} are free; "
+            f"{name}: {work} needs about {bytes_in_words(needed)} of memory, but only {bytes_in_words(free)} is free; "
             "use a machine with more memory, or crop or downsample the volume first."
         )
 
 
 def in_words(shape: tuple[int, ...]) -> str:
-    """A grid's size as text: 512 x 512 x 40 voxels."""
+    """Return the size of a grid as text.
+
+    Examples
+    --------
+    >>> in_words((512, 512, 40))
+    '512 x 512 x 40 voxels'
+    """
     return f"{' x '.join(map(str, shape))} voxels"
 
 
 def bytes_in_words(size: float) -> str:
-    """Bytes as text: 512 MB, 9.6 GB."""
+    """Return a number of bytes as text.
+
+    Examples
+    --------
+    >>> bytes_in_words(512e6), bytes_in_words(9.6e9)
+    ('512 MB', '9.6 GB')
+    """
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
 
 
 def _left_in_groups() -> Iterator[int]:
-    """Bytes left in the control groups that hold this process, outermost limits included."""
+    """Yield the bytes left in each control group that holds this process, outer groups included."""
     for folder in _groups():
         for limit, used, reclaimable in _FILES:
             try:
@@ -61,6 +91,7 @@ def _left_in_groups() -> Iterator[int]:
 
 
 def _groups() -> Iterator[Path]:
+    """Yield the folders of the control groups that hold this process, innermost first."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:  # not on Linux

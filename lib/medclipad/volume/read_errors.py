@@ -1,4 +1,4 @@
-"""Missing and damaged files: all becomes one sentence, and no header makes us allocate what is not there."""
+"""Missing and damaged files: one sentence for each, and no allocation of what a header only promises."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from pathlib import Path
 
 from medclipad.errors import VolumeError
 
-_MAX_DEFLATE = 1032  # deflate cannot shrink data further than this
-
-
+_MAX_DEFLATE = 1032  # deflate cannot compress by more than this factor
 _PIECE = 1 << 20
 
 
 @contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Turn any exception of a reading library into a VolumeError about `path`."""
+def volume_errors(path: Path) -> Iterator[None]:
+    """Turn any exception of a reading library into a VolumeError that names `path`."""
     try:
         yield
     except VolumeError:
@@ -32,15 +30,18 @@ def damage_named(path: Path) -> Iterator[None]:
         ) from error
 
 
-def no_such_file(path: Path) -> VolumeError:
-    """The error for a path with nothing at it; its cause tells it from others, as that of `damage_named` does."""
+def not_found_error(path: Path) -> VolumeError:
+    """Return the error for a path that does not exist.
+
+    Its cause is a FileNotFoundError, so callers can distinguish it from errors about damage, which have other causes.
+    """
     error = VolumeError(f"{path}: there is no such file or folder; check the path.")
     error.__cause__ = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     return error
 
 
-def itk_name(path: Path) -> str:
-    """The path as ITK takes it; VolumeError for a name that is not UTF-8, over which it would end the process."""
+def itk_path(path: Path) -> str:
+    """Return a path as ITK accepts it; raise VolumeError if it is not UTF-8, which would crash the process."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -49,21 +50,23 @@ def itk_name(path: Path) -> str:
 
 
 class BoundedFile(io.BufferedReader):
-    """A file to read from that, asked for more than it holds, allocates no more than it holds."""
+    """File that, asked for more bytes than it holds, allocates no more than it holds."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(str(path)))
         self._size = path.stat().st_size
 
     def read(self, size: int | None = -1) -> bytes:
+        """Return at most `size` bytes, or all that are left."""
         left = max(0, self._size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
 class BoundedGzip(gzip.GzipFile):
-    """A gzip stream to read from that, asked for more than it holds, allocates no more than it holds."""
+    """Gzip stream that, asked for more bytes than it holds, allocates no more than it holds."""
 
     def read(self, size: int | None = -1) -> bytes:
+        """Return at most `size` bytes, or all that are left."""
         if size is None or size <= _PIECE:
             return super().read(size)
         pieces = []
@@ -74,13 +77,25 @@ class BoundedGzip(gzip.GzipFile):
 
 
 def reason(error: Exception) -> str:
-    """The telling line of a library's message: ITK's own after its prefix, of several the last and innermost."""
+    """Return the informative line of a library's message: ITK's own without its prefix, else the last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    telling = [line for line in lines if line.startswith(("ITK ERROR", "[nrrd]"))] or lines
-    return re.sub(r"^ITK ERROR: |\(0x[0-9a-f]+\)", "", telling[-1]).rstrip(". ")[:200]
+    informative = [line for line in lines if line.startswith(("ITK ERROR", "[nrrd]"))] or lines
+    return re.sub(r"^ITK ERROR: |\(0x[0-9a-f]+\)", "", informative[-1]).rstrip(". ")[:200]
 
 
-def require_enough_bytes(path: Path, wanted: float, offset: int = 0, packed: bool = True) -> None:
-    """Raise ValueError if a file, compressed as far as can be if `packed`, cannot hold `wanted` bytes of voxels."""
-    if path.stat().st_size * (_MAX_DEFLATE if packed else 1) - offset < wanted:
-        raise ValueError(f"its header promises {wanted:.0f} bytes of voxels, which it cannot hold")
+def require_enough_bytes(path: Path, needed: float, offset: int = 0, packed: bool = True) -> None:
+    """Raise ValueError if a file cannot hold the voxels that its header promises.
+
+    Parameters
+    ----------
+    path
+        File with header and voxels.
+    needed
+        Bytes of voxels by the header.
+    offset
+        Bytes before the voxels.
+    packed
+        Whether the voxels may be compressed; the highest possible compression is then assumed.
+    """
+    if path.stat().st_size * (_MAX_DEFLATE if packed else 1) - offset < needed:
+        raise ValueError(f"its header promises {needed:.0f} bytes of voxels, more than the file can hold")

@@ -16,7 +16,7 @@ from medclipad.errors import VolumeError
 from medclipad.export.dicom.deidentify import Deidentifier, uid_of
 from medclipad.volume import Volume
 from medclipad.volume.dicom.files import dicom_files, is_dicom
-from medclipad.volume.read_errors import damage_named
+from medclipad.volume.read_errors import volume_errors
 from medclipad.volume.volume import LPS_TO_RAS
 
 # Copied as they are. The first are of type 2 in every object: empty where the source lacks them.
@@ -117,7 +117,7 @@ def _headers(source: Path | Sequence[Path], wanted: set[str]) -> dict[str, Datas
         for path in files:
             if not is_dicom(path):
                 continue
-            with damage_named(path):
+            with volume_errors(path):
                 header = pydicom.dcmread(
                     path, stop_before_pixels=True, force=True, specific_tags=[*PATIENT_AND_STUDY, *OTHER, *IDENTITY]
                 )

@@ -1,1 +1,1 @@
-"""DICOM: which files belong together, what their frames hold, and the grid they lie on."""
+"""DICOM: which files belong together, what their frames contain, and the grid they lie on."""

@@ -1,4 +1,4 @@
-"""DICOM: the files behind a folder, a list, a DICOMDIR or a zip archive."""
+"""DICOM: the files of a folder, a list, a DICOMDIR or a zip archive."""
 
 from __future__ import annotations
 
@@ -11,27 +11,46 @@ import pydicom
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medclipad.errors import VolumeError
-from medclipad.volume.read_errors import BoundedFile, damage_named
+from medclipad.volume.read_errors import BoundedFile, volume_errors
 from medclipad.volume.readers.archives import is_dicom_name, is_dicom_start, require_no_dicom_name, unpack_dicom
 
 ARCHIVE = ".zip"
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file starts as DICOM does: with its preamble or, in old files, with a tag of the first groups."""
+    """Return whether a file starts as DICOM: with its preamble or, in old files, with a tag of the first groups."""
     with path.open("rb") as stream:
         return is_dicom_start(stream.read(132))
 
 
 def may_be_dicom(name: str) -> bool:
-    """Whether a file may be meant as DICOM by its name: IM1, 1.2.840.7 and a.dcm, but not notes.txt or .DS_Store."""
+    """Return whether a file may be DICOM by its name.
+
+    Examples
+    --------
+    >>> [may_be_dicom(name) for name in ("IM1", "1.2.840.7", "a.dcm", "notes.txt", ".DS_Store")]
+    [True, True, True, False, False]
+    """
     return is_dicom_name(name) or not (name.startswith(".") or PurePosixPath(name).suffix[1:].isalpha())
 
 
 def others_note(files: Sequence[Path]) -> list[str]:
-    """A note on files beside the images that are not DICOM, where their names do not tell what else they are.
+    """Return a note on files that are not DICOM, though by their names they might be.
 
-    Raises VolumeError if a name says that it is DICOM: a damaged slice must not get lost.
+    Parameters
+    ----------
+    files
+        Files that lie beside the images.
+
+    Returns
+    -------
+    list of str
+        One note, or none.
+
+    Raises
+    ------
+    VolumeError
+        If a file is named as DICOM but is not: a damaged slice must not be lost.
     """
     others = [path.name for path in files if may_be_dicom(path.name) and not is_dicom(path)]
     for name in others:
@@ -39,15 +58,31 @@ def others_note(files: Sequence[Path]) -> list[str]:
     if not others:
         return []
     named = ", ".join(repr(name)[1:-1] for name in others[:3]) + (", ..." if len(others) > 3 else "")
-    return [f"{len(others)} files that are not DICOM were left out ({named})"]
+    what = "1 file that is not DICOM was" if len(others) == 1 else f"{len(others)} files that are not DICOM were"
+    return [f"{what} left out ({named})"]
 
 
 @contextmanager
 def dicom_files(source: Path | Sequence[Path]) -> Iterator[tuple[list[Path], bool]]:
-    """(files, chosen): a folder's files with those of its subfolders, a DICOMDIR's, a zip's (unpacked as long as the
-    block lasts), or the very files given; `chosen` where each must be an image.
+    """Find the files of a DICOM source.
 
-    Raises VolumeError for a DICOMDIR or an archive that cannot be followed.
+    Parameters
+    ----------
+    source
+        A folder (searched with its subfolders), a DICOMDIR, a zip archive (unpacked while the block lasts), a single
+        file or a list of files.
+
+    Yields
+    ------
+    files : list of Path
+        Candidate files.
+    explicit : bool
+        Whether the caller named the files, so that each must be a DICOM image.
+
+    Raises
+    ------
+    VolumeError
+        If a DICOMDIR or an archive is damaged or lists files that are not there.
     """
     if not isinstance(source, Path):
         yield list(dict.fromkeys(source)), True
@@ -56,17 +91,17 @@ def dicom_files(source: Path | Sequence[Path]) -> Iterator[tuple[list[Path], boo
     elif source.suffix.lower() == ARCHIVE:
         with tempfile.TemporaryDirectory(prefix="medclipad-") as folder:
             yield sorted(unpack_dicom(source, Path(folder), also=may_be_dicom)), False
-    elif (listed := _listed(source)) is not None:
+    elif (listed := _listed_files(source)) is not None:
         yield listed, False
     else:
         yield [source], True
 
 
-def _listed(path: Path) -> list[Path] | None:
-    """The files that a DICOMDIR lists; None if the file is none."""
+def _listed_files(path: Path) -> list[Path] | None:
+    """Return the files that a DICOMDIR lists; None if the file is not a DICOMDIR."""
     if not path.is_file() or not is_dicom(path):
         return None
-    with damage_named(path):
+    with volume_errors(path):
         with BoundedFile(path) as stream:
             dataset = pydicom.dcmread(stream, force=True, specific_tags=["DirectoryRecordSequence"])
         if dataset.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage:
@@ -77,10 +112,10 @@ def _listed(path: Path) -> list[Path] | None:
         listed = [home.joinpath(*([parts] if isinstance(parts, str) else parts)).resolve() for parts in ids]
     for file in listed:
         if not file.is_relative_to(home):
-            raise VolumeError(f"{path.name}: it lists a file outside of its folder; pass the folder instead.")
+            raise VolumeError(f"{path.name}: it lists a file outside its folder; pass the folder instead.")
         if not file.is_file():
             raise VolumeError(
-                f"{path.name}: it lists {file.name}, which is not there; copy the whole medium, or pass the folder."
+                f"{path.name}: it lists {file.name}, which is missing; copy the whole medium, or pass the folder."
             )
         if not is_dicom(file):
             raise VolumeError(f"{path.name}: it lists {file.name}, which is not DICOM; copy the whole medium again.")

@@ -1,7 +1,8 @@
-"""DICOM: the single frames of a file and where they lie."""
+"""DICOM: the single frames of a file and their positions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ParametricMapStorage
 
 from medclipad.errors import VolumeError
+from medclipad.volume.read_errors import volume_errors
 
-# What may tell images at the same place apart, most telling first; in multi-frame files from the functional groups.
+# What may distinguish images at the same position, most telling first; in multi-frame files from the functional groups.
 VARYING_TAGS = (
     "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoTime", "EffectiveEchoTime", "InversionTime",
     "DiffusionBValue", "TriggerTime", "ComplexImageComponent", "ImageType", "FrameType", "AcquisitionNumber",
@@ -27,30 +29,59 @@ HEADER_TAGS = (
     "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "PixelPaddingValue", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
+"""All tags that reading a series needs."""
 
 _EXPORT = "export the original axial, coronal or sagittal images"
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One slice: where it lies (LPS mm, as in DICOM) and how its stored values become the modality's."""
+    """One slice: its position in the patient and the scaling of its stored values.
+
+    Attributes
+    ----------
+    path : Path
+        File that holds the frame.
+    number : int
+        Index within the file.
+    position : numpy.ndarray
+        (3,) LPS mm, centre of the first pixel.
+    orientation : numpy.ndarray
+        (2, 3) unit vectors in LPS along a row (towards higher columns) and along a column (towards higher rows).
+    spacing : tuple of float
+        Distance in mm between rows and between columns.
+    size : tuple of int
+        Rows and columns.
+    dtype : numpy.dtype
+        Type of the stored values.
+    slope, intercept : float
+        Rescaling from stored values to the modality's values.
+    thickness : float or None
+        Spacing between slices or slice thickness in mm, if given.
+    padding : int or None
+        Stored value of pixels outside the image, if given.
+    labels : dict of str
+        Those of `VARYING_TAGS` that the frame has.
+    """
 
     path: Path
-    number: int  # within the file, from 0
-    position: np.ndarray  # (3,) centre of the first pixel
-    orientation: np.ndarray  # (2, 3) unit vectors along a row (columns grow) and along a column (rows grow)
-    spacing: tuple[float, float]  # between rows, between columns, in mm
-    size: tuple[int, int]  # rows, columns
-    dtype: np.dtype  # of the stored values
+    number: int
+    position: np.ndarray
+    orientation: np.ndarray
+    spacing: tuple[float, float]
+    size: tuple[int, int]
+    dtype: np.dtype
     slope: float = 1.0
     intercept: float = 0.0
     thickness: float | None = None
-    padding: int | None = None  # stored value of pixels outside the picture
-    labels: dict[str, str] = field(default_factory=dict)  # its VARYING_TAGS
+    padding: int | None = None
+    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def normal(self) -> np.ndarray:
-        return np.cross(*self.orientation)
+        """(3,) unit vector in LPS perpendicular to the slice."""
+        along_row, along_column = self.orientation
+        return np.cross(along_row, along_column)
 
     @property
     def depth(self) -> float:
@@ -59,10 +90,27 @@ class Frame:
 
 
 def frames_of(path: Path, header: Dataset) -> list[Frame]:
-    """The frames of one file: the image itself, or those of an enhanced multi-frame object.
+    """Return the frames of one file: the image itself, or those of an enhanced multi-frame object.
 
-    Raises VolumeError for colour images and for frames without a place in the patient.
+    Parameters
+    ----------
+    path
+        The file.
+    header
+        Its header, with at least `HEADER_TAGS`.
+
+    Raises
+    ------
+    VolumeError
+        If the image is in colour, needs a lookup table, or if a frame has no usable position, direction or rescaling;
+        or if the file is damaged.
     """
+    with volume_errors(path):
+        return _frames(path, header)
+
+
+def _frames(path: Path, header: Dataset) -> list[Frame]:
+    """Return the frames of one file; raise VolumeError or whatever pydicom raises over damage."""
     if int(header.get("SamplesPerPixel") or 1) != 1 or "PALETTE" in str(header.get("PhotometricInterpretation", "")):
         raise VolumeError(f"{path.name}: a colour image has no single scale of values; {_EXPORT}.")
     if "ModalityLUTSequence" in header:
@@ -70,31 +118,38 @@ def frames_of(path: Path, header: Dataset) -> list[Frame]:
     count = int(header.get("NumberOfFrames") or 1)
     per_frame = header.get("PerFrameFunctionalGroupsSequence")
     if per_frame is None and count > 1:
-        raise VolumeError(f"{path.name}: it holds {count} frames without their places in the patient; {_EXPORT}.")
+        raise VolumeError(f"{path.name}: it holds {count} frames without their positions in the patient; {_EXPORT}.")
     if per_frame is None:
         return [_frame(path, 0, header, [header])]
     if len(per_frame) != count:
-        raise VolumeError(f"{path.name}: it describes {len(per_frame)} of its {count} frames; export the series again.")
+        raise VolumeError(
+            f"{path.name}: it describes {len(per_frame)} frames but announces {count}; export the series again."
+        )
     shared = list(header.get("SharedFunctionalGroupsSequence") or ())
     return [_frame(path, n, header, _items([groups, *shared])) for n, groups in enumerate(per_frame)]
 
 
 def _items(groups: list[Dataset]) -> list[Dataset]:
-    """The items of functional group sequences, in the order in which they count: those of makers' own sequences, and
-    of references to other images, may hold the same tags for something else."""
+    """Return the items of functional group sequences, in order of precedence.
+
+    Vendors' private sequences and references to other images are left out: they may use the same tags for other values.
+    """
     sequences = [element for group in groups for element in group if element.VR == "SQ" and not element.tag.is_private]
     return [item for element in sequences if "ImageSequence" not in element.keyword for item in element.value]
 
 
-def _frame(path: Path, number: int, header: Dataset, items: list[Dataset]) -> Frame:
-    def find(*keywords: str) -> Any:
-        values = (item.get(keyword) for keyword in keywords for item in items)
-        return next((value for value in values if value not in (None, "")), None)
+def _find(items: Sequence[Dataset], *keywords: str) -> Any:
+    """Return the first value that is given for the first of `keywords` that has one; else None."""
+    values = (item.get(keyword) for keyword in keywords for item in items)
+    return next((value for value in values if value not in (None, "")), None)
 
+
+def _frame(path: Path, number: int, header: Dataset, items: list[Dataset]) -> Frame:
+    """Return a frame whose tags are in `items`; raise VolumeError if one of them is not usable."""
     try:
-        position = np.array(find("ImagePositionPatient"), dtype=float).reshape(3)
-        orientation = np.array(find("ImageOrientationPatient"), dtype=float).reshape(2, 3)
-        between_rows, between_columns = (float(mm) for mm in find("PixelSpacing"))
+        position = np.array(_find(items, "ImagePositionPatient"), dtype=float).reshape(3)
+        orientation = np.array(_find(items, "ImageOrientationPatient"), dtype=float).reshape(2, 3)
+        between_rows, between_columns = (float(mm) for mm in _find(items, "PixelSpacing"))
         placed = np.isfinite([*position, *orientation.flat]).all()
         placed &= 0 < between_rows < np.inf and 0 < between_columns < np.inf
     except (TypeError, ValueError):
@@ -102,15 +157,14 @@ def _frame(path: Path, number: int, header: Dataset, items: list[Dataset]) -> Fr
     if not placed:
         raise VolumeError(f"{path.name}: it does not say where in the patient its pixels lie; {_EXPORT}.")
     if not np.allclose(orientation @ orientation.T, np.eye(2), rtol=0, atol=2e-3):  # cosines of three decimals pass
-        raise VolumeError(f"{path.name}: its row and column directions are no unit vectors at right angles; {_EXPORT}.")
+        raise VolumeError(f"{path.name}: its row and column directions are not perpendicular unit vectors; {_EXPORT}.")
     stored = header.get("BitsStored")
     if stored and header.get("HighBit", stored - 1) != stored - 1:
-        raise VolumeError(f"{path.name}: its pixels do not begin at the lowest bit, which is not supported; {_EXPORT}.")
-    slope, intercept = find("RescaleSlope"), find("RescaleIntercept")
-    slope, intercept = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
-    if not np.isfinite(slope * intercept) or slope == 0:
-        raise VolumeError(f"{path.name}: its rescale slope {slope} makes no values; export the series again.")
-    heights = (float(find(keyword) or 0) for keyword in ("SpacingBetweenSlices", "SliceThickness"))
+        raise VolumeError(
+            f"{path.name}: its pixel values do not start at the lowest bit, which is not supported; {_EXPORT}."
+        )
+    slope, intercept = _rescaling(path, items)
+    heights = (float(_find(items, keyword) or 0) for keyword in ("SpacingBetweenSlices", "SliceThickness"))
     thickness = next((height for height in heights if 0 < height < np.inf), None)
     return Frame(
         path=path,
@@ -124,12 +178,23 @@ def _frame(path: Path, number: int, header: Dataset, items: list[Dataset]) -> Fr
         intercept=intercept,
         thickness=thickness,
         padding=header.get("PixelPaddingValue"),
-        labels={keyword: str(value) for keyword in VARYING_TAGS if (value := find(keyword)) is not None},
+        labels={keyword: str(value) for keyword in VARYING_TAGS if (value := _find(items, keyword)) is not None},
     )
 
 
+def _rescaling(path: Path, items: list[Dataset]) -> tuple[float, float]:
+    """Return (slope, intercept); raise VolumeError if they are not usable."""
+    slope, intercept = _find(items, "RescaleSlope"), _find(items, "RescaleIntercept")
+    slope, intercept = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+    if not np.isfinite(slope * intercept) or slope == 0:
+        raise VolumeError(
+            f"{path.name}: its rescale slope {slope} and intercept {intercept} are not usable; export the series again."
+        )
+    return slope, intercept
+
+
 def _dtype(header: Dataset) -> np.dtype:
-    """Type of the stored values; a parametric map of more than 16 bits holds floating-point numbers."""
+    """Return the type of the stored values; a parametric map of more than 16 bits holds floating-point numbers."""
     size = max(1, int(header.get("BitsAllocated") or 16) // 8)
     if header.get("SOPClassUID") == ParametricMapStorage and size > 2:
         return np.dtype(f"f{size}")

@@ -7,18 +7,18 @@ from collections.abc import Iterable
 import numpy as np
 
 from medclipad.errors import VolumeError
-from medclipad.volume.components import choose_component
+from medclipad.volume.components import component_index
 from medclipad.volume.dicom.frames import VARYING_TAGS, Frame
 from medclipad.volume.volume import LPS_TO_RAS
 
-SAME_PLACE = 1e-2
-"""Slices closer than this (mm) lie at the same place."""
+SAME_POSITION = 1e-2
+"""Slices closer than this (mm) have the same position."""
 
 OFF_GRID = 0.1
-"""A slice may lie off its place on the even grid by this part of the slice spacing, and by at most this many mm."""
+"""A slice may lie off the even grid by this fraction of the slice spacing, and by at most this many mm."""
 
 
-def require_alike(frames: list[Frame], name: str) -> None:
+def require_uniform(frames: list[Frame], name: str) -> None:
     """Raise VolumeError unless all frames share image size, orientation and pixel spacing."""
     first = frames[0]
     checks = {
@@ -26,53 +26,82 @@ def require_alike(frames: list[Frame], name: str) -> None:
         "orientations": lambda frame: np.allclose(frame.orientation, first.orientation, rtol=0, atol=1e-3),
         "pixel spacings": lambda frame: np.allclose(frame.spacing, first.spacing, rtol=1e-3),
     }
-    for what, alike in checks.items():
-        others = [frame for frame in frames if not alike(frame)]
+    for what, agrees in checks.items():
+        others = [frame for frame in frames if not agrees(frame)]
         if others:
             raise VolumeError(
                 f"{name}: it mixes {what} ({len(others)} of {len(frames)} images differ from {_names([first])}, "
-                f"{_names(others[:1])} for one); pass a list of the files of one stack only."
+                f"for example {_names(others[:1])}); pass a list of the files of one stack only."
             )
 
 
-def one_frame_per_place(frames: list[Frame], component: int | None, name: str) -> list[Frame]:
-    """Frames sorted along their normal, one a place: where there are several (time points, echoes, b-values), those
-    that `component` names.
+def one_frame_per_position(frames: list[Frame], component: int | None, name: str) -> list[Frame]:
+    """Return frames sorted along their normal, one per position.
 
-    Components are counted in the order of the tag that tells them apart. Raises VolumeError where the choice is
-    missing, and where only some places have several images.
+    Parameters
+    ----------
+    frames
+        Frames of one size, orientation and spacing, in any order.
+    component
+        Which of several images at each position (time points, echoes, b-values) to keep, counted from 0 in the order
+        of the tag that distinguishes them.
+    name
+        Name of the series, for messages.
+
+    Raises
+    ------
+    VolumeError
+        If the choice is missing, or if only some positions have several images.
     """
     frames = sorted(frames, key=lambda frame: frame.depth)
-    places: list[list[Frame]] = []
+    positions: list[list[Frame]] = []
     for frame in frames:
-        if places and frame.depth - places[-1][0].depth < SAME_PLACE:
-            places[-1].append(frame)
+        if positions and frame.depth - positions[-1][0].depth < SAME_POSITION:
+            positions[-1].append(frame)
         else:
-            places.append([frame])
-    most = max(places, key=len)
+            positions.append([frame])
+    most = max(positions, key=len)
     if len(most) == 1:
-        choose_component(1, component, name)
+        component_index(1, component, name)
         return frames
-    if any(len(place) != len(most) for place in places):
+    if any(len(position) != len(most) for position in positions):
         raise VolumeError(
-            f"{name}: {_names(most)} lie at the same place, and other places have fewer images; "
+            f"{name}: {_names(most)} have the same position, and other positions have fewer images; "
             "pass a list without the duplicates."
         )
-    tag = _telling_tag(places)
+    tag = _distinguishing_tag(positions)
     if tag is None:
         raise VolumeError(
-            f"{name}: {_names(most)} lie at the same place and no tag tells them apart; pass one of them."
+            f"{name}: {_names(most)} have the same position and no tag distinguishes them; pass one of them."
         )
     values = sorted({frame.labels[tag] for frame in most}, key=_by_number)
-    chosen = choose_component(len(values), component, name, f"images at each place, by {tag} {', '.join(values)}")
-    return [frame for place in places for frame in place if frame.labels[tag] == values[chosen]]
+    index = component_index(len(values), component, name, f"images at each position ({tag} {', '.join(values)})")
+    return [frame for position in positions for frame in position if frame.labels[tag] == values[index]]
 
 
 def grid_of(frames: list[Frame], name: str, tilted: bool = False) -> tuple[np.ndarray, list[str]]:
-    """The RAS+ affine of (column, row, slice) of alike frames, sorted and one a place, with notes for the user.
+    """Return the affine of a stack of frames.
 
-    With `tilted` a gantry tilt is let pass: the affine's third axis then is slanted. Raises VolumeError for gantry tilt
-    otherwise, and for missing, unevenly spaced or irregularly shifted slices.
+    Parameters
+    ----------
+    frames
+        Frames of one size, orientation and spacing, sorted along their normal, one per position.
+    name
+        Name of the series, for messages.
+    tilted
+        Whether to accept a gantry tilt; the third axis of the affine is then slanted.
+
+    Returns
+    -------
+    affine : numpy.ndarray
+        (4, 4), index of (column, row, slice) to RAS+ mm.
+    notes : list of str
+        Sentences for the user on what had to be assumed.
+
+    Raises
+    ------
+    VolumeError
+        If slices are missing, unevenly spaced or shifted sideways.
     """
     first, last, notes = frames[0], frames[-1], []
     if len(frames) > 1:
@@ -89,11 +118,11 @@ def grid_of(frames: list[Frame], name: str, tilted: bool = False) -> tuple[np.nd
     affine[:3, 1] = along_column * first.spacing[0]
     affine[:3, 2] = step
     affine[:3, 3] = first.position
-    return LPS_TO_RAS @ affine + 0.0, notes
+    return LPS_TO_RAS @ affine + 0.0, notes  # + 0.0: no negative zeros
 
 
 def _require_upright(positions: np.ndarray, normal: np.ndarray, name: str, tilted: bool) -> None:
-    """Slices must lie straight above each other; a gantry tilt shifts each sideways, by the same part of its height."""
+    """Raise VolumeError unless slices are stacked straight; a gantry tilt shifts each in proportion to its height."""
     offsets = positions - positions[0]
     height = offsets @ normal
     sideways = np.linalg.norm(offsets - np.outer(height, normal), axis=1)
@@ -102,18 +131,19 @@ def _require_upright(positions: np.ndarray, normal: np.ndarray, name: str, tilte
     slanted = height[:, None] / height[-1] * offsets[-1]
     if np.linalg.norm(offsets - slanted, axis=1).max() > OFF_GRID + 1e-3 * height[-1]:
         raise VolumeError(
-            f"{name}: its slices are shifted sideways by up to {sideways.max():.3g} mm, not as by a gantry tilt; "
-            "pass a list of the files of one straight stack."
+            f"{name}: its slices are shifted sideways by up to {sideways.max():.3g} mm, and not evenly as by a gantry "
+            "tilt; pass a list of the files of one straight stack."
         )
     if not tilted:
         degrees = np.degrees(np.arctan2(sideways[-1], height[-1]))
         raise VolumeError(
-            f"{name}: its slices are shifted sideways as by a gantry tilt of {degrees:.1f} degrees; "
-            'let it be resampled to upright slices (tilt="resample", --untilt), or use another series.'
+            f"{name}: its slices are shifted sideways by a gantry tilt of {degrees:.1f} degrees; "
+            'resample it to upright slices (tilt="resample", --untilt), or use another series.'
         )
 
 
 def _require_even(frames: list[Frame], name: str) -> None:
+    """Raise VolumeError if slices are missing or unevenly spaced."""
     depths = np.array([frame.depth for frame in frames])
     even = np.linspace(depths[0], depths[-1], len(depths))
     if abs(depths - even).max() <= min(OFF_GRID * (even[1] - even[0]), OFF_GRID):
@@ -135,20 +165,22 @@ def _require_even(frames: list[Frame], name: str) -> None:
 
 
 def _names(frames: Iterable[Frame]) -> str:
+    """Return the names of at most three frames as text."""
     texts = [frame.path.name + (f" frame {frame.number + 1}" if frame.number else "") for frame in frames][:3]
     return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else texts[0]
 
 
-def _telling_tag(places: list[list[Frame]]) -> str | None:
-    """The first tag with one value for each image of a place, the same values at every place."""
+def _distinguishing_tag(positions: list[list[Frame]]) -> str | None:
+    """Return the first tag with one value for each image of a position and the same values at every position."""
     for tag in VARYING_TAGS:
-        values = [{frame.labels.get(tag) for frame in place} for place in places]
-        if None not in values[0] and len(values[0]) == len(places[0]) and all(v == values[0] for v in values):
+        values = [{frame.labels.get(tag) for frame in position} for position in positions]
+        if None not in values[0] and len(values[0]) == len(positions[0]) and all(v == values[0] for v in values):
             return tag
     return None
 
 
 def _by_number(text: str) -> tuple[float, str]:
+    """Return a key that sorts numbers by value, before other texts."""
     try:
         return float(text), ""
     except ValueError:

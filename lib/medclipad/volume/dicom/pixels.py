@@ -1,4 +1,4 @@
-"""DICOM: the stored values of a file, whatever its encoding."""
+"""DICOM: decode the stored values of a file."""
 
 from __future__ import annotations
 
@@ -28,22 +28,39 @@ from medclipad.volume.dicom.frames import Frame
 from medclipad.volume.read_errors import BoundedFile, reason
 
 _BY_GDCM = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
-"""Encodings for which pydicom has no decoder under a permissive licence."""
+"""Encodings for which pydicom has no decoder with a permissive licence."""
 
 _HTJ2K = "1.2.840.10008.1.2.4.20"
-_MAX_TILES = 65_535
+_MAX_TILES = 65_535  # as many as the codestream's 16-bit tile index can number
 
-# With these GDCM would rescale the values on its own, and invert MONOCHROME1.
-_GDCM_HEEDS = (
+# With these tags GDCM would rescale the values itself, and invert MONOCHROME1.
+_GDCM_APPLIES = (
     "RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 
 
 def stored_values(frame: Frame) -> np.ndarray:
-    """(frames, rows, columns) of all frames in the frame's file, of type `frame.dtype`, before rescaling.
+    """Return the stored values of all frames in a frame's file, before rescaling.
 
-    Classic JPEG is decoded by GDCM, all else by pydicom and its plugins: RLE, JPEG-LS (pyjpegls), JPEG 2000 and
-    HTJ2K (pylibjpeg-openjpeg). Raises VolumeError, naming the encoding, for what none of them can decode.
+    Parameters
+    ----------
+    frame
+        Any frame of the file.
+
+    Returns
+    -------
+    numpy.ndarray
+        (frames, rows, columns) of type `frame.dtype`.
+
+    Raises
+    ------
+    VolumeError
+        If the pixels cannot be decoded; the message names the encoding.
+
+    Notes
+    -----
+    Classic JPEG is decoded by GDCM, all other encodings by pydicom and its plugins: RLE, JPEG-LS (pyjpegls), JPEG 2000
+    and HTJ2K (pylibjpeg-openjpeg).
     """
     encoding = "unknown encoding"
     try:
@@ -55,46 +72,46 @@ def stored_values(frame: Frame) -> np.ndarray:
         syntax = dataset.file_meta.TransferSyntaxUID
         encoding = syntax.name
         if syntax in JPEG2000TransferSyntaxes or syntax.startswith(_HTJ2K):
-            _check_codestreams(dataset, _jpeg_2000_size)
+            _require_codestream_sizes(dataset, _jpeg_2000_size)
             dataset.pixel_array_options(decoding_plugin="pylibjpeg")
         elif syntax in JPEGLSTransferSyntaxes:
-            _check_codestreams(dataset, _jpeg_ls_size)
+            _require_codestream_sizes(dataset, _jpeg_ls_size)
         if not syntax.is_compressed:
-            _require_whole(dataset)
-            _require_no_more(dataset)
+            _require_whole_element(dataset)
+            _require_no_more_pixels(dataset)
         values = _decoded_by_gdcm(dataset) if syntax in _BY_GDCM else dataset.pixel_array
         return values.reshape(-1, *frame.size).astype(frame.dtype, casting="safe", copy=False)
-    except Exception as error:  # whatever a decoder raises over damaged or unknown pixels
+    except Exception as error:  # decoders raise many kinds of exception over damaged or unknown pixels
         raise VolumeError(
             f"{frame.path.name}: its pixels ({encoding}) cannot be decoded ({reason(error)}); "
             "export the series again, uncompressed."
         ) from error
 
 
-def _require_whole(dataset: Dataset) -> None:
-    """Raise ValueError over pixel data whose header is damaged; must be called before anything asks for them.
+def _require_whole_element(dataset: Dataset) -> None:
+    """Raise ValueError if the header of the pixel data element is damaged; call it before pixel data are accessed.
 
-    pydicom takes what is no value representation for a part of the length, and the rest of it for pixels; and of a
-    length that goes beyond the file, what there is.
+    pydicom reads an invalid value representation as part of the length, and then the wrong bytes as pixels; and where
+    the length goes beyond the end of the file, it reads what there is.
     """
     element = dataset.get_item("PixelData")
     implicit, _ = dataset.original_encoding
     if not isinstance(element, RawDataElement):
         return
     if (element.VR is None and not implicit) or element.length != len(element.value or b""):
-        raise ValueError(f"the header of their element, which says {element.length} bytes, is damaged")
+        raise ValueError(f"the header of their element, which gives {element.length} bytes, is damaged")
 
 
-def _require_no_more(dataset: Dataset) -> None:
-    """Raise ValueError if there are more pixels than the header tells of; pydicom takes the first ones."""
+def _require_no_more_pixels(dataset: Dataset) -> None:
+    """Raise ValueError if there are more pixels than the header says; pydicom would read the first ones."""
     frame = dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8
     more = len(dataset.get("PixelData", b"")) - frame * int(dataset.get("NumberOfFrames") or 1)
     if more >= frame > 0:
-        raise ValueError(f"{more} bytes of pixels more than its header tells of")
+        raise ValueError(f"{more} bytes of pixels more than its header says")
 
 
-def _check_codestreams(dataset: Dataset, size_of: Callable[[bytes], tuple[int, int, int]]) -> None:
-    """Raise ValueError unless every codestream has the image's size: decoders allocate, and work, as they are told."""
+def _require_codestream_sizes(dataset: Dataset, size_of: Callable[[bytes], tuple[int, int, int]]) -> None:
+    """Raise ValueError unless every codestream has the image's size: decoders allocate what the codestream says."""
     for frame in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
         size = size_of(frame)
         if size != (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel):
@@ -102,7 +119,7 @@ def _check_codestreams(dataset: Dataset, size_of: Callable[[bytes], tuple[int, i
 
 
 def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
-    """(rows, columns, components) from a codestream's SIZ segment (ISO 15444-1, A.5.1)."""
+    """Return (rows, columns, components) from a codestream's SIZ segment (ISO 15444-1, A.5.1)."""
     start = frame.find(b"\xff\x4f\xff\x51")
     if start < 0 or len(frame) < start + 42:
         raise ValueError("no JPEG 2000 codestream")
@@ -113,31 +130,32 @@ def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
 
 
 def _jpeg_ls_size(frame: bytes) -> tuple[int, int, int]:
-    """(rows, columns, components) from the frame header (ISO 14495-1, C.2.2), which DICOM's streams must have."""
+    """Return (rows, columns, components) from the frame header (ISO 14495-1, C.2.2), which DICOM requires."""
     start = frame.find(b"\xff\xf7")
-    if start < 0 or not frame.rstrip(b"\0").endswith(b"\xff\xd9"):  # CharLS searches for its end for seconds
+    if start < 0 or not frame.rstrip(b"\0").endswith(b"\xff\xd9"):  # CharLS would search for the end for seconds
         raise ValueError("no whole JPEG-LS codestream")
     rows, columns = np.frombuffer(frame, ">u2", count=2, offset=start + 5).tolist()
     return rows, columns, frame[start + 9]
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
-    """(rows, columns, components) from the frame header (ISO 10918-1, B.2.2)."""
-    place = 2
-    while frame[place : place + 1] == b"\xff" and len(frame) >= place + 10:
-        if frame[place + 1] in (0xC0, 0xC1, 0xC3):
-            if not 2 <= frame[place + 4] <= 16:  # GDCM writes beyond its memory
-                raise ValueError(f"a JPEG codestream of {frame[place + 4]} bits")
-            rows, columns = np.frombuffer(frame, ">u2", count=2, offset=place + 5).tolist()
-            return rows, columns, frame[place + 9]
-        place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+    """Return (rows, columns, components) from the frame header (ISO 10918-1, B.2.2)."""
+    offset = 2
+    while frame[offset : offset + 1] == b"\xff" and len(frame) >= offset + 10:
+        if frame[offset + 1] in (0xC0, 0xC1, 0xC3):
+            if not 2 <= frame[offset + 4] <= 16:  # GDCM would write beyond its memory
+                raise ValueError(f"a JPEG codestream of {frame[offset + 4]} bits")
+            rows, columns = np.frombuffer(frame, ">u2", count=2, offset=offset + 5).tolist()
+            return rows, columns, frame[offset + 9]
+        offset += 2 + int.from_bytes(frame[offset + 2 : offset + 4], "big")
     raise ValueError("no JPEG codestream")
 
 
 def _decoded_by_gdcm(dataset: Dataset) -> np.ndarray:
-    _check_codestreams(dataset, _jpeg_size)
+    """Return the stored values of classic JPEG, decoded by GDCM without rescaling."""
+    _require_codestream_sizes(dataset, _jpeg_size)
     plain = Dataset()
-    plain.update({element.tag: element for element in dataset if element.keyword not in _GDCM_HEEDS})
+    plain.update({element.tag: element for element in dataset if element.keyword not in _GDCM_APPLIES})
     plain.PhotometricInterpretation = "MONOCHROME2"
     plain.file_meta = dataset.file_meta
     with tempfile.TemporaryDirectory() as folder:

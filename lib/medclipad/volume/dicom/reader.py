@@ -1,4 +1,4 @@
-"""DICOM: a series as a volume."""
+"""DICOM: read a series as a volume."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from medclipad.errors import VolumeError
 from medclipad.volume.dicom.files import ARCHIVE, dicom_files, others_note
-from medclipad.volume.dicom.frames import Frame
-from medclipad.volume.dicom.grid import grid_of, one_frame_per_place, require_alike
+from medclipad.volume.dicom.frames import Frame, frames_of
+from medclipad.volume.dicom.grid import grid_of, one_frame_per_position, require_uniform
 from medclipad.volume.dicom.pixels import stored_values
-from medclipad.volume.dicom.series import headers_of, one_series, placed_frames
-from medclipad.volume.dicom.tilt import is_tilted, tilt_degrees, upright
+from medclipad.volume.dicom.series import headers_of, select_series
+from medclipad.volume.dicom.tilt import is_tilted, resample_upright, tilt_degrees
 from medclipad.volume.memory_budget import in_words, require_memory
 from medclipad.volume.scaling import scaled_type
 from medclipad.volume.volume import Volume
@@ -25,42 +26,56 @@ _KEPT = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Series
 def read_dicom(
     source: Path | Sequence[Path], *, series: str | None = None, component: int | None = None, tilt: str = "refuse"
 ) -> Volume:
-    """A DICOM series, from a folder (searched with its subfolders), zip, DICOMDIR or list of files, as a volume.
+    """Read a DICOM series as a volume.
 
+    Parameters
+    ----------
+    source
+        A folder (searched with its subfolders), zip, DICOMDIR, single file or list of files.
+    series
+        SeriesInstanceUID of the series to read, if there are several.
+    component
+        Index of the image to read at each position (time point, echo, b-value), if there are several.
+    tilt
+        "resample" a gantry tilt to upright slices, or "refuse" it.
+
+    Raises
+    ------
+    VolumeError
+        If there are several series, mixed sizes or orientations, several images at one position, a gantry tilt, missing
+        or unevenly spaced slices, colours, or pixels that cannot be decoded. The message names the remedy.
+
+    Notes
+    -----
     Slices are sorted by their position along the slice normal, never by name or number; multi-frame files count as
-    their frames. Values are the stored ones, rescaled slice by slice where the header says so (float32, or the stored
-    type where it does not); MONOCHROME1 and padding are matters of display and change no value. In a folder, what is
-    not a DICOM image is ignored; localisers, images derived from others and objects made from images are left out
-    with a note. With `tilt="resample"` a gantry tilt is resampled to upright slices, else it is refused.
-
-    `component` chooses between several images at each place (time points, echoes, b-values), `series` between series.
-
-    Raises VolumeError, naming the remedy, for several series, mixed sizes or orientations, several images at one place,
-    gantry tilt, missing or unevenly spaced slices, colour, and pixels that cannot be decoded.
+    their frames. Values are the stored ones, rescaled slice by slice where the header says so (to float32 or float64;
+    else the stored type is kept). MONOCHROME1 and padding concern the display and change no value. In a folder, files
+    that are not DICOM images are ignored; localisers, derived images and objects made from images are left out with a
+    note.
     """
-    with dicom_files(source) as (files, chosen):
-        if not files and chosen:
+    with dicom_files(source) as (files, explicit):
+        if not files and explicit:
             raise VolumeError("the list of DICOM files is empty; pass at least one file.")
-        return _read(files, chosen, _name(source, files), series, component, tilt == "resample")
+        name = _name(source, files)
+        others = [] if explicit else others_note(files)
+        headers, notes = select_series(headers_of(files, explicit, name), series, name)
+        return _read(headers, notes + others, name, component, tilt == "resample")
 
 
 def _name(source: Path | Sequence[Path], files: Sequence[Path]) -> str:
-    """What the case is called: the file, or the folder that holds them."""
+    """Return the name of the case: that of the file, or of the folder that holds the files."""
     if isinstance(source, Path):
         return (source.parent if source.name == "DICOMDIR" else source).resolve().name
     return files[0].name if len(files) == 1 else files[0].parent.resolve().name
 
 
-def _read(
-    files: Sequence[Path], chosen: bool, name: str, series: str | None, component: int | None, tilted: bool
-) -> Volume:
-    others = [] if chosen else others_note(files)
-    headers, notes = one_series(headers_of(files, chosen, name), series, name)
-    frames = [frame for path, header in headers.items() for frame in placed_frames(path, header)]
-    require_alike(frames, name)
-    frames = one_frame_per_place(frames, component, name)
+def _read(headers: dict[Path, Dataset], notes: list[str], name: str, component: int | None, tilted: bool) -> Volume:
+    """Return the images of one series as a volume."""
+    frames = [frame for path, header in headers.items() for frame in frames_of(path, header)]
+    require_uniform(frames, name)
+    frames = one_frame_per_position(frames, component, name)
     affine, grid_notes = grid_of(frames, name, tilted)
-    notes += grid_notes + others
+    notes = notes + grid_notes
     first = headers[frames[0].path]
     if first.get("PhotometricInterpretation") == "MONOCHROME1":
         notes.append("the images are MONOCHROME1: a viewer shows their low values bright, here the values count")
@@ -74,8 +89,8 @@ def _read(
             f"a gantry tilt of {tilt_degrees(affine):.1f} degrees is resampled to upright slices, linearly; "
             "the grid is a new one"
         )
-        array, affine = upright(array, affine)
-        instances = []  # a derived object could not refer to them: they do not lie on this grid
+        array, affine = resample_upright(array, affine)
+        instances = []  # a derived object could not refer to them: they are not on this grid
     return Volume(
         array,
         affine,
@@ -86,13 +101,18 @@ def _read(
 
 
 def _pixels(frames: list[Frame], name: str) -> tuple[np.ndarray, int]:
-    """(columns, rows, slices), column index fastest, of the frames in their order; how many of them are padding."""
-    kinds = {(frame.dtype, frame.slope, frame.intercept) for frame in frames}
-    dtype = np.result_type(*(kind[0] if kind[1:] == (1, 0) else scaled_type(*kind) for kind in kinds))
+    """Return (columns, rows, slices) values, column index fastest, and how many of them are padding."""
+    scalings = {(frame.dtype, frame.slope, frame.intercept) for frame in frames}
+    dtype = np.result_type(
+        *(
+            stored if (slope, intercept) == (1, 0) else scaled_type(stored, slope, intercept)
+            for stored, slope, intercept in scalings
+        )
+    )
     shape = (len(frames), *frames[0].size)
-    together = max(Counter(frame.path for frame in frames).values())  # frames of a file: encoded, and decoded
+    per_file = max(Counter(frame.path for frame in frames).values())  # held twice: encoded and decoded
     slice_bytes = frames[0].size[0] * frames[0].size[1] * dtype.itemsize
-    require_memory((len(frames) + 2 * together) * slice_bytes, name, f"reading {in_words(shape[::-1])}")
+    require_memory((len(frames) + 2 * per_file) * slice_bytes, name, f"reading {in_words(shape[::-1])}")
     array, padded = np.empty(shape, dtype=dtype), 0
     path, values = None, array
     for k, frame in enumerate(frames):

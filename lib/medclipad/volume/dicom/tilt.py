@@ -1,4 +1,4 @@
-"""Gantry tilt: slices that are shifted sideways against each other, resampled to lie straight above each other."""
+"""Gantry tilt: detect slices that are shifted sideways, and resample them to an upright stack."""
 
 from __future__ import annotations
 
@@ -9,24 +9,52 @@ from medclipad.volume.blocks import finite_range
 
 
 def is_tilted(affine: np.ndarray, slices: int) -> bool:
-    """Whether the third axis leaves the normal of the slices by more than 0.1 mm and 1 part in 1000 of their height."""
+    """Return whether a stack of slices is tilted.
+
+    Parameters
+    ----------
+    affine
+        (4, 4) of (column, row, slice) to mm.
+    slices
+        Number of slices.
+
+    Returns
+    -------
+    bool
+        True if the last slice is shifted sideways by more than 0.1 mm plus 1/1000 of the height of the stack.
+    """
     height, sideways = _step(affine)
     inside = np.linalg.norm(affine[:3, :2] @ sideways) * (slices - 1)
     return bool(inside > 0.1 + 1e-3 * abs(height) * (slices - 1))
 
 
 def tilt_degrees(affine: np.ndarray) -> float:
-    """Angle between the third axis and the normal of the slices."""
+    """Return the angle in degrees between the third axis of an affine and the normal of its slices."""
     height, sideways = _step(affine)
     return float(np.degrees(np.arctan2(np.linalg.norm(affine[:3, :2] @ sideways), abs(height))))
 
 
-def upright(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(array, affine) of (I, J, K) slices whose third axis is slanted, as the smallest upright grid that holds all.
+def resample_upright(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return tilted slices on the smallest upright grid that contains them all.
 
-    Each slice keeps its plane and pixel spacing and is moved within it, by linear interpolation, to where the header
-    says that it lies; the gaps at the border are filled with the lowest value of the volume (air). The result is
-    float32, or float64 where 32 bits would lose integers.
+    Parameters
+    ----------
+    array
+        (I, J, K) slices along the third axis.
+    affine
+        (4, 4) whose third axis is slanted, index to mm.
+
+    Returns
+    -------
+    array : numpy.ndarray
+        (I', J', K) float32, or float64 where 32 bits would lose integers.
+    affine : numpy.ndarray
+        (4, 4) whose third axis is perpendicular to the slices.
+
+    Notes
+    -----
+    Each slice keeps its plane and pixel spacing and is moved within its plane, by linear interpolation, to its position
+    in the header. The gaps at the border are filled with the lowest value of the volume (air).
     """
     height, sideways = _step(affine)
     count = array.shape[2]
@@ -44,13 +72,13 @@ def upright(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
     for k in range(count):
         slice_ = np.full(size, low, dtype=dtype)
         slice_[: array.shape[0], : array.shape[1]] = array[..., k]
-        by = k * sideways - first
-        shift(slice_, by, output=result[..., k], order=1, mode="grid-constant", cval=low, prefilter=False)
+        pixels = k * sideways - first
+        shift(slice_, pixels, output=result[..., k], order=1, mode="grid-constant", cval=low, prefilter=False)
     return result, moved
 
 
 def _step(affine: np.ndarray) -> tuple[float, np.ndarray]:
-    """From one slice to the next: mm along the normal of the slices, and (2,) pixels along their axes."""
+    """Return the step between slices: mm along their normal, and (2,) pixels along their axes."""
     plane, step = affine[:3, :2], affine[:3, 2]
     normal = np.cross(plane[:, 0], plane[:, 1])
     normal /= np.linalg.norm(normal)

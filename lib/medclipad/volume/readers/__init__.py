@@ -1,1 +1,1 @@
-"""Readers of volume files, one module per family of formats, each with its checks beside it."""
+"""Read volume files: one module per family of formats, each with its checks beside it."""

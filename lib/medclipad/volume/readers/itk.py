@@ -1,4 +1,4 @@
-"""NRRD and MetaImage by SimpleITK, whose LPS millimetres become RAS."""
+"""Read NRRD and MetaImage with SimpleITK, and convert its LPS millimetres to RAS."""
 
 from __future__ import annotations
 
@@ -9,31 +9,47 @@ import numpy as np
 import SimpleITK
 
 from medclipad.errors import VolumeError
-from medclipad.volume.components import one_component
+from medclipad.volume.components import select_component
 from medclipad.volume.memory_budget import in_words, require_memory
-from medclipad.volume.read_errors import damage_named, itk_name, require_enough_bytes
+from medclipad.volume.read_errors import itk_path, require_enough_bytes, volume_errors
 from medclipad.volume.readers.itk_checks import check_header, check_text, check_voxels
 from medclipad.volume.volume import LPS_TO_RAS, Volume, check_affine
 
 READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+"""ITK's reader for each suffix."""
 
 
 def read_itk(path: Path, component: int | None, name: str) -> Volume:
-    """A .nrrd, .nhdr, .mha or .mhd file; see `read_volume`."""
+    """Read a .nrrd, .nhdr, .mha or .mhd file.
+
+    Parameters
+    ----------
+    path
+        The file, or the header of a detached one.
+    component
+        Index of the component or time point to read, if there are several.
+    name
+        Name of the case.
+
+    Raises
+    ------
+    VolumeError
+        If the file cannot be read as one volume at one position, or does not fit into memory.
+    """
     suffix = path.suffix.lower()
     reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(itk_name(path))
+    reader.SetFileName(itk_path(path))
     reader.SetImageIO(READERS[suffix])
-    with damage_named(path):
+    with volume_errors(path):
         notes = check_header(path)
         reader.ReadImageInformation()
         shape = (*reader.GetSize(), reader.GetNumberOfComponents())
-        wanted = np.prod(shape, dtype=float) * _bytes_each(reader)
+        size = np.prod(shape, dtype=float) * _component_bytes(reader)
         if suffix in (".nrrd", ".mha"):
-            require_enough_bytes(path, wanted)
-        check_voxels(path, int(wanted))
-        # Twice: ITK's image and our copy of it, or while ITK reads the compressed voxels and the image.
-        require_memory(2 * wanted, path.name, f"reading {in_words(reader.GetSize())}")
+            require_enough_bytes(path, size)
+        check_voxels(path, int(size))
+        # Twice: ITK's image and our copy of it, or, while ITK reads, the compressed voxels and the image.
+        require_memory(2 * size, path.name, f"reading {in_words(reader.GetSize())}")
         image = reader.Execute()
         components = image.GetNumberOfComponentsPerPixel()
         keys = {
@@ -46,7 +62,7 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
     array = SimpleITK.GetArrayFromImage(image)
     array = array.transpose(*reversed(range(dimension)), *range(dimension, array.ndim))
     if components == 1 and READERS[suffix] == "NrrdImageIO":
-        with damage_named(path):
+        with volume_errors(path):
             check_text(path, array)
     array = np.expand_dims(array, 2) if dimension == 2 else array
     n = min(dimension, 3)
@@ -56,16 +72,13 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
     check_affine(lps, path.name)
     if dimension == 2:
         notes.append("a 2D image has no slice thickness; 1 mm is assumed")
-    if (
-        READERS[suffix] == "NrrdImageIO" and keys.get("NRRD_space") != "left-posterior-superior"
-    ):  # as ITK names all it knows
-        notes.append(
-            "the file does not say how it lies in the patient; its axes are taken as left, posterior, superior"
-        )
-    chosen = one_component(array, component, path.name)
+    # ITK converts every space that it knows to this one.
+    if READERS[suffix] == "NrrdImageIO" and keys.get("NRRD_space") != "left-posterior-superior":
+        notes.append("the file gives no orientation; its axes are assumed to be left, posterior, superior")
+    chosen = select_component(array, component, path.name)
     return Volume(
         chosen if chosen.size == array.size else chosen.copy(order="K"),
-        LPS_TO_RAS @ lps + 0.0,  # no negative zeros
+        LPS_TO_RAS @ lps + 0.0,  # + 0.0: no negative zeros
         name=name,
         modality=_modality(keys.get("modality") or keys.get("Modality", "")),
         metadata={"format": READERS[suffix].removesuffix("ImageIO"), "notes": notes},
@@ -73,7 +86,15 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
 
 
 def itk_image(array: np.ndarray, affine: np.ndarray) -> SimpleITK.Image:
-    """(I, J, K) on a RAS affine as an ITK image."""
+    """Return an array on a grid as an ITK image.
+
+    Parameters
+    ----------
+    array
+        (I, J, K) voxels of a type that ITK has.
+    affine
+        (4, 4), voxel index to RAS+ mm.
+    """
     lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image = SimpleITK.GetImageFromArray(array.transpose(2, 1, 0))
@@ -83,13 +104,14 @@ def itk_image(array: np.ndarray, affine: np.ndarray) -> SimpleITK.Image:
     return image
 
 
-def _bytes_each(reader: SimpleITK.ImageFileReader) -> int:
-    """Bytes of one component of a voxel, from a text such as "vector of 16-bit signed integer"."""
+def _component_bytes(reader: SimpleITK.ImageFileReader) -> int:
+    """Return the bytes of one component of a voxel, from a text such as "vector of 16-bit signed integer"."""
     text = SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())
     bits = re.search(r"(\d+)-bit", text)
     return (int(bits[1]) if bits else 64) // 8 * (2 if "complex" in text else 1)
 
 
 def _modality(text: str) -> str | None:
+    """Return the DICOM modality that a header field names, or None."""
     text = text.upper().removeprefix("MET_MOD_").replace("DWMRI", "MR")
     return text if text in ("CT", "MR", "PT", "NM", "US") else None
