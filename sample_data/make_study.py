@@ -1,7 +1,7 @@
 """Make the sample study: `python -m sample_data.make_study OUT`.
 
-OUT/study.json says what each case is; OUT/images holds the volumes side by side (a MONAI Label server sees only the top
-level of its studies folder), OUT/truth the lesion masks. See README.md beside this file for what is simulated and how.
+OUT/study.json describes the cases, OUT/images holds the volumes side by side (a MONAI Label server sees only the top
+level of its studies folder), OUT/truth the lesion masks. README.md beside this file says what is simulated, and how.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,19 +19,33 @@ from typing import Any
 from medclipad.errors import MedCLIPADError
 from medclipad.files import write_text
 from medclipad.volume import write_volume
+from medclipad.volume.progress import Progress, no_progress
 from sample_data.cases import CASES, Case
 from sample_data.dicom import write_series
 from sample_data.simulate import simulate
 from sample_data.template import load_template
 
-Progress = Callable[[str, int, int, dict[str, Any]], None]
 WORKERS = 2
 MODULES = ("cases", "dicom", "fields", "lesions", "make_study", "person", "shapes", "simulate", "template")
 
 
 @dataclass(frozen=True)
 class StudyCase:
-    """A case as it lies on disk. kind: "normal" or the simulated abnormality; truth: None for normal cases."""
+    """Case of a study on disk.
+
+    Attributes
+    ----------
+    id : str
+        Name of the case.
+    kind : str
+        "normal", or the simulated abnormality.
+    description : str
+        What it shows.
+    image : pathlib.Path
+        Volume: a file, or the folder of a DICOM series.
+    truth : pathlib.Path or None
+        Mask of the lesion; None for normal cases.
+    """
 
     id: str
     kind: str
@@ -43,41 +57,66 @@ class StudyCase:
 def make_study(
     out: str | Path,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     *,
     cases: Iterable[str] | None = None,
     resolution: float = 0.0,
 ) -> list[StudyCase]:
-    """Make the study in folder `out`, or leave it alone if it is there, whole, from the same seed and the same code.
+    """Make the sample study, unless it is there already, complete, from the same seed and code.
 
-    seed: another seed makes other people.  progress: called as progress("sample study", done, total, {"case": id}).
-    cases: ids of the cases to make (default all).  resolution: makes every spacing at least so many mm (quick tests).
     The voxels of a case depend on its id, the seed and the resolution alone. Each file appears whole, and study.json
-    last: without it a study counts as unfinished. Files of others in `out` are left alone.
+    last: without it a study is unfinished. Other files in the folder stay.
+
+    Parameters
+    ----------
+    out
+        Folder for the study.
+    seed
+        Another seed makes other people.
+    progress
+        Called as `progress("sample study", done, total, {"case": id})`.
+    cases
+        Ids of the cases to make; default all.
+    resolution
+        Finest spacing in mm; larger values make small volumes for quick tests.
+
+    Returns
+    -------
+    list of StudyCase
+        The cases on disk.
+
+    Raises
+    ------
+    MedCLIPADError
+        If there is no case of an id.
     """
     out = Path(out).expanduser()
-    wanted = [case for case in CASES if cases is None or case.id in set(cases)]
-    unknown = set(cases or ()) - {case.id for case in CASES}
-    if unknown or not wanted:
+    chosen_ids = {case.id for case in CASES} if cases is None else set(cases)
+    chosen = [case for case in CASES if case.id in chosen_ids]
+    unknown = chosen_ids - {case.id for case in CASES}
+    if unknown or not chosen:
         known = ", ".join(case.id for case in CASES)
         raise MedCLIPADError(f"there is no sample case {', '.join(sorted(unknown)) or 'to make'}; choose from {known}")
-    wanted = [replace(case, grid=case.grid.coarser(resolution)) for case in wanted]
+    chosen = [replace(case, grid=case.grid.coarser(resolution)) for case in chosen]
     index = out / "study.json"
-    study = _describe(wanted, seed, resolution)
-    if index.exists() and json.loads(index.read_text("utf-8")) == study and all(map(_complete, _on_disk(study, out))):
+    study = _describe(chosen, seed, resolution)
+    if (
+        index.exists()
+        and json.loads(index.read_text("utf-8")) == study
+        and all(map(_is_complete, _on_disk(study, out)))
+    ):
         return _on_disk(study, out)
     index.unlink(missing_ok=True)
     for folder in ("images", "truth"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    report = progress or (lambda *_: None)
-    report("sample study", 0, len(wanted), {"case": "template"})
+    progress("sample study", 0, len(chosen), {"case": "template"})
     load_template()
     with ThreadPoolExecutor(WORKERS) as pool:
-        jobs = {pool.submit(_make, case, seed, out): case for case in wanted}
+        jobs = {pool.submit(write_case, case, seed, out): case for case in chosen}
         try:
             for done, job in enumerate(as_completed(jobs), start=1):
                 job.result()
-                report("sample study", done, len(wanted), {"case": jobs[job].id})
+                progress("sample study", done, len(chosen), {"case": jobs[job].id})
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -86,7 +125,7 @@ def make_study(
 
 
 def read_study(out: str | Path) -> list[StudyCase]:
-    """The cases of a finished study; MedCLIPADError if there is none in the folder."""
+    """Return the cases of a finished study; MedCLIPADError if the folder holds none."""
     index = Path(out) / "study.json"
     if not index.exists():
         raise MedCLIPADError(
@@ -95,7 +134,8 @@ def read_study(out: str | Path) -> list[StudyCase]:
     return _on_disk(json.loads(index.read_text("utf-8")), Path(out))
 
 
-def _make(case: Case, seed: int, out: Path) -> None:
+def write_case(case: Case, seed: int, out: Path) -> None:
+    """Simulate a case and write its volume and mask into the folder of a study."""
     volume, truth = simulate(case, seed)
     path = out / "images" / (case.id + case.suffix)
     if case.suffix:
@@ -107,7 +147,7 @@ def _make(case: Case, seed: int, out: Path) -> None:
 
 
 def _describe(cases: list[Case], seed: int, resolution: float) -> dict[str, Any]:
-    """What study.json says: also the key by which a finished study is known to be the wanted one."""
+    """Return the content of study.json, by which a finished study of the same seed and code is recognised."""
     code = hashlib.sha256()
     for module in MODULES:
         code.update((Path(__file__).parent / f"{module}.py").read_bytes())
@@ -137,19 +177,26 @@ def _describe(cases: list[Case], seed: int, resolution: float) -> dict[str, Any]
 
 def _on_disk(study: dict[str, Any], out: Path) -> list[StudyCase]:
     return [
-        StudyCase(c["id"], c["kind"], c["description"], out / c["file"], out / c["truth"] if c["truth"] else None)
-        for c in study["cases"]
+        StudyCase(
+            id=case["id"],
+            kind=case["kind"],
+            description=case["description"],
+            image=out / case["file"],
+            truth=out / case["truth"] if case["truth"] else None,
+        )
+        for case in study["cases"]
     ]
 
 
-def _complete(case: StudyCase) -> bool:
+def _is_complete(case: StudyCase) -> bool:
     return case.image.exists() and (case.truth is None or case.truth.exists())
 
 
 def main() -> None:
+    """Make the study from the command line."""
     from rich.progress import Progress as Bar
 
-    parser = argparse.ArgumentParser(prog="python -m sample_data.make_study", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m sample_data.make_study", description="Make the sample study.")
     parser.add_argument("out", type=Path, help="folder for the study")
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other people (default 0)")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The sample study on disk: formats, grids, truth, determinism, idempotence."""
+"""Sample study on disk: formats, grids, truth, the same voxels each time, and nothing made twice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def study(out):
     return {case.id: case for case in read_study(out)}
 
 
-def test_holds_what_is_promised(out, study):
+def test_study_is_complete(out, study):
     kinds = [case.kind for case in study.values()]
     assert kinds.count("normal") >= 6 and len(set(kinds) - {"normal"}) == 5
     suffixes = {"".join(case.image.suffixes) if case.image.is_file() else "DICOM" for case in study.values()}
@@ -44,7 +44,7 @@ def test_holds_what_is_promised(out, study):
     assert {path.name for path in (out / "truth").iterdir()} == {f"{c.id}.nii.gz" for c in study.values() if c.truth}
 
 
-def test_full_size_grids_are_the_promised_ones():
+def test_grids_include_thick_and_oblique_slices():
     grids = {case.id: case.grid for case in CASES}
     assert (1, 1, 5) in {case.grid.spacing for case in CASES if case.kind != "normal"}
     assert any(any(case.grid.tilt) for case in CASES if case.kind != "normal")
@@ -142,7 +142,7 @@ def test_finished_study_is_not_made_again(tmp_path, monkeypatch):
     assert first[1].truth.exists()
     assert [(done, total) for _, done, total, _ in calls] == [(0, 2), (1, 2), (2, 2)]
     assert (tmp_path / "images" / "labels" / "mine.txt").read_text() == "kept"
-    monkeypatch.setattr(module, "_make", lambda case, seed, out: calls.append(case.id))
+    monkeypatch.setattr(module, "write_case", lambda case, seed, out: calls.append(case.id))
     make_study(tmp_path, 1, cases=["normal-5", "dark-mass"], resolution=6)
     assert {"normal-5", "dark-mass"} <= set(calls[3:])
 
@@ -165,8 +165,8 @@ def test_unknown_case_is_refused(tmp_path):
 
 
 def test_command(tmp_path, monkeypatch, capsys):
-    one = next(case for case in CASES if case.id == "normal-5")
-    monkeypatch.setattr(module, "CASES", (module.replace(one, grid=one.grid.coarser(6)),))
+    case = next(case for case in CASES if case.id == "normal-5")
+    monkeypatch.setattr(module, "CASES", (module.replace(case, grid=case.grid.coarser(6)),))
     monkeypatch.setattr(sys, "argv", ["make_study", str(tmp_path / "made"), "--seed", "3"])
     module.main()
     assert "1 simulated cases" in capsys.readouterr().out
