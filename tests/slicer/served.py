@@ -100,10 +100,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         if lesion:
             write_volume(Volume(np.ascontiguousarray(mask.T), grid()), studies / "labels" / "final" / f"{name}.nii.gz")
     server = Server(studies)
-    server.client.train("mediclip", {**SMALL, "normal": ["normal_1", "normal_2"], "name": "first"})
-    server.client.wait_trained(None, 300)
-    yield server
-    server.stop()
+    try:
+        server.client.train("mediclip", {**SMALL, "normal": ["normal_1", "normal_2"], "name": "first"})
+        server.client.wait_trained(None, 300)
+        yield server
+    finally:
+        server.stop()
     assert "Traceback" not in server.log, server.log
 
 
