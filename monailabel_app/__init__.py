@@ -1,4 +1,4 @@
-"""MedCLIPAD as a MONAI Label app: thin adapters from MONAI Label's tasks to medclipad.
+"""MedCLIPAD as a MONAI Label app: thin adapters from MONAI Label's tasks to `medclipad.server`.
 
-`medclipad serve` starts `server.py`; `monailabel start_server --app monailabel_app` loads `main.py` by path.
+`medclipad serve` and `monailabel start_server --app monailabel_app` load `main.py` by its path.
 """

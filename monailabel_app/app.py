@@ -1,4 +1,4 @@
-"""The MONAI Label app: it hands MONAI Label's tasks the parts of `medclipad.server`."""
+"""The MONAI Label app, which connects MONAI Label's tasks to the services of `medclipad.server`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,19 @@ from monailabel_app.train import AnomalyTrainTask
 class MedCLIPADApp(MONAILabelApp):
     """Anomaly maps of MRI and CT volumes.
 
-    `conf` may hold "models", the folder of the trained detectors; by default it is `models` in the studies folder.
+    Parameters
+    ----------
+    app_dir
+        Folder of this app.
+    studies
+        Folder with the volumes, or address of a DICOMweb archive.
+    conf
+        May hold "models", the folder of the trained detectors; by default `models` in the studies folder.
+
+    Attributes
+    ----------
+    services
+        What the routes and tasks share.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -35,7 +47,7 @@ class MedCLIPADApp(MONAILabelApp):
             description="Zero- and few-shot anomaly maps of MRI and CT volumes",
             version=version("medclipad"),
         )
-        self._auto_update_scoring = False  # MONAI Label would start a process after each sample and training
+        self._auto_update_scoring = False  # otherwise MONAI Label starts a process after each sample and training
 
     def init_datastore(self) -> Datastore:
         """Return the studies."""
@@ -54,10 +66,10 @@ class MedCLIPADApp(MONAILabelApp):
         return {name: ScoredStrategy(strategy) for name, strategy in self.services.strategies.items()}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
-        """Return none: images are scored in a thread of the server."""
+        """Return no methods: a thread of the server scores the images."""
         return {}
 
     def server_mode(self, mode: bool) -> None:
-        """Mark the process that serves, as opposed to those that train."""
+        """Mark this process as the server, as opposed to a training process."""
         super().server_mode(mode)
         mark_server()

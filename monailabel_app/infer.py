@@ -1,7 +1,7 @@
 """MONAI Label's inference tasks, one for each method.
 
-They are of type "segmentation" and answer with a labelmap, because a stock client lists no other type and imports every
-result as one; with params.result = "map" the file is the float32 anomaly map.
+Their type is "segmentation" and their answer a labelmap, because a stock client lists no other type and imports every
+result as a labelmap. With params.result = "map" the file is the float32 anomaly map.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ from medclipad.server.inference.service import LABELS, InferenceService
 
 
 class AnomalyInferTask(InferTask):
-    """Answer an inference request with a file and scores; see `InferenceService`."""
+    """Inference task of one method; see `InferenceService`.
+
+    Parameters
+    ----------
+    service
+        Answers the requests.
+    """
 
     def __init__(self, service: InferenceService) -> None:
         super().__init__(InferType.SEGMENTATION, LABELS, 3, service.description)
         self._service = service
 
     def is_valid(self) -> bool:
-        """Return whether the method has a detector: stock clients offer whatever they see."""
+        """Return whether the method has a detector; stock clients do not offer the task otherwise."""
         return self._service.current is not None
 
     def config(self) -> dict[str, Any]:
@@ -33,8 +39,11 @@ class AnomalyInferTask(InferTask):
         return {**super().info(), **self._service.info()}
 
     def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Return the path of a new file and its scores.
+        """Return the path of a new file, map or labelmap, and its scores.
 
-        `request` holds "image", the path of a volume, "id", its id in the studies if it is there, and `InferParams`.
+        Parameters
+        ----------
+        request
+            "image", the path of a volume; "id", its id in the studies if it has one; and the fields of `InferParams`.
         """
         return self._service(request)

@@ -1,6 +1,6 @@
-"""What MONAI Label loads, by path, in the server and in every training process.
+"""Entry point of the app, which MONAI Label loads by its path.
 
-Nothing but the app class is imported here, and the remedy comes first: without it monailabel does not import.
+The order matters: without the `ensure_...` calls, monailabel cannot be imported.
 """
 
 from __future__ import annotations

@@ -12,7 +12,13 @@ from medclipad.server.training.service import TrainingService
 
 
 class AnomalyTrainTask(TrainTask):
-    """Train a detector from the labels of the studies; see `TrainingService`."""
+    """Training task of one method; see `TrainingService`.
+
+    Parameters
+    ----------
+    service
+        Checks requests and trains.
+    """
 
     def __init__(self, service: TrainingService) -> None:
         super().__init__(service.description)
@@ -27,10 +33,10 @@ class AnomalyTrainTask(TrainTask):
         return {**super().info(), "schema": self._service.schema()}
 
     def stats(self) -> dict[str, Any]:
-        """Return the version in use and all versions."""
+        """Return the version in use and the names of all versions."""
         return self._service.stats()
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Train in this process: what MONAI Label's own command does where it serves without our routes."""
-        logging.getLogger("monailabel").setLevel(logging.WARNING)  # `details` has room for 20 lines: ours
+        """Train in this process, as MONAI Label's own endpoints request it, and return the version and the outcome."""
+        logging.getLogger("monailabel").setLevel(logging.WARNING)  # `details` has room for 20 lines of our own
         return self._service.run(request, datastore)
