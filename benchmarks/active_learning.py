@@ -36,7 +36,7 @@ from benchmarks.machine import machine
 from medclipad.active_learning import STRATEGIES, Candidate, project, rank
 from medclipad.detection.slice_frames import FramedVolume
 from medclipad.encoders import load_encoder
-from medclipad.evaluation.comparison import auroc
+from medclipad.methods.common.auroc import auroc
 from medclipad.methods.mediclip.model import MediCLIP, MediCLIPOptions
 from medclipad.methods.mediclip.normal_memory import PROJECTED, NormalMemory, farthest_points
 from medclipad.volume import Volume

@@ -24,7 +24,7 @@ from medclipad.client import Client
 from medclipad.detection.result import AnomalyResult
 from medclipad.detection.slice_frames import FramedVolume
 from medclipad.errors import MedCLIPADError
-from medclipad.evaluation.cases import CaseFigures, measure
+from medclipad.evaluation.cases import CaseEvaluation, score_case
 from medclipad.evaluation.report import CaseReport, write_report
 from medclipad.volume import Volume, read_volume
 from sample_data.make_study import StudyCase, make_study
@@ -35,7 +35,7 @@ MARK = ".demo"  # tells a folder of ours, finished or not, from one that must no
 TRAINING = {"encoder": "embedded", "shots": 240, "seed": 0, "name": "demo"}
 
 
-def demo(out: Path) -> list[CaseFigures]:
+def demo(out: Path) -> list[CaseEvaluation]:
     """Do the main job into the folder `out`, whose earlier contents are replaced; returns the figures of each case."""
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise MedCLIPADError(f"{out} holds other files: choose another folder for the demo.")
@@ -83,7 +83,7 @@ def _show(now: dict, progress: Callable) -> None:
         progress(now["phase"], now["done"], now["total"] or None, now.get("info", {}))
 
 
-def detect(client: Client, case: StudyCase, out: Path) -> tuple[CaseReport, CaseFigures]:
+def detect(client: Client, case: StudyCase, out: Path) -> tuple[CaseReport, CaseEvaluation]:
     """Fetch the map of one case into `out` as <case>_anomaly.nii.gz and measure it against the truth."""
     with progress_bar(case.id) as progress:
         fetched, scores = client.infer(
@@ -96,7 +96,7 @@ def detect(client: Client, case: StudyCase, out: Path) -> tuple[CaseReport, Case
     path = fetched.rename(out / f"{case.id}_anomaly.nii.gz")
     volume, truth = read_volume(case.image), read_volume(case.truth)
     result = as_result(volume, read_volume(path), scores)
-    measured = measure(volume, truth, result, scores["seconds"])
+    measured = score_case(volume, truth, result, scores["seconds"])
     report = CaseReport(
         volume=volume,
         result=result,

@@ -10,7 +10,7 @@ from medclipad.detection.detector import fit
 from medclipad.detection.slice_selection import Case
 from medclipad.errors import TrainingError
 from medclipad.evaluation.comparison import MAX_SLICES, Figures, Measured, _wins, hold_out, measurably_worse, measure
-from medclipad.evaluation.metrics import auroc
+from medclipad.methods.common.auroc import auroc
 from medclipad.volume import Slicing, Volume
 
 NONE = np.zeros(0)

@@ -1,8 +1,9 @@
-"""Figures of merit against hand-computed values and scikit-learn, and where they are not defined."""
+"""Tests of the metrics against hand-computed values and scikit-learn, and where they are not defined."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,20 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
+from medclipad.detection.result import AnomalyResult
 from medclipad.errors import MedCLIPADError
-from medclipad.evaluation import baseline_map, evaluate_case, mean_metrics, measure
+from medclipad.evaluation import CaseMetrics, baseline_map, compute_metrics, mean_metrics, score_case
 from medclipad.volume import Slicing, Volume
 
 
-def volume(shape, array=None) -> Volume:
+def volume(shape: tuple[int, ...], array: np.ndarray | None = None) -> Volume:
     return Volume(np.zeros(shape, np.float32) if array is None else array, np.eye(4), name="case")
 
 
-def evaluate(score_map, truth, region=None, scores=None):
+def evaluate(
+    score_map: np.ndarray, truth: np.ndarray, region: np.ndarray | None = None, scores: np.ndarray | None = None
+) -> CaseMetrics:
     slicing = Slicing(volume(score_map.shape), "axial")
     region = np.ones(score_map.shape, bool) if region is None else region
     scores = slicing.slices(score_map).max(axis=(1, 2)) if scores is None else scores
-    return evaluate_case(score_map, truth, region, slicing, scores)
+    return compute_metrics(score_map, truth, region, slicing, scores)
 
 
 def test_by_hand():
@@ -62,7 +66,7 @@ def test_equals_scikit_learn(seed, levels, dtype, rare):
     assert (m.n_voxels, m.n_abnormal_voxels) == (kept.sum(), truth.sum())
 
 
-def test_slices_count_by_their_own_scores_and_skipped_ones_are_left_out():
+def test_slices_are_ranked_by_their_own_scores_and_skipped_ones_left_out():
     rng = np.random.default_rng(0)
     truth = np.zeros((4, 4, 6), bool)
     truth[1, 1, [2, 3, 5]] = True
@@ -72,11 +76,11 @@ def test_slices_count_by_their_own_scores_and_skipped_ones_are_left_out():
     assert (m.n_slices, m.n_abnormal_slices, m.n_skipped, m.n_skipped_abnormal) == (4, 2, 2, 1)
 
 
-def test_slice_numbers_follow_the_slicing_whatever_the_order_of_the_file():
+def test_slice_numbers_follow_the_slicing_not_the_order_in_the_file():
     truth = np.zeros((3, 3, 5), bool)
     truth[:, :, 4] = True
     flipped = Volume(np.zeros((3, 3, 5)), np.diag([1.0, 1.0, -1.0, 1.0]))  # slice 0 is index 4
-    m = evaluate_case(np.zeros((3, 3, 5)), truth, truth, Slicing(flipped, "axial"), np.array([9.0, 1, 2, 3, 4]))
+    m = compute_metrics(np.zeros((3, 3, 5)), truth, truth, Slicing(flipped, "axial"), np.array([9.0, 1, 2, 3, 4]))
     assert m.slice_auroc == 1
 
 
@@ -88,13 +92,13 @@ def test_truth_outside_the_region_counts():
     assert (m.n_voxels, m.voxel_auroc) == (2, 0)
 
 
-def test_without_lesion_nothing_is_defined_and_nothing_is_zero():
+def test_without_lesion_metrics_are_undefined_not_zero():
     m = evaluate(np.random.default_rng(0).random((3, 3, 3)), np.zeros((3, 3, 3)))
     assert (m.slice_auroc, m.voxel_auroc, m.average_precision, m.best_dice, m.best_threshold) == (None,) * 5
     assert (m.n_slices, m.n_abnormal_slices, m.n_voxels, m.n_abnormal_voxels) == (3, 0, 27, 0)
 
 
-def test_all_lesion_has_no_auroc_but_a_dice():
+def test_all_lesion_has_a_dice_but_no_auroc():
     m = evaluate(np.random.default_rng(0).random((3, 3, 3)), np.ones((3, 3, 3)))
     assert (m.slice_auroc, m.voxel_auroc, m.average_precision, m.best_dice) == (None, None, 1, 1)
 
@@ -106,22 +110,22 @@ def test_all_slices_skipped():
     assert (m.slice_auroc, m.voxel_auroc, m.n_slices, m.n_skipped, m.n_skipped_abnormal) == (None, 0.5, 0, 3, 1)
 
 
-def test_bad_input_is_named():
+def test_wrong_input_is_refused():
     zeros, slicing = np.zeros((3, 3, 3)), Slicing(volume((3, 3, 3)), "axial")
     with pytest.raises(MedCLIPADError, match="different sizes"):
-        evaluate_case(zeros, np.zeros((3, 3, 4)), zeros, slicing, np.zeros(3))
+        compute_metrics(zeros, np.zeros((3, 3, 4)), zeros, slicing, np.zeros(3))
     with pytest.raises(MedCLIPADError, match="5 slice scores for 3 slices"):
-        evaluate_case(zeros, zeros, zeros, slicing, np.zeros(5))
+        compute_metrics(zeros, zeros, zeros, slicing, np.zeros(5))
     broken = zeros.copy()
     broken[1, 1, 1] = np.nan
     with pytest.raises(MedCLIPADError, match="not a number"):
-        evaluate_case(broken, zeros, np.ones((3, 3, 3)), slicing, np.zeros(3))
+        compute_metrics(broken, zeros, np.ones((3, 3, 3)), slicing, np.zeros(3))
     outside = np.ones((3, 3, 3), bool)
     outside[1, 1, 1] = False
-    assert evaluate_case(broken, zeros, outside, slicing, np.zeros(3)).n_voxels == 26
+    assert compute_metrics(broken, zeros, outside, slicing, np.zeros(3)).n_voxels == 26
 
 
-def test_means_leave_out_what_is_not_defined():
+def test_means_leave_out_undefined_metrics():
     truth = np.zeros((2, 2, 2), bool)
     truth[0, 0, 0] = True
     found, missed = (evaluate(truth * sign + 0.5, truth) for sign in (0.5, -0.5))
@@ -140,7 +144,7 @@ def test_baseline_is_brightness_over_the_foreground():
     assert baseline_map(flat, np.ones((2, 2, 2))).max() == baseline_map(flat, np.zeros((2, 2, 2))).max() == 0
 
 
-def test_measure_judges_map_and_baseline_on_the_same_slices_and_voxels():
+def test_map_and_baseline_are_evaluated_on_the_same_slices_and_voxels():
     rng = np.random.default_rng(3)
     image = volume((6, 6, 5), rng.random((6, 6, 5)).astype(np.float32))
     lesion = np.zeros((6, 6, 5), np.uint8)
@@ -155,10 +159,14 @@ def test_measure_judges_map_and_baseline_on_the_same_slices_and_voxels():
         threshold=0.5,
         volume_score=0.9,
     )
-    figures = measure(image, image.with_array(lesion), result, 2.0)
-    assert (figures.metrics.slice_auroc, figures.metrics.voxel_auroc, figures.metrics.best_dice) == (1, 1, 1)
-    assert figures.seconds_per_slice == 0.5
+    evaluation = score_case(image, image.with_array(lesion), cast(AnomalyResult, result), 2.0)
+    assert (evaluation.metrics.slice_auroc, evaluation.metrics.voxel_auroc, evaluation.metrics.best_dice) == (1, 1, 1)
+    assert evaluation.seconds_per_slice == 0.5
     same = ("n_slices", "n_skipped", "n_voxels", "n_abnormal_voxels")
-    assert [getattr(figures.metrics, k) for k in same] == [getattr(figures.baseline, k) for k in same] == [4, 1, 144, 8]
-    inside = foreground
-    assert figures.baseline.voxel_auroc == pytest.approx(roc_auc_score(lesion[inside], image.array[inside]))
+    assert (
+        [getattr(evaluation.metrics, k) for k in same]
+        == [getattr(evaluation.baseline, k) for k in same]
+        == [4, 1, 144, 8]
+    )
+    expected = roc_auc_score(lesion[foreground], image.array[foreground])
+    assert evaluation.baseline.voxel_auroc == pytest.approx(expected)

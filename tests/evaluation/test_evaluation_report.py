@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 from medclipad.detection.result import AnomalyResult
 from medclipad.errors import MedCLIPADError
-from medclipad.evaluation import measure
+from medclipad.evaluation import score_case
 from medclipad.evaluation.drawing import TRUTH_COLOUR, Picture, draw_scores, image_bytes, key_slices
 from medclipad.evaluation.report import CaseReport, save_png, write_report
 from medclipad.volume import Slicing, Volume
@@ -39,7 +39,7 @@ def made(lesion: bool = True, shape=SHAPE, name: str = "case", threshold: float 
 
 
 def report_of(volume, result, truth, description=""):
-    return CaseReport(volume, result, truth, measure(volume, truth, result, 1.0), description)
+    return CaseReport(volume, result, truth, score_case(volume, truth, result, 1.0), description)
 
 
 class Page(HTMLParser):

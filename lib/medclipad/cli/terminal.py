@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medclipad.detection.storage import DetectorInfo
-    from medclipad.evaluation import CaseFigures
+    from medclipad.evaluation import CaseEvaluation
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def progress_bar(title: str = "") -> Iterator:
         finish()
 
 
-def metrics_table(figures: Sequence[CaseFigures]) -> None:
+def metrics_table(figures: Sequence[CaseEvaluation]) -> None:
     """Print the figures of each case beside the trivial baseline's, and their means."""
     from medclipad.evaluation import mean_metrics
 

@@ -1,20 +1,20 @@
-"""How well anomaly maps find what a reader outlined, and the report that shows it.
+"""Evaluate anomaly maps against ground truth, and report the metrics.
 
-`report` and `drawing` load matplotlib and are imported where they are used.
+`report` and `drawing` are not imported here, because they load matplotlib.
 """
 
 from __future__ import annotations
 
-from medclipad.evaluation.cases import CaseFigures, evaluate_cases, measure
-from medclipad.evaluation.metrics import CaseMetrics, MeanMetrics, baseline_map, evaluate_case, mean_metrics
+from medclipad.evaluation.cases import CaseEvaluation, evaluate_cases, score_case
+from medclipad.evaluation.metrics import CaseMetrics, MeanMetrics, baseline_map, compute_metrics, mean_metrics
 
 __all__ = [
-    "CaseFigures",
+    "CaseEvaluation",
     "CaseMetrics",
     "MeanMetrics",
     "baseline_map",
-    "evaluate_case",
+    "compute_metrics",
     "evaluate_cases",
     "mean_metrics",
-    "measure",
+    "score_case",
 ]

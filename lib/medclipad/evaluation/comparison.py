@@ -12,9 +12,9 @@ from sklearn.metrics import average_precision_score
 
 from medclipad.detection.slice_selection import Case
 from medclipad.errors import TrainingError
-from medclipad.evaluation.metrics import auroc
 from medclipad.files import sha256_of_text
 from medclipad.methods.base import Progress, silent
+from medclipad.methods.common.auroc import auroc
 from medclipad.volume import Slicing
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
-"""Figures of merit of one case: AUROC of slices and voxels, average precision and the best Dice of the voxels.
+"""Metrics of one case: slice and voxel AUROC, average precision and best Dice of the voxels.
 
 All are exact over every voxel and equal scikit-learn's roc_auc_score, average_precision_score and the largest F1 of
 precision_recall_curve. Only the scores of abnormal voxels matter as thresholds (between two of them, a higher threshold
-can only drop false positives), so two sorts and a binary search do: about a second for nine million voxels.
+can only remove false positives), so two sorts and a binary search suffice: about a second for nine million voxels.
 """
 
 from __future__ import annotations
@@ -13,13 +13,26 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medclipad.errors import MedCLIPADError
+from medclipad.methods.common.auroc import auroc_of_sorted
 from medclipad.volume import Slicing, Volume, to_unit
 
 
 class MeanMetrics(BaseModel):
-    """The figures that are averaged over cases, each in 0..1, higher is better; None where not defined.
+    """Metrics that are averaged over cases, each in [0, 1], higher is better.
 
-    There is no AUROC without both classes, and nothing about voxels without an abnormal one.
+    A metric is None where it is not defined: an AUROC needs both classes, the voxel metrics need an abnormal voxel.
+
+    Attributes
+    ----------
+    slice_auroc
+        AUROC of the slice scores.
+    voxel_auroc
+        AUROC of the map's voxels.
+    average_precision
+        Average precision of the map's voxels.
+    best_dice
+        Largest Dice (= F1) of `score >= threshold` over all thresholds. It is an upper bound, because the threshold is
+        chosen with the ground truth known.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -31,11 +44,20 @@ class MeanMetrics(BaseModel):
 
 
 class CaseMetrics(MeanMetrics):
-    """Figures of one map of one case.
+    """Metrics of one map of one case, and the numbers of slices and voxels they rest on.
 
-    best_dice is the largest Dice (= F1) of `score >= best_threshold` over all thresholds: an upper bound, chosen
-    knowing the truth. Slices count as abnormal with one abnormal voxel or more; skipped ones (score nan) are left out,
-    and n_skipped_abnormal says how many abnormal slices that hides.
+    A slice with at least one abnormal voxel is abnormal. Skipped slices (score nan) are left out of `slice_auroc`.
+
+    Attributes
+    ----------
+    best_threshold
+        Threshold at which `best_dice` is reached.
+    n_slices, n_abnormal_slices
+        Scored slices, and the abnormal ones among them.
+    n_skipped, n_skipped_abnormal
+        Skipped slices, and the abnormal ones among them.
+    n_voxels, n_abnormal_voxels
+        Evaluated voxels, and the abnormal ones among them.
     """
 
     best_threshold: float | None
@@ -47,74 +69,61 @@ class CaseMetrics(MeanMetrics):
     n_abnormal_voxels: int
 
 
-def evaluate_case(
+def compute_metrics(
     score_map: np.ndarray, truth: np.ndarray, region: np.ndarray, slicing: Slicing, slice_scores: np.ndarray
 ) -> CaseMetrics:
-    """Figures of a map against the truth, over the voxels of `region` and of the truth.
+    """Return the metrics of a map against the ground truth.
 
-    score_map: (I, J, K) real.  truth, region: (I, J, K), non-zero inside.  slice_scores: (len(slicing),), nan where
-    skipped.
-    Raises MedCLIPADError where shapes differ or the map is nan within the region.
+    Parameters
+    ----------
+    score_map
+        Real (I, J, K), higher is more anomalous.
+    truth
+        (I, J, K), non-zero where abnormal.
+    region
+        (I, J, K), non-zero where voxels are evaluated. Voxels of the truth outside it are evaluated, too.
+    slicing
+        Plane and order of the slices.
+    slice_scores
+        Real (len(slicing),), nan where skipped.
+
+    Raises
+    ------
+    MedCLIPADError
+        If the shapes differ, or the map is nan at an evaluated voxel.
     """
     truth, region = np.asarray(truth) != 0, np.asarray(region) != 0
     scores = np.asarray(slice_scores, dtype=np.float64)
     if not score_map.shape == truth.shape == region.shape:
         shapes = f"{score_map.shape}, {truth.shape} and {region.shape}"
         raise MedCLIPADError(
-            f"the map, the truth and the region have different sizes, {shapes}; bring them on one grid"
+            f"The map, the ground truth and the region have different sizes, {shapes}: bring them onto one grid."
         )
     if scores.shape != (len(slicing),):
-        raise MedCLIPADError(f"there are {scores.size} slice scores for {len(slicing)} slices; give one for each")
+        raise MedCLIPADError(f"There are {scores.size} slice scores for {len(slicing)} slices: give one for each.")
     positive, negative = np.sort(score_map[truth]), np.sort(score_map[region & ~truth])
     # Sorting puts nan last.
     if any(part.size and np.isnan(part[-1]) for part in (positive, negative)):
-        raise MedCLIPADError("the map is not a number (nan) at some voxels to be evaluated; detect the volume again")
+        raise MedCLIPADError("The map is not a number (nan) at some evaluated voxels: run detection again.")
     precision, dice, threshold = _over_thresholds(positive, negative)
-    abnormal, kept = slicing.slices(truth).any(axis=(1, 2)), ~np.isnan(scores)
+    abnormal, scored = slicing.slices(truth).any(axis=(1, 2)), ~np.isnan(scores)
     return CaseMetrics(
-        slice_auroc=_auroc(np.sort(scores[kept & abnormal]), np.sort(scores[kept & ~abnormal])),
-        voxel_auroc=_auroc(positive, negative),
+        slice_auroc=auroc_of_sorted(np.sort(scores[scored & abnormal]), np.sort(scores[scored & ~abnormal])),
+        voxel_auroc=auroc_of_sorted(positive, negative),
         average_precision=precision,
         best_dice=dice,
         best_threshold=threshold,
-        n_slices=int(kept.sum()),
-        n_abnormal_slices=int((kept & abnormal).sum()),
-        n_skipped=int((~kept).sum()),
-        n_skipped_abnormal=int((~kept & abnormal).sum()),
+        n_slices=int(scored.sum()),
+        n_abnormal_slices=int((scored & abnormal).sum()),
+        n_skipped=int((~scored).sum()),
+        n_skipped_abnormal=int((~scored & abnormal).sum()),
         n_voxels=positive.size + negative.size,
         n_abnormal_voxels=positive.size,
     )
 
 
-def auroc(scores: np.ndarray, truth: np.ndarray) -> float | None:
-    """AUROC of scores against the truth, bool of the same shape; None if it has one class only."""
-    return _auroc(np.sort(scores[truth]), np.sort(scores[~truth]))
-
-
-def _auroc(positive: np.ndarray, negative: np.ndarray) -> float | None:
-    """Mann-Whitney: the share of pairs in which the abnormal one scores higher, ties half. Both sorted."""
-    if not positive.size or not negative.size:
-        return None
-    below = np.searchsorted(negative, positive, "left").sum(dtype=np.float64)
-    not_above = np.searchsorted(negative, positive, "right").sum(dtype=np.float64)
-    return float((below + not_above) / 2 / positive.size / negative.size)
-
-
-def _over_thresholds(positive: np.ndarray, negative: np.ndarray) -> tuple[float | None, float | None, float | None]:
-    """Average precision, best Dice and its threshold from sorted scores; `score >= threshold` counts as found."""
-    if not positive.size:
-        return None, None, None
-    thresholds, repeats = np.unique(positive, return_counts=True)
-    found = positive.size - np.searchsorted(positive, thresholds, "left")
-    wrong = negative.size - np.searchsorted(negative, thresholds, "left")
-    precision = np.sum(repeats * (found / (found + wrong))) / positive.size
-    dice = 2 * found / (found + wrong + positive.size)
-    best = int(np.argmax(dice))
-    return float(precision), float(dice[best]), float(thresholds[best])
-
-
 def mean_metrics(cases: Sequence[CaseMetrics]) -> MeanMetrics:
-    """Mean of each figure over the cases where it is defined; None where it is nowhere."""
+    """Return the mean of each metric over the cases that define it; None where no case does."""
     means = {}
     for name in MeanMetrics.model_fields:
         values = [value for case in cases if (value := getattr(case, name)) is not None]
@@ -123,13 +132,40 @@ def mean_metrics(cases: Sequence[CaseMetrics]) -> MeanMetrics:
 
 
 def baseline_map(volume: Volume, foreground: np.ndarray) -> np.ndarray:
-    """The trivial anomaly map: brightness itself, scaled over the foreground to [0, 1]; float32 (I, J, K), 0 outside.
+    """Return the trivial anomaly map: the intensity itself, scaled to [0, 1].
 
-    Its slice score is the largest value in the slice. The scale spans the foreground's whole range: a display window
-    would clip the brightest voxels to one value, and with them most slices' scores.
+    Parameters
+    ----------
+    volume
+        Image to take the intensity of.
+    foreground
+        (I, J, K), non-zero inside the body.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (I, J, K), 0 outside the foreground. The score of a slice is its largest value.
+
+    Notes
+    -----
+    The scale spans the whole range of the foreground. A display window would clip the brightest voxels to one value,
+    and with them the scores of most slices.
     """
     inside = np.asarray(foreground) != 0
     values = volume.array[inside & np.isfinite(volume.array)]
     if not values.size or values.min() == values.max():
         return np.zeros(volume.shape, np.float32)
     return to_unit(volume.array, float(values.min()), float(values.max())) * inside
+
+
+def _over_thresholds(positive: np.ndarray, negative: np.ndarray) -> tuple[float | None, float | None, float | None]:
+    """Return average precision, best Dice and its threshold from sorted scores; `score >= threshold` is a detection."""
+    if not positive.size:
+        return None, None, None
+    thresholds, repeats = np.unique(positive, return_counts=True)
+    true_positives = positive.size - np.searchsorted(positive, thresholds, "left")
+    false_positives = negative.size - np.searchsorted(negative, thresholds, "left")
+    precision = np.sum(repeats * (true_positives / (true_positives + false_positives))) / positive.size
+    dice = 2 * true_positives / (true_positives + false_positives + positive.size)
+    best = int(np.argmax(dice))
+    return float(precision), float(dice[best]), float(thresholds[best])

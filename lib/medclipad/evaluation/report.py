@@ -22,7 +22,7 @@ from medclipad.volume import Volume
 
 if TYPE_CHECKING:
     from medclipad.detection.result import AnomalyResult
-    from medclipad.evaluation.cases import CaseFigures
+    from medclipad.evaluation.cases import CaseEvaluation
 
 __all__ = ["CaseReport", "save_png", "write_report"]
 
@@ -65,7 +65,7 @@ class CaseReport:
     volume: Volume
     result: AnomalyResult
     truth: Volume
-    figures: CaseFigures
+    figures: CaseEvaluation
     description: str = ""
     window: tuple[float, float] | None = None
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medclipad.errors import DetectorError, TrainingError
-from medclipad.evaluation.metrics import auroc
+from medclipad.methods.common.auroc import auroc
 from medclipad.evaluation.protocols.pictures import Pictures
 from medclipad.methods.base import AnomalyMethod
 
