@@ -101,7 +101,7 @@ def detect(client: Client, case: StudyCase, out: Path) -> tuple[CaseReport, Case
         volume=volume,
         result=result,
         truth=truth,
-        figures=measured,
+        evaluation=measured,
         description=case.description,
     )
     return report, measured

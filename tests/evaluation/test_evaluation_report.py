@@ -1,4 +1,4 @@
-"""The report: self-contained, complete, safe against odd names; the pictures show what they say."""
+"""Tests that the report is self-contained, complete and safe against hostile names, and that its pictures are right."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from matplotlib.image import imread
 from medclipad.detection.result import AnomalyResult
 from medclipad.errors import MedCLIPADError
 from medclipad.evaluation import score_case
-from medclipad.evaluation.drawing import TRUTH_COLOUR, Picture, draw_scores, image_bytes, key_slices
-from medclipad.evaluation.report import CaseReport, save_png, write_report
+from medclipad.evaluation.drawing import TRUTH_COLOUR, draw_scores, image_bytes, save_png
+from medclipad.evaluation.drawn_case import DrawnCase, choose_key_slices
+from medclipad.evaluation.report import CaseReport, write_report
 from medclipad.volume import Slicing, Volume
 
 SHAPE, SPACING = (40, 50, 24), (1.0, 1.0, 3.0)
 
 
-def made(lesion: bool = True, shape=SHAPE, name: str = "case", threshold: float = 0.5):
-    """A ball of a head with a brighter ball of a lesion in it, found by a perfect detector."""
+def make_case(
+    lesion: bool = True, shape: tuple[int, int, int] = SHAPE, name: str = "case", threshold: float = 0.5
+) -> tuple[Volume, AnomalyResult, Volume]:
+    """Return a round head with a brighter round lesion in it, the result of a perfect detector, and the truth."""
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape], indexing="ij"))
     head = (grid**2).sum(axis=0) < 0.8
     spot = ((grid - np.array([0.3, -0.2, 0.1]).reshape(3, 1, 1, 1)) ** 2).sum(axis=0) < (0.05 if lesion else -1)
@@ -38,12 +41,12 @@ def made(lesion: bool = True, shape=SHAPE, name: str = "case", threshold: float 
     return volume, result, volume.with_array(spot.astype(np.uint8))
 
 
-def report_of(volume, result, truth, description=""):
+def report_of(volume: Volume, result: AnomalyResult, truth: Volume, description: str = "") -> CaseReport:
     return CaseReport(volume, result, truth, score_case(volume, truth, result, 1.0), description)
 
 
 class Page(HTMLParser):
-    """Collects what a page consists of and every address in it."""
+    """The tags, addresses, images and text of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -53,26 +56,29 @@ class Page(HTMLParser):
         self.text = ""
         self.feed(text)
 
-    def handle_starttag(self, tag, attributes):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a tag, its addresses and its embedded image."""
         self.tags.append(tag)
-        for key, value in attributes:
+        for key, value in attrs:
+            value = value or ""
             if key in ("src", "href", "data", "srcset", "action", "poster"):
                 self.addresses.append(value)
             if tag == "img" and key == "src":
                 self.images.append(base64.b64decode(value.partition(",")[2], validate=True))
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
+        """Note the text between tags."""
         self.text += data
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    evil = made(name='<script>alert("x")</script>')
+    hostile = make_case(name='<script>alert("x")</script>')
     cases = [
-        report_of(*made(name="first"), "A ball."),
-        report_of(*evil),
-        report_of(*made(lesion=False, name="healthy")),
+        report_of(*make_case(name="first"), "A ball."),
+        report_of(*hostile),
+        report_of(*make_case(lesion=False, name="healthy")),
     ]
     path = write_report(folder, cases, "Title & more", "One paragraph.\n\nAnother <one>.", machine="two cores")
     return path, cases
@@ -93,7 +99,7 @@ def test_page_is_self_contained(written):
     assert sum(image.startswith(b"\x89PNG") for image in page.images) == 3 and len(page.images) == 6
 
 
-def test_page_holds_every_case_and_figure(written):
+def test_page_holds_every_case_and_number(written):
     path, cases = written
     page = Page(path.read_text("utf-8"))
     assert (page.tags.count("section"), page.tags.count("table")) == (3, 4)
@@ -107,41 +113,41 @@ def test_page_holds_every_case_and_figure(written):
     ):
         assert text in page.text
     for case in cases[:2]:
-        assert f"{case.figures.baseline.voxel_auroc:.3f}" in page.text
-    assert "–" in page.text, "what is not defined is a dash, not a number"
+        assert f"{case.evaluation.baseline.voxel_auroc:.3f}" in page.text
+    assert "–" in page.text, "an undefined metric is a dash, not a number"
     assert "nan" not in page.text.lower() and "None" not in page.text
 
 
-def test_json_holds_every_figure(written):
+def test_json_holds_every_number(written):
     path, cases = written
     data = json.loads(path.with_name("report.json").read_text("utf-8"), parse_constant=lambda text: pytest.fail(text))
-    assert [one["name"] for one in data["cases"]] == [case.volume.name for case in cases]
-    for one, case in zip(data["cases"], cases, strict=True):
-        assert one["detector"] == case.figures.metrics.model_dump()
-        assert one["baseline"] == case.figures.baseline.model_dump()
-        scores = [np.nan if s is None else s for s in one["slice_scores"]]
+    assert [stored["name"] for stored in data["cases"]] == [case.volume.name for case in cases]
+    for stored, case in zip(data["cases"], cases, strict=True):
+        assert stored["detector"] == case.evaluation.metrics.model_dump()
+        assert stored["baseline"] == case.evaluation.baseline.model_dump()
+        scores = [np.nan if s is None else s for s in stored["slice_scores"]]
         np.testing.assert_array_equal(scores, case.result.slice_scores)
-        assert None in one["slice_scores"]
-        assert one["shape"] == list(SHAPE) and one["spacing_mm"] == list(SPACING)
+        assert None in stored["slice_scores"]
+        assert stored["shape"] == list(SHAPE) and stored["spacing_mm"] == list(SPACING)
     lesion = np.flatnonzero(cases[0].truth.array.any(axis=(0, 1))).tolist()
     assert data["cases"][0]["lesion_slices"] == lesion and data["cases"][2]["lesion_slices"] == []
     assert data["mean"]["detector"]["voxel_auroc"] == 1
     assert data["machine"] == "two cores"
 
 
-def test_report_is_replaced_whole_and_needs_a_case(tmp_path):
-    one = report_of(*made())
-    first = write_report(tmp_path / "new" / "folder", [one], "First")
-    second = write_report(tmp_path / "new" / "folder", [one], "Second")
+def test_report_is_replaced_and_needs_a_case(tmp_path):
+    case = report_of(*make_case())
+    first = write_report(tmp_path / "new" / "folder", [case], "First")
+    second = write_report(tmp_path / "new" / "folder", [case], "Second")
     assert first == second and "Second" in second.read_text("utf-8")
     assert {p.name for p in second.parent.iterdir()} == {"report.html", "report.json"}
     with pytest.raises(MedCLIPADError, match="at least one case"):
         write_report(tmp_path, [], "Nothing")
 
 
-def test_same_report_same_bytes(tmp_path):
-    one = report_of(*made())
-    a, b = (write_report(tmp_path / name, [one], "Title").read_bytes() for name in "ab")
+def test_the_same_report_is_the_same_bytes(tmp_path):
+    case = report_of(*make_case())
+    a, b = (write_report(tmp_path / name, [case], "Title").read_bytes() for name in "ab")
     assert a == b
 
 
@@ -149,14 +155,14 @@ def pixels(path: Path) -> np.ndarray:
     return (imread(path)[..., :3] * 255).round().astype(int)
 
 
-def test_picture_shows_the_map_over_the_threshold_and_the_truth(tmp_path):
-    volume, result, truth = made()
+def test_picture_shows_the_map_above_the_threshold_and_the_truth(tmp_path):
+    volume, result, truth = make_case()
     save_png(tmp_path / "map.png", volume, result)
     high = AnomalyResult(result.anomaly_map, result.slice_scores, result.foreground, 0.95, result.slicing, "test")
     save_png(tmp_path / "below.png", volume, high)
     save_png(tmp_path / "truth.png", volume, high, truth=truth)
 
-    def coloured(path):  # left of the legend
+    def coloured(path: Path) -> np.ndarray:  # left of the legend
         picture = pixels(path)
         return np.ptp(picture[:, : int(0.92 * picture.shape[1])], axis=-1) > 40
 
@@ -169,23 +175,23 @@ def test_picture_shows_the_map_over_the_threshold_and_the_truth(tmp_path):
 
 
 def test_key_slices():
-    volume, result, truth = made()
-    picture = Picture(volume, result, truth)
-    slices = key_slices(picture)
+    volume, result, truth = make_case()
+    case = DrawnCase(volume, result, truth)
+    slices = choose_key_slices(case)
     area = np.count_nonzero(truth.array, axis=(0, 1))
     assert slices == sorted(set(slices)) and 5 <= len(slices) <= 8
     assert int(np.argmax(area)) in slices
     assert sum(area[n] > 0 for n in slices) >= 3 and any(area[n] == 0 for n in slices)
     assert not np.isnan(result.slice_scores[slices]).any()
-    assert len(key_slices(picture, 3)) == 3
-    healthy = key_slices(Picture(*made(lesion=False)[:2]))
+    assert len(choose_key_slices(case, 3)) == 3
+    healthy = choose_key_slices(DrawnCase(*make_case(lesion=False)[:2]))
     assert 6 <= len(healthy) <= 8
 
 
-def test_odd_volumes_can_be_drawn(tmp_path):
-    single = made(shape=(30, 30, 1))
+def test_single_slice_blank_and_reformatted_volumes_can_be_drawn(tmp_path):
+    single = make_case(shape=(30, 30, 1))
     write_report(tmp_path / "single", [report_of(*single)], "One slice")
-    volume, result, _ = made()
+    volume, result, _ = make_case()
     blank = AnomalyResult(
         volume.with_array(np.zeros(SHAPE, np.float32)), np.full(SHAPE[2], np.nan), np.zeros(SHAPE, bool), 0.5,
         result.slicing, "test",
@@ -203,7 +209,9 @@ def test_odd_volumes_can_be_drawn(tmp_path):
 
 
 def test_curve_marks_lesion_and_skipped_slices():
-    svg = image_bytes(draw_scores(Picture(*made()), [10, 12]), "svg").decode()
-    labels = [text.get_text() for text in draw_scores(Picture(*made()), [10]).axes[0].get_legend().get_texts()]
+    svg = image_bytes(draw_scores(DrawnCase(*make_case()), [10, 12]), "svg").decode()
+    legend = draw_scores(DrawnCase(*make_case()), [10]).axes[0].get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
     assert labels == ["slices with lesion", "skipped (background)", "anomaly score", "shown above"]
     assert svg.startswith("<?xml") and "<script" not in svg

@@ -1,4 +1,4 @@
-"""report.html, one file that needs nothing else and no network, and report.json, every figure in it."""
+"""Write report.html, one self-contained file, and report.json with every number in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclipad.errors import MedCLIPADError
-from medclipad.evaluation.drawing import Picture, draw_scores, draw_slices, image_bytes, key_slices, save_png
+from medclipad.evaluation.drawing import draw_scores, draw_slices, image_bytes
+from medclipad.evaluation.drawn_case import DrawnCase, choose_key_slices
 from medclipad.evaluation.metrics import MeanMetrics, mean_metrics
 from medclipad.files import write_text
 from medclipad.volume import Volume
@@ -23,8 +24,6 @@ from medclipad.volume import Volume
 if TYPE_CHECKING:
     from medclipad.detection.result import AnomalyResult
     from medclipad.evaluation.cases import CaseEvaluation
-
-__all__ = ["CaseReport", "save_png", "write_report"]
 
 HEADINGS = {
     "slice_auroc": "Slice AUROC",
@@ -57,40 +56,78 @@ a:hover { text-decoration: underline; }
 
 @dataclass(frozen=True, eq=False)
 class CaseReport:
-    """One case of the report: what was looked at, what the detector says, the truth on the same grid, the figures.
+    """One case of a report.
 
-    window: (low, high) of the grey values, see `drawing.Picture`.
+    Attributes
+    ----------
+    volume
+        The image.
+    result
+        What the detector found in it.
+    truth
+        Mask on the same grid, non-zero where abnormal.
+    evaluation
+        Metrics of the result.
+    description
+        Sentence about the case.
+    window
+        (low, high) of the grey values, see `medclipad.evaluation.drawn_case.DrawnCase`.
     """
 
     volume: Volume
     result: AnomalyResult
     truth: Volume
-    figures: CaseEvaluation
+    evaluation: CaseEvaluation
     description: str = ""
     window: tuple[float, float] | None = None
+
+    @property
+    def drawn(self) -> DrawnCase:
+        """The case to draw."""
+        return DrawnCase(self.volume, self.result, self.truth, self.window)
 
 
 def write_report(
     folder: str | Path, cases: Sequence[CaseReport], title: str, notes: str = "", machine: str | None = None
 ) -> Path:
-    """Write report.html and report.json into `folder` (made if missing); returns the path of report.html.
+    """Write report.html and report.json into a folder.
 
-    notes: plain text under the title; an empty line starts a new paragraph.  machine: on what the times were measured,
-    by default this machine. Raises MedCLIPADError without a case.
+    Parameters
+    ----------
+    folder
+        Folder to write to; it is made if it does not exist.
+    cases
+        At least one case.
+    title
+        Heading of the page.
+    notes
+        Plain text below the heading; an empty line starts a new paragraph.
+    machine
+        Machine on which the times were measured; by default this one.
+
+    Returns
+    -------
+    pathlib.Path
+        Path of report.html.
+
+    Raises
+    ------
+    MedCLIPADError
+        If there is no case.
     """
     if not cases:
-        raise MedCLIPADError("a report needs at least one case: none was given")
+        raise MedCLIPADError("A report needs at least one case.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     machine = this_machine() if machine is None else machine
-    figures = _as_json(cases, title, notes, machine)
-    write_text(folder / "report.json", json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    numbers = _as_json(cases, title, notes, machine)
+    write_text(folder / "report.json", json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     parts = [
         f"<h1>{escape(title)}</h1>",
         *(f"<p>{escape(paragraph)}</p>" for paragraph in notes.split("\n\n") if paragraph.strip()),
         _overview(cases),
         *(_section(number, case) for number, case in enumerate(cases)),
-        f"<footer>Times measured on: {escape(machine)}</footer>",
+        f"<footer>Times were measured on {escape(machine)}.</footer>",
     ]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title>\n<style>{STYLE}</style>'
     body = "\n".join(parts)
@@ -100,116 +137,132 @@ def write_report(
 
 
 def this_machine() -> str:
-    """Processor kind, cores, system and Python of this machine, for the foot of a report."""
+    """Return the processor type, cores, system and Python version of this machine."""
     cores = f"{os.cpu_count()} cores" if os.cpu_count() != 1 else "1 core"
     return f"{platform.machine()}, {cores}, {platform.system()}, Python {platform.python_version()}"
 
 
 def _as_json(cases: Sequence[CaseReport], title: str, notes: str, machine: str) -> dict[str, Any]:
-    figures = [case.figures for case in cases]
+    """Return the content of report.json."""
+    evaluations = [case.evaluation for case in cases]
     return {
         "title": title,
         "notes": notes,
         "machine": machine,
         "mean": {
-            "detector": mean_metrics([one.metrics for one in figures]).model_dump(),
-            "baseline": mean_metrics([one.baseline for one in figures]).model_dump(),
-            "seconds_per_slice": float(np.mean([one.seconds_per_slice for one in figures])),
+            "detector": mean_metrics([evaluation.metrics for evaluation in evaluations]).model_dump(),
+            "baseline": mean_metrics([evaluation.baseline for evaluation in evaluations]).model_dump(),
+            "seconds_per_slice": float(np.mean([evaluation.seconds_per_slice for evaluation in evaluations])),
         },
         "cases": [_case_as_json(case) for case in cases],
     }
 
 
 def _case_as_json(case: CaseReport) -> dict[str, Any]:
+    """Return what report.json says about one case."""
+    evaluation = case.evaluation
     return {
-        "name": case.figures.name,
+        "name": evaluation.name,
         "description": case.description,
         "shape": list(case.volume.shape),
         "spacing_mm": [round(s, 6) for s in case.volume.spacing],
         "plane": case.result.slicing.plane,
         "threshold": float(case.result.threshold),
-        "volume_score": _finite(case.figures.volume_score),
-        "seconds_per_slice": float(case.figures.seconds_per_slice),
-        "detector": case.figures.metrics.model_dump(),
-        "baseline": case.figures.baseline.model_dump(),
+        "volume_score": _finite(evaluation.volume_score),
+        "seconds_per_slice": float(evaluation.seconds_per_slice),
+        "detector": evaluation.metrics.model_dump(),
+        "baseline": evaluation.baseline.model_dump(),
         "slice_scores": [_finite(score) for score in case.result.slice_scores],
-        "lesion_slices": np.flatnonzero(Picture(case.volume, case.result, case.truth).lesion_area).tolist(),
+        "lesion_slices": np.flatnonzero(case.drawn.lesion_area).tolist(),
     }
 
 
 def _overview(cases: Sequence[CaseReport]) -> str:
+    """Return the table of all cases and their means."""
     rows = []
-    for number, case in enumerate(cases):
-        one = case.figures
-        cells = [f'<a href="#case-{number}">{escape(one.name)}</a>', _number(one.volume_score)]
-        rows.append(_row([*cells, *_pairs(one.metrics, one.baseline), _number(one.seconds_per_slice)]))
-    figures = [case.figures for case in cases]
-    means = [mean_metrics([one.metrics for one in figures]), mean_metrics([one.baseline for one in figures])]
-    seconds = float(np.mean([one.seconds_per_slice for one in figures]))
-    rows.append(_row(["mean", "", *_pairs(*means), _number(seconds)], "mean"))
+    evaluations = [case.evaluation for case in cases]
+    for number, evaluation in enumerate(evaluations):
+        cells = [f'<a href="#case-{number}">{escape(evaluation.name)}</a>', _number(evaluation.volume_score)]
+        pairs = _pairs(evaluation.metrics, evaluation.baseline)
+        rows.append(_row([*cells, *pairs, _number(evaluation.seconds_per_slice)]))
+    means = _pairs(
+        mean_metrics([evaluation.metrics for evaluation in evaluations]),
+        mean_metrics([evaluation.baseline for evaluation in evaluations]),
+    )
+    seconds = float(np.mean([evaluation.seconds_per_slice for evaluation in evaluations]))
+    rows.append(_row(["Mean", "", *means, _number(seconds)], "mean"))
     return (
-        _table(["Case", "Volume score", *HEADINGS.values(), "s a slice"], rows, "overview")
-        + '<p class="small">In grey beside each figure: the trivial baseline, raw foreground intensity taken as the '
-        "anomaly. Best Dice is over all thresholds, chosen knowing the truth.</p>"
+        _table(["Case", "Volume score", *HEADINGS.values(), "Seconds per slice"], rows, "overview")
+        + '<p class="small">The grey number beside each metric is the trivial baseline: the raw intensity of the '
+        "foreground, taken as the anomaly map. Best Dice is the maximum over all thresholds, chosen with the ground "
+        "truth known.</p>"
     )
 
 
 def _section(number: int, case: CaseReport) -> str:
-    picture = Picture(case.volume, case.result, case.truth, case.window)
-    slices = key_slices(picture)
-    name = case.figures.name
-    montage = _image(image_bytes(draw_slices(picture, slices), "png"), "image/png", f"{name}: slices and map")
-    curve = _image(image_bytes(draw_scores(picture, slices), "svg"), "image/svg+xml", f"{name}: score against slice")
+    """Return the section of one case: its slices, its curve and its table."""
+    drawn, name = case.drawn, case.evaluation.name
+    slices = choose_key_slices(drawn)
+    montage = _image(image_bytes(draw_slices(drawn, slices), "png"), "image/png", f"{name}: slices and anomaly map")
+    curve = _image(image_bytes(draw_scores(drawn, slices), "svg"), "image/svg+xml", f"{name}: score against slice")
     size, spacing = " × ".join(map(str, case.volume.shape)), " × ".join(f"{s:.3g}" for s in case.volume.spacing)
-    about = f"{case.description.rstrip('.')}." if case.description else ""
+    description = f"{case.description.rstrip('.')}." if case.description else ""
     return f"""<section id="case-{number}">
 <h2>{escape(name)}</h2>
-<p>{escape(about)} <span class="small">{size} voxels of {spacing} mm, {picture.slicing.plane} slices.</span></p>
+<p>{escape(description)} <span class="small">{size} voxels of {spacing} mm, {drawn.slicing.plane} slices.</span></p>
 {montage}
-<p class="small">Above: the images, each with its slice number and score. Below: the anomaly map where it exceeds
-{case.result.threshold:.3g}, the truth outlined in cyan.</p>
+<p class="small">Top: the images, with slice numbers and scores. Bottom: the anomaly map where it exceeds
+{case.result.threshold:.3g}, with the ground truth outlined in cyan.</p>
 {curve}
 {_case_table(case)}
 </section>"""
 
 
 def _case_table(case: CaseReport) -> str:
-    one, m = case.figures, case.figures.metrics
+    """Return the table of one case, and a sentence on what its metrics rest on."""
+    evaluation, m = case.evaluation, case.evaluation.metrics
     rows = [
         _row([name, *(_number(getattr(metrics, key)) for key in HEADINGS), _number(metrics.best_threshold)])
-        for name, metrics in (("Detector", one.metrics), ("Trivial baseline", one.baseline))
+        for name, metrics in (("Detector", m), ("Trivial baseline", evaluation.baseline))
     ]
     facts = (
-        f"volume score {_number(one.volume_score)}; {one.seconds_per_slice:.3f} s a slice; "
-        f"{m.n_abnormal_slices} of {m.n_slices} scored slices with lesion; {m.n_skipped} slices skipped, "
-        f"{m.n_skipped_abnormal} of them with lesion; {m.n_abnormal_voxels:,} of {m.n_voxels:,} voxels in the lesion."
+        f"Volume score {_number(evaluation.volume_score)}; {evaluation.seconds_per_slice:.3f} s per slice; "
+        f"{m.n_abnormal_slices} of {m.n_slices} scored slices show a lesion; {m.n_skipped} slices were skipped, "
+        f"{m.n_skipped_abnormal} of them with a lesion; {m.n_abnormal_voxels:,} of {m.n_voxels:,} voxels are in the "
+        "lesion."
     )
     return _table(["", *HEADINGS.values(), "at threshold"], rows) + f'<p class="small">{facts}</p>'
 
 
 def _table(headings: Sequence[str], rows: Sequence[str], style: str = "") -> str:
+    """Return an HTML table of rows made by `_row`."""
     head = "".join(f"<th>{heading}</th>" for heading in headings)
     return f'<table class="{style}"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _row(cells: Sequence[str], style: str = "") -> str:
+    """Return a row of an HTML table; the cells are HTML."""
     return f'<tr class="{style}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def _pairs(own: MeanMetrics, trivial: MeanMetrics) -> list[str]:
+def _pairs(detector: MeanMetrics, baseline: MeanMetrics) -> list[str]:
+    """Return a cell for each metric: the detector's, and beside it the baseline's."""
     return [
-        f'{_number(getattr(own, key))} <span class="baseline">{_number(getattr(trivial, key))}</span>'
+        f'{_number(getattr(detector, key))} <span class="baseline">{_number(getattr(baseline, key))}</span>'
         for key in HEADINGS
     ]
 
 
-def _image(data: bytes, kind: str, text: str) -> str:
-    return f'<img alt="{escape(text)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
+def _image(data: bytes, media_type: str, alternative: str) -> str:
+    """Return an image that is embedded in the page."""
+    return f'<img alt="{escape(alternative)}" src="data:{media_type};base64,{base64.b64encode(data).decode()}">'
 
 
 def _number(value: float | None) -> str:
+    """Return three decimals, or a dash for a metric that is not defined."""
     return "–" if value is None or np.isnan(value) else f"{value:.3f}"
 
 
 def _finite(value: float) -> float | None:
+    """Return a number that JSON can hold, or None."""
     return float(value) if np.isfinite(value) else None

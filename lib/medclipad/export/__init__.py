@@ -1,1 +1,1 @@
-"""Results as files that other programs read: NIfTI, CSV, JSON, pictures and DICOM."""
+"""Results as files that other programs read: NIfTI, CSV, JSON, PNG and DICOM."""

@@ -8,7 +8,8 @@ import numpy as np
 
 from medclipad.detection.result import AnomalyResult
 from medclipad.errors import TrainingError
-from medclipad.evaluation.drawing import Picture, draw_slices, image_bytes
+from medclipad.evaluation.drawing import draw_slices, image_bytes
+from medclipad.evaluation.drawn_case import DrawnCase
 from medclipad.evaluation.protocols.protocol import Protocol
 from medclipad.evaluation.protocols.run import Outcome
 from medclipad.volume import Slicing, Volume
@@ -40,7 +41,7 @@ def save_examples(file: Path, protocol: Protocol, outcome: Outcome) -> None:
     normal = int((protocol.tests.labels[chosen] == 0).sum())
     counts = f"{normal} normal and {len(chosen) - normal} abnormal pictures"
     title = f"{protocol.name}, {protocol.settings.class_name}: {counts}"
-    figure = draw_slices(Picture(volume, result, truth), range(len(chosen)), title)
+    figure = draw_slices(DrawnCase(volume, result, truth), range(len(chosen)), title)
     try:
         file.write_bytes(image_bytes(figure, "png"))
     except OSError as error:

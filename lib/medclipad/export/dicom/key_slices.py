@@ -10,7 +10,7 @@ from skimage.segmentation import find_boundaries
 
 from medclipad.detection.result import AnomalyResult
 from medclipad.errors import VolumeError
-from medclipad.evaluation.drawing import Picture
+from medclipad.evaluation.drawn_case import DrawnCase
 from medclipad.export.dicom.common import finished, identity
 from medclipad.export.dicom.source import DicomSource
 from medclipad.volume import Volume
@@ -33,7 +33,7 @@ def key_slices(source: DicomSource, volume: Volume, result: AnomalyResult, count
         )
     slicing, scores = result.slicing, result.slice_scores
     best = np.argsort(-np.nan_to_num(scores, nan=-1.0), kind="stable")[:count]
-    low, high = Picture(volume, result).grey
+    low, high = DrawnCase(volume, result).grey_window
     series = identity(result.detector, SERIES_NUMBER, f"Most anomalous slices, {slicing.plane}")
     pictures = []
     for rank, n in enumerate(n for n in best if np.isfinite(scores[n])):
