@@ -1,0 +1,1 @@
+"""Measurements of accuracy, speed, memory and parity; each module is a command."""

@@ -1,9 +1,9 @@
-"""Fit and detect with the papers' encoder at full size, as a user would: seconds and peak memory of each command.
+"""Time and peak memory of `medclipad fit` and `medclipad detect` with the papers' encoder at full size.
 
     python -m benchmarks.full_size [--method mvfa] [--shots 4] [--epochs 1] [--json FILE]
 
-The weights are made by recipe (published ones need a download) and the volumes are of the sample study, so the times
-and the memory are real and the maps mean nothing. One epoch over k shots is 22 k images in MVFA.
+The weights are made by recipe (published ones need a download) and the volumes are those of the sample study: times and
+memory are real, maps mean nothing. In MVFA, one epoch over k shots is 22 k images.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ ARCHITECTURES = {"mvfa": "ViT-L-14-336", "mediclip": "ViT-L-14-quickgelu"}
 
 
 def main(
-    method: Literal["mvfa", "mediclip"] = "mvfa",
-    shots: int = 4,
-    epochs: Annotated[int, typer.Option(help="0 for the method's own number")] = 1,
-    study: Annotated[Path | None, typer.Option(help="Folder of the sample study; made anew if there is none.")] = None,
-    json: Path | None = None,
+    method: Annotated[Literal["mvfa", "mediclip"], typer.Option(help="Method to measure.")] = "mvfa",
+    shots: Annotated[int, typer.Option(help="Slices to learn from.")] = 4,
+    epochs: Annotated[int, typer.Option(help="Epochs of the training; 0 for the method's own number.")] = 1,
+    study: Annotated[Path | None, typer.Option(help="Folder of the sample study; default a temporary one.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the results to this file.")] = None,
 ) -> None:
-    """Seconds and peak memory of `medclipad fit` and `medclipad detect` with a ViT-L/14."""
+    """Measure seconds and peak memory of `medclipad fit` and `medclipad detect` with a ViT-L/14."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if study is None:
@@ -50,7 +50,7 @@ def main(
         if epochs:
             fit += ["--epochs", str(epochs)]
         detect = ["detect", str(folder / "detector"), str(images / "dysplasia.nii.gz"), "--out", str(folder / "out")]
-        rows = [{"command": name, **measured(command)} for name, command in (("fit", fit), ("detect", detect))]
+        rows = [{"command": name, **run_command(command)} for name, command in (("fit", fit), ("detect", detect))]
     table = Table("command", "seconds", "peak memory (GB)", title=f"{method}, {ARCHITECTURES[method]}, {shots} shots")
     for row in rows:
         table.add_row(row["command"], f"{row['seconds']:.0f}", f"{row['gigabytes']:.1f}")
@@ -59,8 +59,8 @@ def main(
         write_json(json, {"machine": machine(), "method": method, "shots": shots, "epochs": epochs, "commands": rows})
 
 
-def measured(arguments: list[str]) -> dict[str, float]:
-    """Run a medclipad command to its end: wall seconds, and peak resident memory of its process in GB."""
+def run_command(arguments: list[str]) -> dict[str, float]:
+    """Run a medclipad command; return its wall seconds and its peak resident memory in GB."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "medclipad", *arguments], stdout=sys.stderr)
     _, status, usage = os.wait4(process.pid, 0)

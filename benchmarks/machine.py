@@ -1,4 +1,4 @@
-"""The machine and the date that a figure comes from."""
+"""Machine, versions and date of a measurement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def machine() -> dict[str, str | int]:
-    """Processor, cores, memory, versions and date, in JSON's types."""
+    """Return processor, cores, GPU, versions and date, in JSON's types."""
     info = Path("/proc/cpuinfo")
     models = (
         [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]

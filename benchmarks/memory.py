@@ -1,8 +1,8 @@
-"""Peak memory of reading and of detecting, against the size of the volume and against what is said before.
+"""Peak memory of reading and detecting a volume, by its size, beside the need that is estimated before.
 
-    python -m benchmarks.memory [--megabytes 64 --megabytes 256] [--suffix .nii.gz] [--detector DIR]
+    python -m benchmarks.memory [--megabytes 64 --megabytes 256] [--suffix .nii.gz]
 
-Each size in a process of its own; "beside" is what the process takes beyond the program and the encoder.
+Each size is measured in a process of its own. The memory of the program and the encoder is subtracted.
 """
 
 from __future__ import annotations
@@ -17,25 +17,36 @@ from typing import Annotated
 import nibabel as nib
 import numpy as np
 import typer
+from nibabel.openers import Opener
 from rich.console import Console
 from rich.table import Table
 
 from medclipad import Volume, fit
 
 SIDE = 1024  # voxels of a slice's rows and columns
-HEADINGS = ("volume (MB)", "voxels", "reading: said", "reading: peak", "detecting: said", "detecting: peak")
+HEADINGS = (
+    "volume (MB)",
+    "voxels",
+    "reading: estimate",
+    "reading: peak",
+    "detecting: estimate",
+    "detecting: peak",
+)
+KEYS = ("read_estimate", "read_peak", "detect_estimate", "detect_peak")
 
 
 def main(
-    megabytes: Annotated[list[int], typer.Option(help="Size of the voxels, int16; repeat for more.")] = [64, 128, 256],  # noqa: B006
-    suffix: Annotated[str, typer.Option(help=".nii or .nii.gz")] = ".nii",
+    megabytes: Annotated[
+        list[int] | None, typer.Option(help="Size of the voxels, int16; repeatable. Default 64, 128 and 256.")
+    ] = None,
+    suffix: Annotated[str, typer.Option(help="File format: .nii or .nii.gz.")] = ".nii",
 ) -> None:
-    """Peak memory (MB) of read_volume and of detect, beside the program itself."""
-    table = Table(*HEADINGS, title=f"{suffix}; MB beside the program")
+    """Measure the peak memory of reading and detecting a volume, in MB beyond the program itself."""
+    table = Table(*HEADINGS, title=f"{suffix}; MB beyond the program")
     home = tempfile.TemporaryDirectory()
     detector = Path(home.name) / "detector"
     fit(normal=[small_head()], shots=4, epochs=1).save(detector)
-    for size in megabytes:
+    for size in megabytes or (64, 128, 256):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"head{suffix}"
             make_head(path, size * 1_000_000)
@@ -46,18 +57,15 @@ def main(
     Console(width=140).print(table)
 
 
-KEYS = ("read_said", "read_peak", "detect_said", "detect_peak")
-
-
 def small_head() -> Volume:
-    """Twenty slices of noise with air around."""
+    """Return twenty slices of noise with air beside it."""
     array = np.random.default_rng(0).integers(1, 900, (256, 256, 20)).astype(np.int16)
     array[:40] = 0
     return Volume(array, np.eye(4), name="small")
 
 
 def make_head(path: Path, size: int) -> None:
-    """A noisy ball of `size` bytes, int16, written slice by slice."""
+    """Write a noisy ball of `size` bytes, int16, slice by slice."""
     shape = (SIDE, SIDE, max(1, size // (2 * SIDE * SIDE)))
     header = nib.Nifti1Header()
     header.set_data_shape(shape)
@@ -67,7 +75,7 @@ def make_head(path: Path, size: int) -> None:
     rng = np.random.default_rng(0)
     x = np.linspace(-1, 1, SIDE)
     flat = x[:, None] ** 2 + x**2
-    with nib.openers.Opener(str(path), "wb") as stream:
+    with Opener(str(path), "wb") as stream:
         stream.write(header.binaryblock + bytes(4))
         for z in np.linspace(-0.9, 0.9, shape[2]):
             tissue = 600 + 60 * rng.standard_normal(flat.shape, dtype=np.float32)
@@ -75,12 +83,12 @@ def make_head(path: Path, size: int) -> None:
 
 
 def peak() -> float:
-    """Most memory that this process has held since `start_peak`, in MB."""
+    """Return the most memory that this process has held since `start_peak`, in MB."""
     return _status("VmHWM")
 
 
 def start_peak() -> float:
-    """Forget the peak so far; the memory held now, in MB. Linux only."""
+    """Reset the peak; return the memory held now, in MB. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 

@@ -1,4 +1,7 @@
-"""Peak memory of one volume, for `benchmarks.memory`: python -m benchmarks.memory_of VOLUME DETECTOR"""
+"""Peak memory of one volume, for `benchmarks.memory`.
+
+python -m benchmarks.memory_of VOLUME DETECTOR
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,28 @@ from medclipad.volume.readers import nifti
 
 
 def main(path: str, folder: str) -> None:
+    """Print estimates and peaks in MB as a line of JSON."""
     detector = load_detector(folder)
     detector.detect(small_head())  # the encoder's own memory, for a batch of slices
     program = start_peak()
-    said: list[float] = []
-    check = memory_budget.require_memory
-    nifti.require_memory = lambda needed, who, work: said.append(needed) or check(needed, who, work)
+    estimates: list[float] = []
+
+    def require_memory(needed: float, name: str, work: str) -> None:
+        estimates.append(needed)
+        memory_budget.require_memory(needed, name, work)
+
+    nifti.require_memory = require_memory
     volume = read_volume(path)
     read = peak()
     detector.detect(replace(volume, modality="MR"))
-    found = {
+    row = {
         "shape": volume.shape,
-        "read_said": said[0] / 1e6,
+        "read_estimate": estimates[0] / 1e6,
         "read_peak": read - program,
-        "detect_said": (detector.memory_for(volume) + volume.array.nbytes) / 1e6,
+        "detect_estimate": (detector.memory_for(volume) + volume.array.nbytes) / 1e6,
         "detect_peak": peak() - program,
     }
-    print(json.dumps(found))
+    print(json.dumps(row))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Parity with the reference codes: run tests/parity, and write each array and its largest difference to a page.
+"""Run tests/parity, and write each array and its largest difference from the reference codes to a page.
 
 python -m benchmarks.parity [--long] [--out docs/parity.md] [--data DIR]
 """
@@ -19,10 +19,24 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--long", action="store_true", help="also the real ViT-L geometry (minutes, 8 GB of memory)")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "parity.md", metavar="FILE")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the arrays; default MEDCLIPAD_PARITY")
+    """Compare with the reference codes from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.parity",
+        description="Compare with the reference codes array by array, and write the largest differences to a page.",
+    )
+    parser.add_argument(
+        "--long", action="store_true", help="include the real ViT-L geometry (takes minutes and 8 GB of memory)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=REPOSITORY / "docs" / "parity.md",
+        metavar="FILE",
+        help="page; default docs/parity.md",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of the reference arrays; default $MEDCLIPAD_PARITY"
+    )
     options = parser.parse_args()
     environment = dict(os.environ)
     if options.data:
@@ -44,16 +58,16 @@ def main() -> None:
 
 
 def read_row(line: str) -> tuple[str, str, float, float]:
-    """(file, array, largest difference, tolerance) of a line of the tests' table."""
-    file, array, found, tolerance = (cell.strip() for cell in line.strip("|").split(" | "))
-    return file, array, float(found), float(tolerance)
+    """Return file, array, largest difference and tolerance of a line of the tests' table."""
+    file, array, difference, tolerance = (cell.strip() for cell in line.strip("|").split(" | "))
+    return file, array, float(difference), float(tolerance)
 
 
 def page(rows: list[tuple[str, str, float, float]], outcome: str, full_size: bool) -> str:
-    """The page in Markdown."""
+    """Return the page in Markdown."""
     here = machine()
-    exact = sum(found == 0 for _, _, found, _ in rows)
-    share = {(file, array): found / tolerance for file, array, found, tolerance in rows if tolerance}
+    exact = sum(difference == 0 for _, _, difference, _ in rows)
+    share = {(file, array): difference / tolerance for file, array, difference, tolerance in rows if tolerance}
     close = sorted(rows, key=lambda row: -share.get(row[:2], 0))[:8]
     files = defaultdict(list)
     for row in rows:
@@ -61,22 +75,21 @@ def page(rows: list[tuple[str, str, float, float]], outcome: str, full_size: boo
     lines = [
         "# Parity with the reference codes",
         "",
-        "What MVFA's and MediCLIP's reference codes computed from given weights, images and random draws, array by",
-        "array, against what the classes compute that detectors, server and command line use. Written by",
-        "`make parity`; do not edit. The arrays are in the folder that `MEDCLIPAD_PARITY` names; any set of the same",
-        "form can be tested.",
+        "What MVFA's and MediCLIP's reference codes computed from given weights, images and random draws, compared",
+        "array by array with what the classes of this package compute from the same. Written by `make parity`; do not",
+        "edit. The arrays are in the folder that `MEDCLIPAD_PARITY` names; any set of the same form can be tested.",
         "",
         f"{len(rows)} arrays in {len(files)} files, {exact} of them equal to the last bit. pytest: {outcome}.",
         f"{here['date']}, {here['processor']} ({here['capability']}), {here['threads']} thread(s), Python "
         f"{here['python']}, torch {here['torch']}, GPU: {here['gpu']}.",
         "The real ViT-L geometry is included." if full_size else "Without the real ViT-L geometry: that is `--long`.",
         "",
-        "## Nearest to their tolerance",
+        "## Arrays closest to their tolerance",
         "",
-        "Float32 rounding, which depends on the processor's matrix products. Of the tapped tokens of MediCLIP's toy",
-        "CLIP (values up to 11) both are up to 1.4e-5 from what float64 gives. Computed here in the reference's own",
-        "layout (tokens first, torch's attention) they are equal to ours to the last bit: what is left is between the",
-        "two machines.",
+        "These differences are float32 rounding, which depends on the processor's matrix products. For the tapped",
+        "tokens of MediCLIP's toy CLIP (values up to 11), both codes differ from float64 by up to 1.4e-5. Computed",
+        "here in the reference's own layout (tokens first, torch's attention), the reference equals ours to the last",
+        "bit: what is left is the difference between the two machines.",
         "",
         *table(close),
     ]
@@ -86,9 +99,10 @@ def page(rows: list[tuple[str, str, float, float]], outcome: str, full_size: boo
 
 
 def table(rows: list[tuple[str, str, float, float]], with_file: bool = True) -> list[str]:
-    """Rows as lines of Markdown."""
+    """Return rows as lines of a Markdown table."""
     lines = ["| file | array | largest difference | tolerance |", "|---|---|---|---|"]
-    lines += [f"| {file} | {array} | {found:.1e} | {tolerance:.2g} |" for file, array, found, tolerance in rows]
+    for file, array, difference, tolerance in rows:
+        lines.append(f"| {file} | {array} | {difference:.1e} | {tolerance:.2g} |")
     return lines if with_file else ["|" + line.split("|", 2)[2] for line in lines]
 
 

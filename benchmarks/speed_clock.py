@@ -1,4 +1,4 @@
-"""The clock of `benchmarks.speed`: seconds in units of U, and the machine's matrix-multiply peak."""
+"""Clock of `benchmarks.speed`: seconds in units of U, and the machine's peak of matrix products."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-PEAK_SHAPE = (1160, 1024, 4096)  # four slices' tokens through a ViT-L's widest layer
+PEAK_SHAPE = (1160, 1024, 4096)  # tokens of four slices through the widest layer of a ViT-L
 PEAK_REPETITIONS = 10
 
 Work = Callable[[], object]
+Shape = tuple[int, ...]
 
 
 def seconds_of(work: Work) -> float:
-    """Wall seconds of a call, to the end of what it started on a GPU."""
+    """Return the wall seconds of a call, until what it started on a GPU has ended."""
     start = time.perf_counter()
     work()
     if torch.cuda.is_available():
@@ -26,19 +27,46 @@ def seconds_of(work: Work) -> float:
 
 
 class Clock:
-    """Times work against U, which runs before and after each repetition."""
+    """Clock that times work in units of U, which runs before and after each repetition.
 
-    def __init__(self, unit: Work, device: torch.device, most: int | None = None) -> None:
-        """`most` repetitions, whatever is asked for: of a smoke run."""
-        self._unit, self._device, self._most = unit, device, most
-        unit()  # the first is slower
+    Parameters
+    ----------
+    unit
+        Computes U once.
+    device
+        Where the work computes.
+    max_repetitions
+        Limit of the repetitions, for a smoke run.
+    """
+
+    def __init__(self, unit: Work, device: torch.device, max_repetitions: int | None = None) -> None:
+        self._unit, self._device, self._max_repetitions = unit, device, max_repetitions
+        unit()  # the first call is slower
 
     def ratio(
         self, work: Work, count: float = 1, repetitions: int = 5, timed: Callable[[Work], float] = seconds_of
     ) -> dict:
-        """Of one of `count` items of `work`: median of seconds / mean of U's before and after, and median seconds."""
+        """Time one of `count` items of a call.
+
+        Parameters
+        ----------
+        work
+            The call.
+        count
+            Number of items, such as slices, that it processes.
+        repetitions
+            Number of calls.
+        timed
+            Returns the seconds of the call.
+
+        Returns
+        -------
+        dict
+            "measured" is the median ratio of the item's seconds to the mean of U before and after, "values" are the
+            ratios, "seconds" and "unit_seconds" the median times of an item and of U.
+        """
         ratios, spent, units = [], [], []
-        for _ in range(min(repetitions, self._most or repetitions)):
+        for _ in range(min(repetitions, self._max_repetitions or repetitions)):
             before = seconds_of(self._unit)
             own = timed(work) / count
             after = seconds_of(self._unit)
@@ -48,7 +76,7 @@ class Clock:
         return {"measured": median(ratios), "values": ratios, "seconds": median(spent), "unit_seconds": median(units)}
 
     def share_of_peak(self, flops: float, seconds: float, dtype: torch.dtype) -> dict:
-        """Floating-point operations a second as a part of the peak of `dtype`, which is measured now."""
+        """Return the rate of floating-point operations as a share of the peak of `dtype`, which is measured now."""
         now = peak(dtype, self._device)
         share = flops / 1e9 / seconds / now
         return {
@@ -60,7 +88,7 @@ class Clock:
 
 
 def peak(dtype: torch.dtype, device: torch.device) -> float:
-    """GFLOP/s of the fastest of ten linear layers of PEAK_SHAPE."""
+    """Return the GFLOP/s of the fastest of ten linear layers of PEAK_SHAPE."""
     rows, inner, columns = PEAK_SHAPE
     x, weight = (torch.randn(n, inner, device=device).to(dtype) for n in (rows, columns))
     with torch.inference_mode():
@@ -70,9 +98,9 @@ def peak(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def flops_of(work: Work) -> int:
-    """Floating-point operations of the matrix products, convolutions and attention of a call."""
+    """Count the floating-point operations of the matrix products, convolutions and attention of a call."""
     aten = torch.ops.aten
-    formulas = {  # torch's counter has those of GPUs only
+    formulas = {  # torch's counter has only those of GPUs
         aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     }
@@ -81,10 +109,11 @@ def flops_of(work: Work) -> int:
     return counter.get_total_flops()
 
 
-# The counter calls them with the shapes of the tensors.
-def _attention(query, key, value, *args, out_shape=None, **kwargs) -> int:
+def _attention(query: Shape, key: Shape, value: Shape, *args: object, **kwargs: object) -> int:
+    """Count the operations of attention, given the shapes of the tensors."""
     return sdpa_flop_count(query, key, value)
 
 
-def _attention_backward(grad, query, key, value, *args, out_shape=None, **kwargs) -> int:
+def _attention_backward(grad: Shape, query: Shape, key: Shape, value: Shape, *args: object, **kwargs: object) -> int:
+    """Count the operations of its gradients."""
     return sdpa_backward_flop_count(grad, query, key, value)
