@@ -1,4 +1,4 @@
-"""The remedies, each in a fresh process, because what is imported cannot be taken back."""
+"""The workarounds, each in a fresh process, because an import cannot be undone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_torchvision_and_open_clip_import_after_the_remedy() -> None:
+def test_torchvision_and_open_clip_import_after_the_workaround() -> None:
     out = run(
         "from medclipad.compat import ensure_torchvision\n"
         "ensure_torchvision(); ensure_torchvision()\n"
@@ -38,7 +38,7 @@ def test_a_healthy_torchvision_is_left_alone() -> None:
     )
 
 
-def test_pydicom_seg_imports_after_the_remedy() -> None:
+def test_pydicom_seg_imports_after_the_workaround() -> None:
     if importlib.util.find_spec("pydicom_seg") is None:
         pytest.skip("pydicom-seg comes with the server extra, which is not installed")
     out = run(

@@ -1,4 +1,4 @@
-"""What one kind of file is, how a small one is made, and what must happen when it is read."""
+"""One kind of file: how a small one is made, and what must happen when it is read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,26 @@ DATA = Path(os.environ.get("MEDCLIPAD_DATA", Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True)
 class Case:
-    """`make(folder)` writes the files into an empty folder and returns what `read_volume` is given.
+    """One kind of file, and the expected result of reading it.
 
-    Either `refused`, part of the sentence, or read with `note`, part of its notes ("" for none at all). `remark` is for
-    the table only. `readers` are the other programs that must put the same values at the same places, `misplaced` those
-    that by a known habit of theirs do not put a NIfTI map there; `options` go to `read_volume`.
+    Attributes
+    ----------
+    name : str
+        Unique name, shown in docs/formats.md.
+    make : callable
+        `make(folder)` writes the files into an empty folder and returns the source for `read_volume`.
+    refused : str
+        Part of the sentence that refuses the file; "" if it is read.
+    note : str
+        Part of one of the volume's notes; "" if there must be none.
+    remark : str
+        Remark for the table.
+    readers : tuple of str
+        Other programs that must put the same values at the same positions.
+    misplaced : tuple of str
+        Programs that, as is known, put a NIfTI map with this geometry elsewhere.
+    options : dict
+        Options of `read_volume`.
     """
 
     name: str
@@ -33,7 +48,7 @@ class Case:
 
     @property
     def happens(self) -> str:
-        """One cell of docs/formats.md."""
+        """The cell of docs/formats.md on what happens."""
         if self.refused:
             text = f"refused: “{self.refused} …”"
         else:
@@ -43,7 +58,7 @@ class Case:
 
 
 def shared(path: str) -> Callable[[Path], Path]:
-    """A real file or folder of the shared test images; the test skips where they are absent."""
+    """Return a maker of a real file or folder of the shared test images, which skips the test if they are absent."""
 
     def make(_: Path) -> Path:
         if not (DATA / path).exists():
@@ -54,7 +69,7 @@ def shared(path: str) -> Callable[[Path], Path]:
 
 
 def bundled(name: str) -> Callable[[Path], Path]:
-    """A real DICOM file that comes with pydicom."""
+    """Return a maker of a real DICOM file that is part of pydicom."""
 
     def make(_: Path) -> Path:
         import pydicom

@@ -1,9 +1,10 @@
-"""NIfTI, NRRD, MetaImage and Analyze files of every kind."""
+"""NIfTI, NRRD, MetaImage and Analyze files of every kind, and the expected result for each."""
 
 from __future__ import annotations
 
 import gzip
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,19 @@ def values(dtype: Any = np.int16, shape: tuple[int, ...] = (9, 10, 11)) -> np.nd
     return (ramp(shape) % 30011 - (0 if np.dtype(dtype).kind == "u" else 900)).astype(dtype)
 
 
-def nifti(array=None, affine=AFFINE, name="case.nii.gz", kind=nib.Nifti1Image, change=lambda image: None, order="<"):
+def nifti(
+    array=None,
+    affine: np.ndarray | None = AFFINE,
+    name="case.nii.gz",
+    image_class=nib.Nifti1Image,
+    change=lambda image: None,
+    order="<",
+):
+    """Return a maker of a NIfTI file."""
+
     def make(folder: Path) -> Path:
         given = values() if array is None else array
-        image = kind(given, affine, kind.header_class(endianness=order), dtype=given.dtype)
+        image = image_class(given, affine, image_class.header_class(endianness=order), dtype=given.dtype)
         if affine is not None:
             image.set_qform(affine, code=1)
             image.set_sform(affine, code=1)
@@ -54,18 +64,19 @@ def itk(name, array=None, packed=True, vector=False, change=lambda image: None):
     return make
 
 
-def edited(make, *changes):
-    """The file of another case with bytes replaced: pairs (old, new), or a function of all bytes."""
+def edited(make, *changes: tuple[bytes, bytes] | Callable[[bytes], bytes]):
+    """Return a maker of another case's file with bytes replaced: pairs (old, new), or a function of all bytes."""
 
     def made(folder: Path) -> Path:
         path = make(folder)
         data = path.read_bytes()
         for change in changes:
-            if callable(change):
-                data = change(data)
+            if isinstance(change, tuple):
+                old, new = change
+                assert old in data
+                data = data.replace(old, new)
             else:
-                assert change[0] in data
-                data = data.replace(*change)
+                data = change(data)
         path.write_bytes(data)
         return path
 
@@ -119,9 +130,8 @@ def _scaled(image: nib.Nifti1Image) -> None:
 
 _LPS = "space: left-posterior-superior\nspace directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (5,6,7)\n"
 _RAS = _LPS.replace("left-posterior", "right-anterior")
-_RGB = np.ascontiguousarray(np.moveaxis(values(np.uint8, (3, 9, 10, 11)), 0, -1)).view([(c, "u1") for c in "RGB"])[
-    ..., 0
-]
+_CHANNELS = np.ascontiguousarray(np.moveaxis(values(np.uint8, (3, 9, 10, 11)), 0, -1))
+_RGB = _CHANNELS.view(np.dtype([(channel, "u1") for channel in "RGB"]))[..., 0]
 _GREY_NOTE = "it has 3 components or time points; choose one with component=0 to 2"
 _BOMB = nib.Nifti1Header()
 _BOMB.set_data_shape((30000, 30000, 30000))
@@ -129,15 +139,15 @@ _BOMB.set_data_dtype(np.float64)
 _BOMB["vox_offset"], _BOMB["magic"] = 352, b"n+1"
 
 
-def header(kind: type = nib.Nifti1Header, /, **fields: Any):
-    """Bytes of a little-endian `.nii` with other values in its header, as no library would write them."""
+def header(header_class: type = nib.Nifti1Header, /, **fields: Any):
+    """Return a change of the header fields of a little-endian `.nii`, to values that no library would write."""
 
     def change(data: bytes) -> bytes:
-        dtype = kind.template_dtype.newbyteorder("<")
-        own = np.frombuffer(data, dtype, count=1).copy()
+        dtype = header_class.template_dtype.newbyteorder("<")
+        record: Any = np.frombuffer(data, dtype, count=1).copy()  # a structured array, whose fields have no types
         for field, value in fields.items():
-            own[field][0] = value
-        return own.tobytes() + data[dtype.itemsize :]
+            record[field][0] = value
+        return record.tobytes() + data[dtype.itemsize :]
 
     return change
 
@@ -148,7 +158,7 @@ NIFTI = [
     Case("NIfTI-1, big-endian", nifti(order=">"), readers=ALL),
     Case(
         "NIfTI-2",
-        nifti(kind=nib.Nifti2Image),
+        nifti(image_class=nib.Nifti2Image),
         readers=("nibabel",),
         remark="ITK and Slicer do not read it: maps are NIfTI-1 where that holds the affine",
         misplaced=ITK,
@@ -193,7 +203,9 @@ NIFTI = [
     ),
     Case(
         "NIfTI with a slope that float32 does not hold",
-        edited(nifti(kind=nib.Nifti2Image, name="case.nii"), header(nib.Nifti2Header, scl_slope=1e-300, scl_inter=0)),
+        edited(
+            nifti(image_class=nib.Nifti2Image, name="case.nii"), header(nib.Nifti2Header, scl_slope=1e-300, scl_inter=0)
+        ),
         readers=("nibabel",),
         remark="as float64",
         misplaced=ITK,
@@ -212,7 +224,8 @@ NIFTI = [
     Case(
         "NIfTI whose voxels start within its header",
         edited(nifti(name="case.nii"), header(vox_offset=0)),
-        refused="the file is damaged or not what its name says (its header says that its voxels start at byte 0, inside",
+        refused="the file is damaged or not what its name says (its header says that its voxels start at byte 0, "
+        "inside the header",
     ),
     Case(
         "NIfTI extension of gigabytes",
@@ -254,7 +267,8 @@ NRRD_AND_META = [
     Case(
         "NRRD whose detached data lies elsewhere",
         nrrd(f"{_LPS}data file: ../other.raw\n", "case.nhdr"),
-        refused="its header says that its voxels are in ../other.raw, outside its folder; put both files into one folder",
+        refused="its header says that its voxels are in ../other.raw, outside its folder; "
+        "put both files into one folder",
     ),
     Case(
         "NRRD without its detached data",

@@ -1,4 +1,4 @@
-"""DICOM series that are odd or damaged: nothing may be lost, or taken from the wrong place, without a word."""
+"""Odd and damaged DICOM series: nothing may be lost or misplaced without a note or an error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.volume.volume_cases import enhanced, functional, save
 
 
 def changed(change: Callable[[Path], Any], source: Callable[[Path], Path] | None = None):
-    """A stack of which the folder is changed after it was written."""
+    """Return a maker of a stack whose folder is changed after it is written."""
 
     def make(folder: Path) -> Path:
         home = (source or stack())(folder)
@@ -29,7 +29,7 @@ def changed(change: Callable[[Path], Any], source: Callable[[Path], Path] | None
 
 
 def multiframe(order=(4.0, 0.0, 2.0), change: Callable[[Dataset], Any] = lambda dataset: None):
-    """One enhanced multi-frame file of slices in this order of height, changed before it is saved."""
+    """Return a maker of one enhanced multi-frame file of slices in this order of height, changed before it is saved."""
 
     def make(folder: Path) -> Path:
         home = stack(list(order))(folder)
@@ -42,7 +42,7 @@ def multiframe(order=(4.0, 0.0, 2.0), change: Callable[[Dataset], Any] = lambda 
 
 
 def medium(folder: Path) -> Path:
-    """A DICOMDIR of one series of three slices, as written by pydicom."""
+    """Make a DICOMDIR of one series of three slices, as pydicom writes it."""
     tags = {"StudyDate": "20240905", "StudyTime": "101112", "StudyID": "1", "SeriesNumber": 1}
     home = stack([0, 2, 4], **tags)(folder)
     files = FileSet()
@@ -54,7 +54,7 @@ def medium(folder: Path) -> Path:
 
 
 def _with_decoys(dataset: Dataset) -> None:
-    """Places and slopes where they are those of something else."""
+    """Add positions and slopes in sequences where they belong to something else."""
     dataset.ImagePositionPatient, dataset.PixelSpacing, dataset.RescaleSlope = [0, 0, 0], [9, 9], 5
     for groups in dataset.PerFrameFunctionalGroupsSequence:
         decoy = {"ImagePositionPatient": [1, 1, 1], "RescaleSlope": 7, "RescaleIntercept": 1}

@@ -1,4 +1,4 @@
-"""Pictures, and volumes whose voxels are odd."""
+"""Pictures, and volumes with unusual voxels, and the expected result for each."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _wrong_checksum(data: bytes) -> bytes:
 
 
 def _png(rows: int, height: int = 20, bits: int = 8, colour: int = 0) -> bytes:
-    """A PNG of so many rows of 24 pixels by its header, of which the pixels of only some rows are there."""
+    """Return a PNG whose header gives `height` rows of 24 pixels, with the pixels of `rows` rows."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -74,7 +74,7 @@ def _png(rows: int, height: int = 20, bits: int = 8, colour: int = 0) -> bytes:
 
 
 def _wrong_adler(folder: Path) -> Path:
-    """A TIFF whose compressed strip ends in another checksum."""
+    """Make a TIFF whose compressed strip ends in a wrong checksum."""
     path = tiff(GREY, compression="zlib")(folder)
     with tifffile.TiffFile(path) as file:
         end = file.pages[0].dataoffsets[-1] + file.pages[0].databytecounts[-1]

@@ -1,4 +1,4 @@
-"""docs/formats.md from the table of the tests: `python -m tests.volume.formats_table` writes it."""
+"""Write docs/formats.md from the cases of the tests: `python -m tests.volume.formats_table`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ SECTIONS = {
     "Voxels": format_cases_pictures.VOXELS,
     "Other files": format_cases_files.OTHER,
 }
-TEXT = """# Formats: what each file becomes
+TEXT = """# Formats: how each kind of file is read
 
 Written by `python -m tests.volume.formats_table` from the cases that `tests/volume/test_volume_formats.py` runs: each
-file is made, or is a real one, and must be read or refused as the table says. A volume that is read lies where the
-programs in the last column put it: 1,000 random voxels agree with theirs to 0.001 mm, and in value. A refusal is one
-sentence with the file, the fault and the remedy; a note is said on the terminal and kept in `volume.notes`. A map that
-is written as `.nii`, `.nii.gz`, `.nrrd` or `.mha` on any of these grids has its hottest voxel at the same place in
-nibabel, SimpleITK and 3D Slicer, but for the NIfTI files of which a row says that ITK takes them in another way.
-What mutants of such files do is in [fuzz.md](fuzz.md), what they take in memory in [memory.md](memory.md).
+file, made or real, must be read or refused as the table says. The programs in the last column put the voxels of a file
+at the same positions: 1,000 random voxels agree with theirs to 0.001 mm, and in value. A refusal is one sentence with
+file, fault and remedy; a note is printed on the terminal and kept in `volume.notes`. A map that is written as `.nii`,
+`.nii.gz`, `.nrrd` or `.mha` on any of these grids has its hottest voxel at the same position in nibabel, SimpleITK and
+3D Slicer, except on NIfTI files that ITK, as their row says, places differently. [fuzz.md](fuzz.md) reports on mutants
+of such files, [memory.md](memory.md) on the memory they need.
 """
 
 
 def table() -> str:
-    """The whole document."""
+    """Return the whole document."""
     parts = [TEXT]
     for section, cases in SECTIONS.items():
         rows = [f"| {case.name} | {case.happens} | {', '.join(case.readers)} |" for case in cases]

@@ -1,17 +1,19 @@
-"""Other programs' view of the same files: the values that each puts at a place in the patient."""
+"""What other programs read from the same files: the value that each puts at a position in the patient."""
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pydicom
 import SimpleITK
 from pydicom.dataset import Dataset
+
+from tests.volume.volume_cases import load_nifti
 
 LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 Grid = tuple[np.ndarray, np.ndarray]
@@ -19,12 +21,12 @@ Grid = tuple[np.ndarray, np.ndarray]
 
 
 def grids(reader: str, source: Any) -> Iterator[Grid]:
-    """What `reader` sees: one grid, or one for each DICOM image (pydicom)."""
+    """Yield what `reader` sees: one grid, or one per DICOM image (pydicom)."""
     yield from READERS[reader](source)
 
 
 def dicom_files(source: Path) -> list[Path]:
-    """The image files of a DICOM case, sorted by their place."""
+    """Return the image files of a DICOM case, sorted by position."""
     files = (
         [file for file in source.rglob("*") if file.suffix != ".txt" and file.is_file()]
         if source.is_dir()
@@ -35,16 +37,17 @@ def dicom_files(source: Path) -> list[Path]:
         header = pydicom.dcmread(file, stop_before_pixels=True)
         if "ImagePositionPatient" not in header:
             return 0.0
-        return float(np.cross(*np.reshape(header.ImageOrientationPatient, (2, 3))) @ header.ImagePositionPatient)
+        along_row, along_column = np.reshape(header.ImageOrientationPatient, (2, 3))
+        return float(np.cross(along_row, along_column) @ header.ImagePositionPatient)
 
     return sorted(files, key=depth)
 
 
 def _nibabel(source: Path) -> Iterator[Grid]:
-    image = nib.load(source)
+    image = load_nifti(source)
     array = np.asanyarray(image.dataobj)
     array = array.reshape(array.shape + (1,) * (3 - array.ndim))
-    yield array[(..., *[0] * (array.ndim - 3))], image.affine
+    yield array[(..., *[0] * (array.ndim - 3))], np.asarray(image.affine)
 
 
 def _simpleitk(source: Path) -> Iterator[Grid]:
@@ -60,9 +63,9 @@ def _simpleitk(source: Path) -> Iterator[Grid]:
 
 
 def _slicer(source: Path) -> Iterator[Grid]:
-    import slicer
-    import vtk
-    from vtk.util.numpy_support import vtk_to_numpy
+    slicer: Any = importlib.import_module("slicer")  # VTK's and Slicer's modules have no types
+    vtk: Any = importlib.import_module("vtk")
+    vtk_to_numpy = importlib.import_module("vtk.util.numpy_support").vtk_to_numpy
 
     scene = slicer.vtkMRMLScene()
     node, storage = slicer.vtkMRMLScalarVolumeNode(), slicer.vtkMRMLVolumeArchetypeStorageNode()
@@ -93,7 +96,7 @@ def _pydicom(source: Path) -> Iterator[Grid]:
         for n, image in enumerate(pixels.reshape(-1, dataset.Rows, dataset.Columns)):
             groups = [dataset] if frames is None else [frames[n], dataset.SharedFunctionalGroupsSequence[0]]
 
-            def find(keyword: str, default: Any = None, groups: list[Dataset] = groups) -> Any:
+            def find(keyword: str, default: Any = None, groups: Sequence[Dataset] = groups) -> Any:
                 found = (item[keyword].value for group in groups for item in _all(group) if keyword in item)
                 return next(found, default)
 
@@ -115,7 +118,7 @@ def _all(group: Dataset) -> Iterator[Dataset]:
 
 
 def _by_itk(file: Path) -> np.ndarray:
-    """Stored values of an encoding that pydicom has no decoder for, where nothing is rescaled."""
+    """Return the stored values of an encoding that pydicom cannot decode, if nothing is rescaled."""
     return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
 
 

@@ -1,4 +1,4 @@
-"""DICOM series: sorted by place, scaled slice by slice, and refused with a remedy where they are no regular grid."""
+"""DICOM series: sorted by position, scaled slice by slice, and refused with a remedy if they are not one grid."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, CTImageStorage, EnhancedMRImageStorage, RLELossless, generate_uid
 from scipy.spatial.transform import Rotation
-from tests.volume.volume_cases import TO_RAS, fault, save, series, slice_header, world
 
 from medclipad.volume import read_volume
+from tests.volume.volume_cases import TO_RAS, fault, save, series, slice_header, world
 
 SHUFFLED = [4.0, 0.0, 8.0, 2.0, 6.0]
 OBLIQUE = tuple(np.round(Rotation.from_euler("xyz", (20, -35, 50), degrees=True).as_matrix()[:2].ravel(), 12))
 
 
 @pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1), OBLIQUE])
-def test_slices_are_sorted_by_place_and_agree_with_itk(tmp_path, orientation):
+def test_slices_are_sorted_by_position_and_agree_with_itk(tmp_path, orientation):
     values = series(tmp_path / "case", SHUFFLED, orientation)
     read = read_volume(tmp_path / "case")
     assert read.name == "case"
@@ -49,7 +49,7 @@ def test_a_list_of_files_in_any_order(tmp_path):
         assert read.name == tmp_path.name
 
 
-def test_any_names_nested_folders_and_other_files_beside(tmp_path):
+def test_file_names_nested_folders_and_other_files_do_not_matter(tmp_path):
     values = series(tmp_path / "flat", SHUFFLED)
     folder = tmp_path / "case"
     for n, (file, name) in enumerate(
@@ -126,7 +126,7 @@ def test_monochrome1_keeps_its_values_with_a_note(tmp_path):
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("side", [3, 64])
 def test_compressed_pixels_are_scaled_once(tmp_path, photometric, side):
-    """GDCM decodes them but would rescale, and invert MONOCHROME1, on its own; side 3 it refuses, pydicom does not."""
+    """GDCM would rescale them and invert MONOCHROME1 itself; it refuses a side of 3 pixels, which pydicom reads."""
     stored = np.random.default_rng(0).integers(0, 900, (side, side)).astype(np.uint16)
     tags = {"Rows": side, "Columns": side, "PixelData": stored.tobytes()}
     series(tmp_path, [0, 2], PhotometricInterpretation=photometric, RescaleSlope=3, RescaleIntercept=-1, **tags)
@@ -139,7 +139,7 @@ def test_compressed_pixels_are_scaled_once(tmp_path, photometric, side):
     assert np.array_equal(read_volume(tmp_path).array, np.stack([stored.T * 3.0 - 1] * 2, axis=-1))
 
 
-def test_metadata_has_what_a_derived_object_must_refer_to_and_no_patient(tmp_path):
+def test_metadata_has_the_references_of_a_derived_object_and_no_patient(tmp_path):
     series(tmp_path, SHUFFLED, each=lambda n: {"SOPInstanceUID": f"1.2.{n}"})
     kept = read_volume(tmp_path).metadata["dicom"]
     assert kept["SeriesInstanceUID"] == "1.2.3.4"
@@ -147,7 +147,7 @@ def test_metadata_has_what_a_derived_object_must_refer_to_and_no_patient(tmp_pat
     assert "somebody" not in str(kept)
 
 
-# --- several series, several images at one place -----------------------------------------------------------------
+# --- several series, several images at one position -----------------------------------------------------------------
 
 
 def test_several_series_are_listed(tmp_path):
@@ -160,17 +160,17 @@ def test_several_series_are_listed(tmp_path):
     assert "series 1.2 was not found; choose one of T1 axial (2 slices, 1.2.3.4)" in fault(tmp_path, series="1.2")
 
 
-def test_localisers_are_left_out_with_a_word(tmp_path):
+def test_localisers_are_left_out_with_a_note(tmp_path):
     values = series(tmp_path / "a", [0, 2])
     scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesInstanceUID": "1.2.3.5"}
     series(tmp_path / "b", [0, 50], orientation=(0, 1, 0, 0, 0, -1), **scout)
     read = read_volume(tmp_path)
     assert np.array_equal(read.array, values.T)
     assert read.notes == ("2 localiser images were left out",)
-    assert read_volume(tmp_path / "b").shape == (5, 4, 2)  # a localiser on its own is what was asked for
+    assert read_volume(tmp_path / "b").shape == (5, 4, 2)  # a localiser on its own is read
 
 
-def test_images_at_the_same_place_are_chosen_by_what_tells_them_apart(tmp_path):
+def test_images_at_the_same_position_are_chosen_by_the_tag_that_distinguishes_them(tmp_path):
     heights = [0, 2, 4] * 2
     values = series(tmp_path, heights, each=lambda n: {"EchoTime": 10.5 if n < 3 else 8.5, "AcquisitionNumber": n // 3})
     assert "it has 2 images at each position (EchoTime 8.5, 10.5); choose one with component=0 to 1" in fault(tmp_path)
@@ -191,7 +191,7 @@ def test_duplicates(tmp_path):
     assert "component 1 does not exist; the image has a single component" in fault(tmp_path, component=1)
 
 
-# --- no regular grid ---------------------------------------------------------------------------------------------
+# --- not a regular grid ---------------------------------------------------------------------------------------------
 
 
 def test_missing_slices(tmp_path):
@@ -208,7 +208,7 @@ def test_uneven_spacing(tmp_path):
     assert "unevenly spaced (0.7 to 1.3 mm)" in fault(tmp_path)
 
 
-def test_positions_rounded_in_the_header_are_even(tmp_path):
+def test_positions_rounded_in_the_header_count_as_even(tmp_path):
     series(tmp_path, [round(n * 0.625, 1) for n in range(9)])
     read = read_volume(tmp_path)
     np.testing.assert_allclose(read.spacing[2], 0.625)
@@ -265,7 +265,7 @@ def test_unusable_images(tmp_path, tags, why):
     assert re.match("image.dcm: .*" + re.escape(why), fault(tmp_path))
 
 
-def test_lists_that_are_no_series(tmp_path):
+def test_lists_that_are_not_a_series_are_refused(tmp_path):
     series(tmp_path, [0, 2])
     (tmp_path / "notes.txt").write_text("not an image" * 50)
     assert "the list of DICOM files is empty; pass at least one" in fault([])
@@ -290,7 +290,7 @@ def test_damaged_files(tmp_path):
 
 
 def enhanced(path, heights, times=None, slopes=None, frames=None):
-    """An enhanced MR file with a frame at each height, shared orientation and spacing, slope by frame."""
+    """Write an enhanced MR file with a frame at each height, shared orientation and spacing, one slope per frame."""
     values = np.arange(len(heights) * 20, dtype=np.uint16).reshape(-1, 4, 5)
 
     def item(sequence, **tags):
@@ -360,7 +360,7 @@ def test_enhanced_faults(tmp_path):
 
 @pytest.mark.parametrize("enhance", [False, True])
 def test_damaged_header_values(tmp_path, enhance):
-    """pydicom finds such a value only when it is asked for, in a multi-frame file deep inside."""
+    """Pydicom detects such a value only when it is accessed, in a multi-frame file deep inside."""
     path = tmp_path / "e.dcm"
     if enhance:
         enhanced(path, [0, 2], slopes=[1.625, 1.625])

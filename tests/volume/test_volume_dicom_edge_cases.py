@@ -1,4 +1,4 @@
-"""Real DICOM series that other readers have failed on: what must happen with each of them.
+"""Real DICOM series on which other readers have failed, and the expected result for each.
 
 From github.com/neurolabusc/dcm_qa_ct and github.com/icometrix/dicom2nifti.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK
-from tests.volume.volume_cases import world
 
 from medclipad.errors import VolumeError
 from medclipad.volume import Slicing, read_volume, resolve_preset
+from tests.volume.volume_cases import world
 
 REFUSED = {
     "ge_ct_gantry_tilt_variable_spacing": "by a gantry tilt of 18.5 degrees; resample it to upright slices",
@@ -47,7 +47,7 @@ def test_every_folder_has_an_expectation(edge_cases):
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(edge_cases, case):
+def test_series_is_refused_with_its_remedy(edge_cases, case):
     with pytest.raises(VolumeError) as caught:
         read_volume(edge_cases / case)
     assert str(caught.value).startswith(f"{case.split('/')[-1]}: ")
@@ -56,7 +56,7 @@ def test_refused(edge_cases, case):
 
 
 @pytest.mark.parametrize("case", READ)
-def test_read_and_placed_as_by_itk(edge_cases, case):
+def test_series_is_read_and_placed_as_by_itk(edge_cases, case):
     size, spacing, plane = READ[case]
     read = read_volume(edge_cases / case)
     assert read.shape == size
@@ -83,7 +83,7 @@ def test_all_encodings_hold_the_same_picture(edge_cases):
         assert np.array_equal(first.affine, other.affine)
 
 
-def test_slicecount_is_the_ground_truth(edge_cases):
+def test_slicecount_equals_its_ground_truth(edge_cases):
     truth = read_volume(edge_cases / "dicom2nifti_slicecount" / "001_ground_truth.nii.gz")
     read = read_volume(edge_cases / "dicom2nifti_slicecount" / "001")
     for plane in ("axial", "coronal", "sagittal"):
@@ -93,7 +93,7 @@ def test_slicecount_is_the_ground_truth(edge_cases):
             np.testing.assert_allclose(one.position(n), other.position(n), atol=1e-3)
 
 
-def test_the_choice_that_each_refusal_names_works(edge_cases):
+def test_the_remedy_in_each_refusal_works(edge_cases):
     times = [read_volume(edge_cases / "dicom2nifti_notavolume" / "001", component=n) for n in range(4)]
     assert {time.shape for time in times} == {(512, 512, 1)}
     folder = edge_cases / "dicom2nifti_sliceorientation" / "001"
@@ -109,7 +109,7 @@ def test_the_choice_that_each_refusal_names_works(edge_cases):
     np.testing.assert_allclose(even.spacing[2], 5, rtol=1e-6)
 
 
-def test_ct_asks_for_a_window(edge_cases):
+def test_ct_requires_a_window(edge_cases):
     slice_14 = read_volume(edge_cases / "ge_ct_gantry_tilt_variable_spacing" / "14.dcm")
     assert slice_14.modality == "CT"
     with pytest.raises(VolumeError, match="14 holds CT numbers, for which 'auto' has no window"):

@@ -1,4 +1,4 @@
-"""Where DICOM series come from: zip archives (from anybody), DICOMDIR, and folders with several series."""
+"""Sources of DICOM series: zip archives (from anyone), DICOMDIR, and folders with several series."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.fileset import FileSet
-from tests.volume.volume_cases import fault, series
 
 from medclipad.errors import VolumeError
 from medclipad.volume import list_series, read_volume
 from medclipad.volume.readers import archives
+from tests.volume.volume_cases import fault, series
 
 HEIGHTS = [4.0, 0.0, 2.0]
 
@@ -56,7 +56,7 @@ def test_a_zip_leaves_nothing_behind(tmp_path, members, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["../evil.dcm", "a/../../evil.dcm", "/evil.dcm", "..\\evil.dcm", "C:\\evil.dcm"])
-def test_names_that_point_elsewhere_are_refused(tmp_path, members, name):
+def test_member_names_outside_the_archive_are_refused(tmp_path, members, name):
     path = pack(tmp_path / "case.zip", {**members, name: next(iter(members.values()))})
     assert "the archive holds a name that points outside it; pack it again" in fault(path)
     (tmp_path / "out").mkdir()
@@ -92,8 +92,8 @@ def test_bombs_are_refused_before_anything_is_written(tmp_path, members):
     assert no_file_left(tmp_path / "out")
 
 
-def test_what_really_comes_out_counts(tmp_path, members, monkeypatch):
-    """An archive may say that its members are small; they are cut where they were said to end, and do not add up."""
+def test_the_real_size_counts_not_the_declared_one(tmp_path, members, monkeypatch):
+    """An archive may declare small members; they are cut at their declared end, and their checksum is then wrong."""
     path = pack(tmp_path / "case.zip", {"IM": next(iter(members.values())) + bytes(80 * 1024**2)})
     content = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
@@ -103,7 +103,7 @@ def test_what_really_comes_out_counts(tmp_path, members, monkeypatch):
     with pytest.raises(VolumeError, match=r"the archive cannot be unpacked \(Bad CRC-32"):
         archives.unpack_dicom(path, tmp_path / "out")
     assert sum(file.stat().st_size for file in (tmp_path / "out").iterdir()) <= 1000
-    monkeypatch.setattr(archives, "_require_harmless", lambda *_: None)  # what is declared is not believed either
+    monkeypatch.setattr(archives, "_require_harmless", lambda *_: None)  # without the check of the declared size
     monkeypatch.setattr(archives, "FREE_BYTES", 1000)
     monkeypatch.setattr(archives, "MAX_RATIO", 1)
     path = pack(tmp_path / "other.zip", {f"IM{n}": next(iter(members.values())) + bytes(9000) for n in range(9)})
@@ -116,7 +116,7 @@ def test_too_many_files_are_refused(tmp_path, members, monkeypatch):
     assert "the archive holds 3 files, more than 2; pack fewer" in fault(pack(tmp_path / "case.zip", members))
 
 
-def test_archives_without_dicom_and_broken_ones(tmp_path, members):
+def test_archives_without_dicom_and_damaged_ones_are_refused(tmp_path, members):
     assert "the archive holds no DICOM files" in fault(pack(tmp_path / "a.zip", {"case.nii.gz": b"x" * 500}))
     assert "the archive holds no DICOM files" in fault(pack(tmp_path / "b.zip", {}))
     path = pack(tmp_path / "c.zip", members)
@@ -153,17 +153,17 @@ def test_a_dicomdir_is_followed(tmp_path, medium):
     read = read_volume(medium / "DICOMDIR")
     assert np.array_equal(read.array, read_volume(tmp_path / "s").array)
     assert read.name == "cd"
-    assert [one.images for one in list_series(medium / "DICOMDIR")] == [3]
+    assert [info.images for info in list_series(medium / "DICOMDIR")] == [3]
     (medium / "stray.dcm").unlink()
     assert np.array_equal(read_volume(medium).array, read.array)
 
 
-def test_a_dicomdir_that_lists_what_is_not_there(medium):
+def test_a_dicomdir_that_lists_missing_files_is_refused(medium):
     next(path for path in medium.rglob("*") if path.is_file() and path.name != "DICOMDIR").unlink()
     assert "which is missing; copy the whole medium, or pass the folder" in fault(medium / "DICOMDIR")
 
 
-def test_a_dicomdir_that_points_elsewhere(medium):
+def test_a_dicomdir_that_points_outside_its_folder_is_refused(medium):
     listing = pydicom.dcmread(medium / "DICOMDIR")
     for record in listing.DirectoryRecordSequence:
         if "ReferencedFileID" in record:
@@ -175,17 +175,17 @@ def test_a_dicomdir_that_points_elsewhere(medium):
 # --- which series there are --------------------------------------------------------------------------------------
 
 
-def test_series_of_a_folder(tmp_path):
+def test_list_series_describes_each_series(tmp_path):
     series(tmp_path / "case" / "a", HEIGHTS)
     series(tmp_path / "case" / "b", [0, 2, 6], SeriesInstanceUID="1.9", SeriesDescription="T2 with a gap")
     found = list_series(tmp_path / "case")
-    assert [(one.uid, one.description, one.modality, one.images) for one in found] == [
+    assert [(info.uid, info.description, info.modality, info.images) for info in found] == [
         ("1.2.3.4", "T1 axial", "MR", 3),
         ("1.9", "T2 with a gap", "MR", 3),
     ]
     assert (found[0].size, found[0].spacing, found[0].problem) == ((5, 4, 3), (0.75, 0.5, 2.0), None)
     assert (found[1].size, found[1].spacing) == (None, None)
-    assert found[1].problem.startswith("T2 with a gap: 1 slice is missing")
+    assert str(found[1].problem).startswith("T2 with a gap: 1 slice is missing")
     assert np.array_equal(
         read_volume(tmp_path / "case", series=found[0].uid).array, read_volume(tmp_path / "case" / "a").array
     )

@@ -1,4 +1,4 @@
-"""NIfTI, NRRD and MetaImage: every reader puts every voxel at the same place."""
+"""NIfTI, NRRD and MetaImage: every reader puts every voxel at the same position."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.volume.volume_cases import TO_RAS, affine_of, fault, itk_places, ramp, volumes
 
 from medclipad.errors import VolumeError
 from medclipad.volume import Volume, case_name, read_volume, write_volume
+from tests.volume.volume_cases import TO_RAS, affine_of, fault, itk_positions, load_nifti, ramp, volumes
 
 FILES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NUMBERS = ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"]
@@ -21,7 +21,7 @@ NUMBERS = ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"]
 @FILES
 @given(volume=volumes(), dtype=st.sampled_from(NUMBERS), order=st.sampled_from("<>"), packed=st.booleans())
 def test_nifti_agrees_with_nibabel_and_itk(tmp_path, volume, dtype, order, packed):
-    # Not the same stem for both: beside a.nii, ITK takes the voxels of a.nii.gz from there.
+    # Two stems: if a.nii lies beside a.nii.gz, ITK reads the voxels of the latter from the former.
     path = tmp_path / ("packed.nii.gz" if packed else "plain.nii")
     header = nib.Nifti1Header(endianness=order)
     image = nib.Nifti1Image((volume.array % 120).astype(dtype), volume.affine, header)
@@ -30,14 +30,14 @@ def test_nifti_agrees_with_nibabel_and_itk(tmp_path, volume, dtype, order, packe
     image.set_sform(volume.affine, code=1)
     nib.save(image, path)
     read = read_volume(path)
-    again = nib.load(path)
+    again = load_nifti(path)
     assert again.header.endianness == order
     assert read.affine.dtype == np.float64
     assert np.array_equal(read.affine, again.affine)
     assert read.array.dtype == np.dtype(dtype)
     assert np.array_equal(read.array, np.asarray(again.dataobj))
     assert read.notes == ()
-    theirs, ours, their_values, our_values = itk_places(path, read)
+    theirs, ours, their_values, our_values = itk_positions(path, read)
     np.testing.assert_allclose(ours, theirs, atol=2e-3)  # ITK goes through float32 directions
     assert np.array_equal(our_values, their_values)
 
@@ -60,7 +60,7 @@ def test_nrrd_and_metaimage_agree_with_itk(tmp_path, volume, dtype, suffix, pack
     np.testing.assert_allclose(read.affine, volume.affine, atol=1e-9)
     assert read.array.dtype == np.dtype(dtype)
     assert np.array_equal(read.array, volume.array % 120)
-    theirs, ours, _, _ = itk_places(path, read)
+    theirs, ours, _, _ = itk_positions(path, read)
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
 
 
@@ -73,7 +73,7 @@ def test_nifti_scaling(tmp_path, dtype):
     read = read_volume(path)
     assert read.array.dtype == (np.float64 if dtype == "i4" else np.float32)
     np.testing.assert_allclose(read.array, np.arange(60).reshape(3, 4, 5) * 0.25 - 7)
-    np.testing.assert_allclose(read.array, nib.load(path).get_fdata(), rtol=1e-6)
+    np.testing.assert_allclose(read.array, load_nifti(path).get_fdata(), rtol=1e-6)
 
 
 def test_nan_infinity_and_huge_values_are_kept(tmp_path):
@@ -144,13 +144,13 @@ def test_two_dimensional_images(tmp_path):
         np.testing.assert_allclose(again.affine, read.affine, atol=1e-12)
 
 
-def test_what_was_assumed_is_said(tmp_path):
+def test_assumptions_are_noted(tmp_path):
     image = nib.Nifti1Image(ramp((3, 4, 5)), None)
     image.header["pixdim"][1:4] = 2
     image.to_filename(tmp_path / "nowhere.nii")
     read = read_volume(tmp_path / "nowhere.nii")
     assert "gives no orientation; its axes are assumed to be left, anterior, superior" in read.notes[0]
-    assert np.array_equal(read.affine, nib.load(tmp_path / "nowhere.nii").affine)
+    assert np.array_equal(read.affine, load_nifti(tmp_path / "nowhere.nii").affine)
     image = nib.Nifti1Image(ramp((3, 4, 5)), np.eye(4))
     image.set_sform(np.eye(4), code=1)
     image.set_qform(affine_of(origin=(0, 0, 25)), code=1)
@@ -176,7 +176,7 @@ def test_nrrd_spaces(tmp_path, space, signs):
     assert read.modality == "MR"
 
 
-def test_names():
+def test_case_names():
     assert [case_name(p) for p in ("a/b.c.nii.gz", "x.NRRD", "y.seg.mha", "IM0001")] == ["b.c", "x", "y.seg", "IM0001"]
 
 
@@ -193,13 +193,14 @@ def test_scaling_keeps_neighbouring_values_apart(tmp_path, slope, intercept, fir
     path = tmp_path / "case.nii"
     nib.save(image, path)
     read = read_volume(path).array.ravel()
-    scaled = nib.load(path).dataobj.slope * stored.astype(float) + nib.load(path).dataobj.inter
+    data = load_nifti(path).dataobj
+    scaled = data.slope * stored.astype(float) + data.inter
     assert len(np.unique(read)) == len(np.unique(scaled))
     np.testing.assert_allclose(read, scaled, rtol=1e-6, atol=abs(slope) / 2)
 
 
 @pytest.mark.parametrize("name", ["a\nb.nii", "tab\t.mha", "bell\a.dcm", "schön.png", "\u2028.nii.gz", "\udcff.nrrd"])
-def test_a_refusal_is_one_line_whatever_the_name(tmp_path, name):
+def test_a_refusal_is_one_line_for_any_file_name(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"not an image" * 30)
     with pytest.raises(VolumeError) as caught:
@@ -210,8 +211,8 @@ def test_a_refusal_is_one_line_whatever_the_name(tmp_path, name):
     assert path.suffix in text
 
 
-def test_a_path_that_is_not_unicode_does_not_end_the_process(tmp_path):
-    """ITK aborts over it."""
+def test_a_path_that_is_not_unicode_does_not_crash_the_process(tmp_path):
+    """ITK would abort."""
     folder = tmp_path / "\udcff"
     folder.mkdir()
     volume = Volume(ramp((3, 4, 5)), np.eye(4))

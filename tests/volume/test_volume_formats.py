@@ -1,4 +1,4 @@
-"""Every kind of file in the table of docs/formats.md: what happens, and what other programs see in it."""
+"""Every kind of file in the table of docs/formats.md: how it is read, and what other programs see in it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ VOXELS = 1000
 MILLIMETRES = 1e-3
 
 
-def test_the_documented_table_is_that_of_the_tests():
+def test_the_documented_table_is_current():
     file = Path(__file__).parents[2] / "docs" / "formats.md"
     assert file.read_text(encoding="utf-8") == table(), "run: python -m tests.volume.formats_table"
 
 
-def test_no_case_is_there_twice():
+def test_names_of_cases_are_unique():
     names = [(section, case.name) for section, cases in SECTIONS.items() for case in cases]
     assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_what_happens(case, tmp_path):
+def test_each_file_is_read_or_refused_as_documented(case, tmp_path):
     source = case.make(tmp_path)
     if case.refused:
         assert case.refused in fault(source, **case.options)
@@ -47,7 +47,7 @@ def test_what_happens(case, tmp_path):
     [(case, reader) for case in READ for reader in case.readers],
     ids=lambda value: value.name if isinstance(value, Case) else value,
 )
-def test_other_programs_see_the_same_values_at_the_same_places(case, reader, tmp_path):
+def test_other_programs_see_the_same_values_at_the_same_positions(case, reader, tmp_path):
     """1,000 random voxels: within 1e-3 mm of a voxel of theirs, with its value; together they cover their grids."""
     source = case.make(tmp_path)
     volume = read_volume(source, **case.options)
@@ -69,8 +69,8 @@ def test_other_programs_see_the_same_values_at_the_same_places(case, reader, tmp
 
 @pytest.mark.parametrize("suffix", [pytest.param(".nii", marks=pytest.mark.long), ".nii.gz", ".nrrd", ".mha"])
 @pytest.mark.parametrize("case", [case for case in READ if not case.name.startswith("real")], ids=lambda c: c.name)
-def test_a_written_map_has_its_hottest_voxel_at_the_same_place(case, suffix, tmp_path):
-    """A map on the case's grid, written by us and read by every program that reads the format."""
+def test_a_written_map_has_its_hottest_voxel_at_the_same_position(case, suffix, tmp_path):
+    """A map on the case's grid is written by us and read by every program that reads the format."""
     (tmp_path / "case").mkdir()
     volume = read_volume(case.make(tmp_path / "case"), **case.options)
     hottest = tuple(np.random.default_rng(1).integers(0, volume.shape))

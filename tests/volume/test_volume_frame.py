@@ -1,4 +1,4 @@
-"""The square frame keeps every place and every range of values."""
+"""The square frame keeps positions and the range of values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_shape_and_range(shape, spacing, size, mode):
 @pytest.mark.parametrize("size", [60, 97, 224])
 @pytest.mark.parametrize(("shape", "spacing"), [((120, 121), (1, 1)), ((31, 120), (4, 1)), ((120, 80), (0.5, 0.9))])
 def test_a_linear_ramp_survives(shape, spacing, size):
-    """What comes back differs, away from the padded border, by no more than a tenth of a pixel's step."""
+    """Away from the padded border, the result differs by no more than a tenth of the step between pixels."""
     rows, columns = np.indices(shape, dtype=np.float32)
     frame = SquareFrame(shape, spacing, size)
     reach = [int(np.ceil(2.5 * max(1, p / size))) for p in frame.padded]  # of both filters together
@@ -116,7 +116,7 @@ def test_importing_the_package_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_faults_are_named():
+def test_errors_name_the_fault():
     with pytest.raises(VolumeError, match="too unequal to be shown as a square; choose another plane"):
         SquareFrame((10, 10), (0.001, 10.0), 32)
     with pytest.raises(ValueError, match="neither 'bilinear' nor 'bicubic'"):

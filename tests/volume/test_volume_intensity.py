@@ -1,4 +1,4 @@
-"""Presets, windows and the foreground test, on ordinary and on hostile values."""
+"""Presets, windows and foreground, for ordinary and for extreme values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tests.volume.volume_cases import ORIENTATIONS, affine_of
 
 from medclipad.errors import VolumeError
 from medclipad.volume import (
@@ -20,6 +19,7 @@ from medclipad.volume import (
     slice_foreground,
     to_unit,
 )
+from tests.volume.volume_cases import ORIENTATIONS, affine_of
 
 MR = parse_preset("mr")
 BRAIN = parse_preset("ct:brain")
@@ -87,7 +87,7 @@ def test_auto_is_resolved_by_modality_and_values():
         parse_preset("auto").window(volume_of(hounsfield), hounsfield > 0)
 
 
-def test_mr_window_is_of_the_foreground_of_the_whole_volume():
+def test_mr_window_covers_the_foreground_of_the_whole_volume():
     rng = np.random.default_rng(0)
     array = np.where(ball(), rng.uniform(100, 200, ball().shape), 0)
     array[0, 0, 0] = 1e9  # one voxel does not move percentiles
@@ -96,7 +96,7 @@ def test_mr_window_is_of_the_foreground_of_the_whole_volume():
     assert 198 < high <= 200
 
 
-def test_raw_window_is_all_finite_values():
+def test_raw_window_covers_all_finite_values():
     array = np.array([-3.0, 5.0, np.nan, np.inf, -np.inf, 2.0]).reshape(1, 2, 3)
     assert parse_preset("raw").window(volume_of(array), np.zeros(array.shape, bool)) == (-3.0, 5.0)
 
@@ -181,24 +181,24 @@ def noisy_head(rng):
 
 
 def fat_head(rng):
-    """Half of it bright: one threshold would part fat from brain."""
+    """Return a head that is half bright: one threshold would separate fat from brain."""
     head = noisy_head(rng)
     head[ball() & (np.indices(ball().shape)[1] > 12)] *= 6
     return head
 
 
 def even_head(rng):
-    """Less contrast in it than noise in the air: a lower threshold would split the air."""
+    """Return a head with less contrast than the noise in the air: a lower threshold would split the air."""
     return np.where(ball(), rng.normal(500, 3, ball().shape), abs(rng.normal(0, 60, ball().shape)))
 
 
 def z_scored(rng):
-    """The brain lies on both sides of its background of exactly 0."""
+    """Return a brain whose values lie on both sides of its background of exactly 0."""
     return np.where(ball(), rng.normal(0, 1, ball().shape), 0)
 
 
 def eight_bit(rng):
-    """Air takes few values, each of them in more than 5 % of the voxels."""
+    """Return a head in air of few values, each of them in more than 5 % of the voxels."""
     return (
         np.where(ball(), rng.normal(120, 20, ball().shape), rng.integers(0, 4, ball().shape))
         .clip(0, 255)
@@ -218,7 +218,7 @@ def test_skull_stripped_brain_is_exact_and_its_holes_are_filled():
     assert np.array_equal(foreground_mask(volume_of(array), MR), ball())
 
 
-def test_ct_foreground_is_what_is_denser_than_air_with_its_lungs():
+def test_ct_foreground_is_denser_than_air_and_includes_the_lungs():
     array = np.where(ball(), 40, -1000).astype(np.int16)
     array[ball(radius=4)] = -850
     assert np.array_equal(foreground_mask(volume_of(array), BRAIN), ball())
@@ -244,7 +244,7 @@ def test_one_extreme_voxel_does_not_hide_the_head():
     assert (foreground_mask(volume_of(array), MR) == ball()).mean() > 0.999
 
 
-def test_holes_are_filled_in_axial_slices_whatever_the_order_of_the_file():
+def test_holes_are_filled_in_axial_slices_for_any_axis_order():
     """A tube along S is closed in axial slices and open in all others."""
     tube = np.zeros((9, 8, 7), dtype=np.float32)
     tube[2:7, 2:6] = 100
@@ -255,7 +255,7 @@ def test_holes_are_filled_in_axial_slices_whatever_the_order_of_the_file():
         assert np.count_nonzero(mask) == 5 * 4 * 7
 
 
-def test_slice_foreground_is_a_part_of_each_slice():
+def test_slice_foreground_is_a_fraction_of_each_slice():
     volume = volume_of(np.zeros((4, 5, 3)))
     mask = np.zeros(volume.shape, dtype=bool)
     mask[:, :, 1] = True

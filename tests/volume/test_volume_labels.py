@@ -1,4 +1,4 @@
-"""Label maps given as images, and images given as masks, are mistakes that look plausible."""
+"""Label maps given as images, and images given as masks, are recognised."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def volume(array, name="case"):
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.float64, np.int64])
-def test_label_maps_are_said(dtype):
+def test_label_maps_are_noted(dtype):
     assert label_note(volume(REGIONS.astype(dtype))) == (
         "it looks like a label map (only the values 0, 1, 2, 3, ... in regions of one value each); "
         "pass the image itself"
     )
-    assert "only the values 0, 1 in" in label_note(volume((REGIONS > 2).astype(dtype)))
+    assert "only the values 0, 1 in" in str(label_note(volume((REGIONS > 2).astype(dtype))))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_label_maps_are_said(dtype):
         np.full((4, 4, 4), np.nan),
     ],
 )
-def test_images_are_not(array):
+def test_images_are_not_taken_for_label_maps(array):
     assert label_note(volume(array)) is None
 
 

@@ -1,4 +1,4 @@
-"""Memory: known before the work starts, and no second copy of a volume on the way."""
+"""Memory: known before the work starts, and no second copy of a volume is made."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ GB = 10**9
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    """A machine with 100 bytes free."""
+    """Simulate a machine with 100 bytes free."""
     monkeypatch.setattr(memory_budget, "free_memory", lambda: 100)
 
 
-def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path, little_memory):
+def test_a_volume_larger_than_free_memory_is_refused_before_it_is_read(tmp_path, little_memory):
     volume = Volume(np.ones((30, 31, 32), np.int16), np.eye(4), name="case")
     for name in ("case.nii", "case.nii.gz", "case.nrrd", "case.mha"):
         write_volume(volume, tmp_path / name)
@@ -95,7 +95,7 @@ def large_dicom(folder: Path) -> Path:
     [(large_nifti, "9.6"), (large_mha, "19.2"), pytest.param(large_dicom, "9.6", marks=pytest.mark.long)],
 )
 def test_headers_are_enough_to_refuse_2000_x_2000_x_1200(tmp_path, make, needed):
-    """The files are sparse: 9.6 GB that are not there."""
+    """The files are sparse: their 9.6 GB take no space on the disk."""
     path = make(tmp_path)
     code = (
         "import resource, warnings; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
@@ -111,13 +111,13 @@ def test_headers_are_enough_to_refuse_2000_x_2000_x_1200(tmp_path, make, needed)
     assert done.stdout.count("\n") == 1
 
 
-def test_what_a_detection_takes_is_known_from_the_grid():
+def test_memory_of_a_detection_follows_from_the_grid():
     volume = Volume(np.broadcast_to(np.int16(0), (2000, 2000, 1200)), affine_of(spacing=(0.5, 0.5, 0.5)))
     assert 33 * GB < detection_memory(volume, "axial", 4.0, 16) < 42 * GB
     assert 33 * GB < detection_memory(volume, "axial", 0.0, 16) < 35 * GB
 
 
-def test_free_memory_heeds_the_limit_of_the_process_and_of_its_container(tmp_path, monkeypatch):
+def test_free_memory_respects_the_limits_of_process_and_container(tmp_path, monkeypatch):
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
         "from medclipad.volume.memory_budget import free_memory; print(free_memory())"
@@ -153,7 +153,7 @@ def test_blocks_see_each_voxel_once(array, order, most):
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-def test_smoothing_in_slabs_is_smoothing_at_once(plane, monkeypatch):
+def test_smoothing_in_slabs_equals_smoothing_at_once(plane, monkeypatch):
     rng = np.random.default_rng(0)
     array = rng.normal(3, 1, (90, 17, 13)).astype(np.float32)
     array[:5] = array[:, :3] = 0
@@ -167,7 +167,7 @@ def test_smoothing_in_slabs_is_smoothing_at_once(plane, monkeypatch):
     assert np.array_equal(whole, slabs)
 
 
-def test_framing_a_volume_copies_none_of_it():
+def test_framing_a_volume_does_not_copy_it():
     array = np.random.default_rng(0).integers(1, 900, (256, 256, 160), dtype=np.int16)
     array[:40] = 0
     volume = Volume(np.asfortranarray(array), np.eye(4))
@@ -175,5 +175,5 @@ def test_framing_a_volume_copies_none_of_it():
     FramedVolume(volume, "axial", "mr", 64)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # the body's mask, and the 2^22 values that percentiles are taken of
+    # the mask of the body, and the sample of 2^22 values for the percentiles
     assert most < array.size + 5 * 2**22 * 8, most / 1e6

@@ -1,4 +1,4 @@
-"""Files that are no volume in one place: what each is told."""
+"""Files that are not one volume at one position: the sentence that refuses each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from tests.volume.volume_cases import fault, ramp
 
 from medclipad.volume import Volume, read_volume, write_volume
+from tests.volume.volume_cases import fault, ramp
 
 
 def test_missing_empty_and_unknown_files(tmp_path):
@@ -49,7 +49,7 @@ def test_truncated_files(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
 def test_compressed_files_broken_in_the_middle(tmp_path, suffix):
-    """A wrong bit anywhere in a compressed stream is found, even where it still inflates to the right length."""
+    """A wrong bit anywhere in a compressed stream is detected, even if it still inflates to the right length."""
     array = np.random.default_rng(0).integers(0, 999, (30, 31, 32)).astype(np.int16)
     write_volume(Volume(array, np.eye(4)), tmp_path / f"whole{suffix}")
     data = (tmp_path / f"whole{suffix}").read_bytes()
@@ -76,14 +76,14 @@ def test_damaged_detached_data(tmp_path):
 
 @pytest.mark.parametrize("size", [-1, 10, 1000, 10**13])
 def test_detached_data_of_another_size_than_the_header_says(tmp_path, size):
-    """Of fewer bytes than there are ITK makes noise, of more it allocates all of them."""
+    """If the header gives too few bytes ITK makes noise of them; if too many, it allocates them all."""
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(ramp((4, 5, 6))), str(tmp_path / "a.mhd"), True)
     header = (tmp_path / "a.mhd").read_text()
     (tmp_path / "a.mhd").write_text(re.sub(r"CompressedDataSize = \d+", f"CompressedDataSize = {size}", header))
     assert "its compressed voxels are" in fault(tmp_path / "a.mhd")
 
 
-def test_detached_data_that_are_not_all_there_are_not_allocated(tmp_path, monkeypatch):
+def test_incomplete_detached_data_are_not_allocated(tmp_path, monkeypatch):
     """A header of a few bytes may promise gigabytes."""
     header = "NRRD0004\ntype: short\ndimension: 3\nsizes: 1000 1000 999\nencoding: raw\nendian: little\n"
     (tmp_path / "a.nhdr").write_text(f"{header}data file: a.raw\n\n")
@@ -94,7 +94,7 @@ def test_detached_data_that_are_not_all_there_are_not_allocated(tmp_path, monkey
 
 
 def test_metaimage_headers_that_itk_would_misread(tmp_path):
-    """Without CompressedDataSize ITK fills the image with noise; with absurd dimensions it ends the process."""
+    """Without CompressedDataSize ITK fills the image with noise; with absurd dimensions it crashes the process."""
     write_volume(Volume(ramp((30, 31, 32)), np.eye(4)), tmp_path / "whole.mha")
     whole = (tmp_path / "whole.mha").read_bytes()
     (tmp_path / "size.mha").write_bytes(re.sub(rb"CompressedDataSize = \d+\n", b"", whole))
@@ -122,8 +122,7 @@ def test_a_header_that_promises_more_than_the_file_holds(tmp_path):
     header.set_data_dtype(np.float64)
     header["vox_offset"], header["magic"] = 352, b"n+1"
     (tmp_path / "bomb.nii").write_bytes(header.binaryblock + bytes(100))
-    with gzip.open(tmp_path / "bomb.nii.gz", "wb") as stream:
-        stream.write(header.binaryblock + bytes(100))
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(100)))
     fields = (
         "NRRD0004\ntype: double\ndimension: 3\nspace: LPS\nsizes: 30000 30000 30000\nencoding: gzip\nendian: little\n"
     )
@@ -135,7 +134,7 @@ def test_a_header_that_promises_more_than_the_file_holds(tmp_path):
         assert "bytes of voxels, more than the file can hold" in fault(tmp_path / name)
 
 
-def test_affines_that_place_nothing(tmp_path):
+def test_unusable_affines_are_refused(tmp_path):
     for name, matrix, why in (
         ("zero", np.diag((1.0, 0, 1, 1)), "its spacing is zero along an axis"),
         ("nan", np.diag((1.0, np.nan, 1, 1)), "its orientation matrix contains NaN or infinity"),

@@ -1,4 +1,4 @@
-"""Slices are the same picture whatever the file's order, and go back to exactly where they came from."""
+"""Slices do not depend on the axis order of the file, and go back to exactly where they came from."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from tests.volume.volume_cases import ORIENTATIONS, affine_of, ramp, volumes, world
 
 from medclipad.errors import VolumeError
 from medclipad.volume import PLANES, Slicing, Volume
+from tests.volume.volume_cases import ORIENTATIONS, affine_of, ramp, volumes, world
 
 # Direction in (R, A, S) of: the next slice, the next row (down), the next column (to the right).
 DISPLAY = {
@@ -22,7 +22,7 @@ DISPLAY = {
 
 
 def check_slices(volume: Volume, plane: str) -> None:
-    """Round trip and place of every voxel, from the values alone."""
+    """Check the round trip and the position of every voxel, from the values alone."""
     slicing = Slicing(volume, plane)
     stack = slicing.slices(volume.array)
     indices = np.stack(np.unravel_index(stack, volume.shape), axis=-1)  # (N, H, W, 3), which voxel each pixel is
@@ -41,7 +41,7 @@ def check_slices(volume: Volume, plane: str) -> None:
 
 
 def check_display(volume: Volume, plane: str) -> None:
-    """Each array axis of the stack of slices runs, more than along any other, along its direction on the display."""
+    """Check that each array axis of the stack of slices runs mainly along its direction on the display."""
     slicing = Slicing(volume, plane)
     indices = np.stack(np.unravel_index(slicing.slices(volume.array), volume.shape), axis=-1)
     places = world(volume.affine, indices)
@@ -73,23 +73,25 @@ def test_oblique_grids_display_as_the_closest_anatomical_plane(volume, plane):
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (1, 1, 5), (5, 1, 1), (1, 3, 3), (2, 2, 0.5), (0.8, 2.5, 0.7)])
 @pytest.mark.parametrize("plane", PLANES)
-def test_same_picture_whatever_the_order_of_the_file(plane, spacing):
+def test_slices_do_not_depend_on_the_axis_order_of_the_file(plane, spacing):
     """The same anatomy, reoriented by nibabel in all 48 ways."""
     rng = np.random.default_rng(3)
-    image = nib.Nifti1Image(rng.random((4, 6, 5), dtype=np.float32), affine_of(spacing=spacing, degrees=(8, -11, 5)))
-    wanted = Slicing(Volume(image.dataobj, image.affine), plane)
-    pictures = wanted.slices(np.asarray(image.dataobj))
+    affine = affine_of(spacing=spacing, degrees=(8, -11, 5))
+    image = nib.Nifti1Image(rng.random((4, 6, 5), dtype=np.float32), affine)
+    reference = Slicing(Volume(image.get_fdata(), affine), plane)
+    pictures = reference.slices(image.get_fdata())
     for order, signs in ORIENTATIONS:
         codes = ["RAS"[w] if sign > 0 else "LPI"[w] for w, sign in zip(order, signs, strict=True)]
-        other = image.as_reoriented(ornt_transform(io_orientation(image.affine), axcodes2ornt(codes)))
-        assert nib.aff2axcodes(other.affine) == tuple(codes)
-        slicing = Slicing(Volume(other.dataobj, other.affine), plane)
-        assert slicing.plane == wanted.plane
-        assert np.array_equal(slicing.slices(np.asarray(other.dataobj)), pictures)
-        np.testing.assert_allclose(slicing.pixel_spacing, wanted.pixel_spacing)
+        other = image.as_reoriented(ornt_transform(io_orientation(affine), axcodes2ornt(codes)).tolist())
+        other_affine = np.asarray(other.affine)
+        assert nib.aff2axcodes(other_affine) == tuple(codes)
+        slicing = Slicing(Volume(other.get_fdata(), other_affine), plane)
+        assert slicing.plane == reference.plane
+        assert np.array_equal(slicing.slices(other.get_fdata()), pictures)
+        np.testing.assert_allclose(slicing.pixel_spacing, reference.pixel_spacing)
         np.testing.assert_allclose(
             [slicing.position(n) for n in range(len(slicing))],
-            [wanted.position(n) for n in range(len(wanted))],
+            [reference.position(n) for n in range(len(reference))],
             atol=1e-5,
         )
 
@@ -111,9 +113,9 @@ def test_radiological_display(plane, n, mark, row, column):
     array[{"right": np.s_[0], "anterior": np.s_[:, 0], "superior": np.s_[:, :, 4]}[mark]] = 1
     slicing = Slicing(Volume(array, np.diag((-1.0, -1.0, 1.0, 1.0))), plane)
     picture = slicing.slice(array, n)
-    wanted = np.zeros_like(picture)
-    wanted[row, column] = 1
-    assert np.array_equal(picture, wanted)
+    expected = np.zeros_like(picture)
+    expected[row, column] = 1
+    assert np.array_equal(picture, expected)
 
 
 def test_slices_grow_towards_right_anterior_superior():
@@ -133,7 +135,7 @@ def test_slices_grow_towards_right_anterior_superior():
         ((4, 4, 4), (1, 1, 1), "axial"),
         ((4, 4, 4), (1, 1.0000001, 1), "axial"),  # a tie up to float32
         ((4, 4, 4), (2, 2, 1), "coronal"),
-        ((1, 9, 9), (1, 1, 1), "sagittal"),  # a single slice is cut as it is
+        ((1, 9, 9), (1, 1, 1), "sagittal"),  # a single slice stays whole
         ((9, 9, 1), (2, 2, 1), "axial"),
         ((1, 9, 1), (1, 1, 3), "axial"),
         ((1, 1, 1), (1, 4, 1), "coronal"),
@@ -141,8 +143,8 @@ def test_slices_grow_towards_right_anterior_superior():
 )
 def test_acquisition_plane(shape, spacing, plane):
     for order, signs in ORIENTATIONS:
-        filed = [shape[w] for w in order]
-        volume = Volume(ramp(filed), affine_of(order, signs, [spacing[w] for w in order]))
+        in_file = [shape[w] for w in order]
+        volume = Volume(ramp(in_file), affine_of(order, signs, [spacing[w] for w in order]))
         slicing = Slicing(volume, "acquisition")
         assert slicing.plane == plane
         assert slicing.axis == order.index(["sagittal", "coronal", "axial"].index(plane))
@@ -156,7 +158,7 @@ def test_writing_into_a_slice_writes_into_the_array():
     assert (volume.array.take(slicing.index(1), slicing.axis) == 7).all()
 
 
-def test_faults_are_named():
+def test_errors_name_the_fault():
     slicing = Slicing(Volume(ramp((3, 4, 5)), np.eye(4)), "axial")
     with pytest.raises(VolumeError, match=r"'frontal' is not a plane; choose one of axial, coronal, sagittal, acq"):
         Slicing(Volume(ramp((3, 4, 5)), np.eye(4)), "frontal")

@@ -1,4 +1,4 @@
-"""Gantry tilt, resampled: every voxel holds what the tilted slices hold at its place."""
+"""Gantry tilt, resampled: every voxel has the value of the tilted slices at its position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.volume.volume_cases import affine_of, world
 
 
 def slanted(shape, along, across, affine):
-    """An affine whose third axis leans by `along` and `across` mm a slice."""
+    """Return an affine whose third axis leans by `along` and `across` mm per slice."""
     tilted = affine.copy()
     unit = affine[:3, :2] / np.linalg.norm(affine[:3, :2], axis=0)
     tilted[:3, 2] += unit @ (along, across)
@@ -39,16 +39,16 @@ def test_a_linear_field_comes_out_exactly(along, across, degrees, flip):
     array, moved = resample_upright(field, tilted)
     there = world(np.linalg.inv(tilted), world(moved, np.moveaxis(np.indices(array.shape), 0, -1)))
     inside = ((there > -1e-9) & (there < np.array(shape) - 1 + 1e-9)).all(axis=-1)
-    assert (array >= field.min() - 1e-9).all()  # what the gaps at the border hold
+    assert (array >= field.min() - 1e-9).all()  # in the gaps at the border too
     expected = world(moved, np.moveaxis(np.indices(array.shape), 0, -1)) @ slope
     np.testing.assert_allclose(array[inside], expected[inside], atol=1e-6)
-    assert inside.sum() >= 6 * 5 * 7  # a line and a column less where the shift is no whole pixel
+    assert inside.sum() >= 6 * 5 * 7  # a row and a column less if the shift is not a whole pixel
     np.testing.assert_allclose(moved[:3, :2].T @ moved[:3, 2], 0, atol=1e-9)
     np.testing.assert_allclose(moved[:3, :2], tilted[:3, :2])
     assert not is_tilted(moved, 7)
 
 
-def test_what_is_upright_stays():
+def test_an_upright_stack_is_unchanged():
     affine = affine_of(spacing=(0.8, 1.1, 4), degrees=(10, 20, 30))
     field = np.random.default_rng(0).normal(size=(9, 8, 7))
     array, moved = resample_upright(field, affine)
@@ -59,7 +59,7 @@ def test_what_is_upright_stays():
 
 
 def test_a_real_series_agrees_with_itk(tmp_path):
-    """Each slice by itself, at the place in its header, resampled by ITK onto our grid."""
+    """Each slice on its own, at the position in its header, is resampled by ITK onto our grid."""
     folder = shared("dicom_edge_cases/dicom2nifti_gantrytilting/001")(tmp_path)
     volume = read_volume(folder, tilt="resample")
     assert "instances" not in volume.metadata["dicom"] or not volume.metadata["dicom"]["instances"]
@@ -77,6 +77,8 @@ def test_a_real_series_agrees_with_itk(tmp_path):
         theirs = SimpleITK.GetArrayFromImage(
             SimpleITK.Resample(image, grid, SimpleITK.Transform(), SimpleITK.sitkLinear, low, SimpleITK.sitkFloat32)
         )[0].T
-        within = binary_erosion(theirs != low, iterations=2)  # beyond the border each goes on in its own way
+        within = np.asarray(
+            binary_erosion(theirs != low, iterations=2)
+        )  # beyond the border each continues in its own way
         assert within.mean() > 0.8
         np.testing.assert_allclose(volume.array[..., k][within], theirs[within], atol=0.05)

@@ -1,4 +1,4 @@
-"""What is written comes back, on exactly its grid; and the volume itself."""
+"""Written volumes come back on exactly their grid; and the properties of a volume."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.volume.volume_cases import ORIENTATIONS, affine_of, itk_places, ramp, volumes
 
 from medclipad.errors import VolumeError
 from medclipad.volume import Volume, read_volume, require_same_grid, write_volume
+from tests.volume.volume_cases import ORIENTATIONS, affine_of, itk_positions, load_nifti, ramp, volumes
 
 FILES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NUMBERS = ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"]
@@ -27,7 +27,7 @@ NUMBERS = ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"]
     dtype=st.sampled_from([*NUMBERS, "i8", "u8"]),
     suffix=st.sampled_from((".nii", ".nii.gz", ".nrrd", ".mha")),
 )
-def test_what_is_written_comes_back(tmp_path, volume, dtype, suffix):
+def test_written_volumes_are_read_back_unchanged(tmp_path, volume, dtype, suffix):
     path = tmp_path / f"{suffix.replace('.', '-')}{suffix}"
     volume = Volume((volume.array % 120).astype(dtype), volume.affine)
     write_volume(volume, path)
@@ -36,10 +36,10 @@ def test_what_is_written_comes_back(tmp_path, volume, dtype, suffix):
     assert np.array_equal(read.array, volume.array)
     if "nii" in suffix:
         assert np.array_equal(read.affine, volume.affine.astype(np.float32))
-        assert nib.load(path).header.get_xyzt_units()[0] == "mm"
+        assert load_nifti(path).header.get_xyzt_units()[0] == "mm"
     else:
         np.testing.assert_allclose(read.affine, volume.affine, rtol=1e-14, atol=1e-12)
-    theirs, ours, _, _ = itk_places(path, read)
+    theirs, ours, _, _ = itk_positions(path, read)
     np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 
@@ -53,7 +53,7 @@ def test_a_map_of_a_nifti_file_lies_exactly_on_it(tmp_path, order, signs):
     write_volume(source.with_array(source.array.astype(np.float32) / 60), tmp_path / "map.nii.gz")
     read = read_volume(tmp_path / "map.nii.gz")
     assert np.array_equal(read.affine, source.affine)
-    one, other = nib.load(tmp_path / "case.nii.gz").header, nib.load(tmp_path / "map.nii.gz").header
+    one, other = load_nifti(tmp_path / "case.nii.gz").header, load_nifti(tmp_path / "map.nii.gz").header
     assert np.array_equal(one.get_qform(), other.get_qform())
     assert (one["sform_code"], one["qform_code"]) == (other["sform_code"], other["qform_code"])
     places = [SimpleITK.ReadImage(str(tmp_path / name)).GetDirection() for name in ("case.nii.gz", "map.nii.gz")]
@@ -78,7 +78,7 @@ def test_unusual_nifti_geometry_comes_back_bit_for_bit(tmp_path, kind):
     source = read_volume(tmp_path / "case.nii.gz")
     for suffix in (".nii.gz", ".nii"):
         write_volume(source.with_array(np.ones(source.shape, dtype=np.uint8)), tmp_path / f"map{suffix}")
-        one, other = nib.load(tmp_path / "case.nii.gz"), nib.load(tmp_path / f"map{suffix}")
+        one, other = load_nifti(tmp_path / "case.nii.gz"), load_nifti(tmp_path / f"map{suffix}")
         assert type(one) is type(other)
         assert np.array_equal(one.affine, other.affine)
         assert np.array_equal(read_volume(tmp_path / f"map{suffix}").affine, source.affine)
@@ -86,11 +86,11 @@ def test_unusual_nifti_geometry_comes_back_bit_for_bit(tmp_path, kind):
             assert one.header[field] == other.header[field]
 
 
-def test_a_moved_volume_does_not_keep_the_place_of_its_source(tmp_path):
+def test_a_moved_volume_does_not_keep_the_position_of_its_source(tmp_path):
     nib.Nifti1Image(ramp((3, 4, 5)), affine_of(origin=(1, 2, 3))).to_filename(tmp_path / "case.nii")
     moved = replace(read_volume(tmp_path / "case.nii"), affine=affine_of((1, 0, 2), origin=(9, 2, 3)))
     write_volume(moved, tmp_path / "moved.nii")
-    header = nib.load(tmp_path / "moved.nii").header
+    header = load_nifti(tmp_path / "moved.nii").header
     assert np.array_equal(header.get_sform(), moved.affine)
     np.testing.assert_allclose(header.get_qform(), moved.affine, atol=1e-6)
 
@@ -101,7 +101,7 @@ def test_a_sheared_affine_gets_no_qform(tmp_path):
     for suffix in (".nii.gz", ".nrrd", ".mha"):
         write_volume(Volume(ramp((3, 4, 5)), affine), tmp_path / f"shear{suffix}")
         np.testing.assert_allclose(read_volume(tmp_path / f"shear{suffix}").affine, affine, atol=1e-12)
-    header = nib.load(tmp_path / "shear.nii.gz").header
+    header = load_nifti(tmp_path / "shear.nii.gz").header
     assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 0)
 
 
@@ -134,7 +134,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_where_and_as_what_to_write(tmp_path):
+def test_unsupported_suffixes_and_missing_folders_are_refused(tmp_path):
     volume = Volume(ramp((3, 4, 5)), np.eye(4))
     with pytest.raises(VolumeError, match=r"map.nhdr: volumes are written as .nii.gz, .nii, .nrrd, .mha; choose one"):
         write_volume(volume, tmp_path / "map.nhdr")
@@ -146,7 +146,7 @@ def test_where_and_as_what_to_write(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["map.nii"]
 
 
-def test_more_voxels_an_axis_than_nifti_1_can_count(tmp_path):
+def test_an_axis_too_long_for_nifti_1(tmp_path):
     volume = Volume(ramp((40000, 1, 2)), affine_of(spacing=(0.1, 1, 2)))
     write_volume(volume, tmp_path / "long.nii.gz")
     assert np.array_equal(read_volume(tmp_path / "long.nii.gz").array, volume.array)
@@ -177,18 +177,18 @@ def test_volume_properties():
         (np.zeros((3, 4, 5), object), "are not real numbers"),
     ],
 )
-def test_arrays_that_are_no_volume(array, why):
+def test_arrays_that_are_not_a_volume_are_refused(array, why):
     with pytest.raises(VolumeError, match=why):
         Volume(array, np.eye(4))
 
 
 @pytest.mark.parametrize("affine", [np.eye(3), np.ones((4, 4)), np.zeros((4, 4))])
-def test_matrices_that_are_no_affine(affine):
+def test_matrices_that_are_not_an_affine_are_refused(affine):
     with pytest.raises(VolumeError, match="with last row 0 0 0 1"):
         Volume(ramp((3, 4, 5)), affine)
 
 
-def test_same_grid():
+def test_require_same_grid():
     volume = Volume(ramp((3, 4, 5)), affine_of(spacing=(1, 1, 3)), name="case")
     require_same_grid(volume, Volume(volume.array, volume.affine.astype(np.float32) + 1e-6 * np.eye(4, k=3)))
     with pytest.raises(VolumeError, match=r"mask and case have different sizes, \(3, 4, 6\) and \(3, 4, 5\); resample"):

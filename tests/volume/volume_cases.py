@@ -1,12 +1,13 @@
-"""Volumes for tests: grids in any orientation, ramps whose values encode their place, small DICOM series."""
+"""Volumes for tests: grids in any orientation, ramps whose values encode their position, small DICOM series."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -23,13 +24,13 @@ TO_RAS = np.array((-1.0, -1.0, 1.0))
 """From ITK's and DICOM's LPS."""
 
 ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
-"""All 48 ways in which array axes can lie along R, A and S: (world axis of each array axis, sign of each)."""
+"""All 48 ways to lay array axes along R, A and S: (world axis of each array axis, sign of each)."""
 
 
 def affine_of(
     order=(0, 1, 2), signs=(1, 1, 1), spacing=(1.0, 1.0, 1.0), degrees=(0.0, 0.0, 0.0), origin=(0.0, 0.0, 0.0)
 ):
-    """(4, 4) RAS affine: array axis a runs along `signs[a]` times world axis `order[a]`, the whole then rotated."""
+    """Return a (4, 4) RAS affine: array axis a runs along `signs[a]` times world axis `order[a]`, before a rotation."""
     affine = np.eye(4)
     axes = np.zeros((3, 3))
     for axis, (world, sign) in enumerate(zip(order, signs, strict=True)):
@@ -39,19 +40,19 @@ def affine_of(
     return affine
 
 
-def ramp(shape: tuple[int, ...]) -> np.ndarray:
-    """Each voxel's value is its own flat index."""
+def ramp(shape: Sequence[int]) -> np.ndarray:
+    """Return an array in which each voxel's value is its own flat index."""
     return np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
 
 
 def world(affine: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """(..., 3) voxel indices to RAS mm."""
+    """Return (..., 3) voxel indices as RAS mm."""
     return np.asarray(indices) @ affine[:3, :3].T + affine[:3, 3]
 
 
 @st.composite
 def volumes(draw: st.DrawFn, tilt: float = 180.0, sides: tuple[int, int] = (1, 7)) -> Volume:
-    """Ramps on any grid: 48 orientations, rotations up to `tilt` degrees an axis, anisotropic spacing, odd sizes."""
+    """Draw a ramp on any grid: 48 orientations, rotations up to `tilt` degrees per axis, anisotropic, odd sizes."""
     order, signs = draw(st.sampled_from(ORIENTATIONS))
     shape = tuple(draw(st.integers(*sides)) for _ in range(3))
     spacing = tuple(draw(st.floats(0.1, 12)) for _ in range(3))
@@ -61,7 +62,7 @@ def volumes(draw: st.DrawFn, tilt: float = 180.0, sides: tuple[int, int] = (1, 7
 
 
 def slice_header(**tags: Any) -> Dataset:
-    """One MR slice of 4 rows x 5 columns of zeros, axial at the origin; `tags` replace or, if None, remove."""
+    """Return an axial MR slice of 4 rows x 5 columns of zeros at the origin; `tags` replace or, if None, remove."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -95,6 +96,7 @@ def slice_header(**tags: Any) -> Dataset:
 
 
 def save(dataset: Dataset, path: Path) -> Path:
+    """Write a dataset and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pydicom.dcmwrite(path, dataset, enforce_file_format=True)
     return path
@@ -102,14 +104,14 @@ def save(dataset: Dataset, path: Path) -> Path:
 
 def series(
     folder: Path,
-    heights: list[float],
+    heights: Sequence[float],
     orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
     each: Callable[[int], dict[str, Any]] = lambda n: {},
     **tags: Any,
 ) -> np.ndarray:
-    """A slice at each height along the normal, written in this order as 0.dcm, 1.dcm ...; returns (K, 4, 5) values.
+    """Write a slice at each height along the normal, in this order as 0.dcm, 1.dcm ..., and return (K, 4, 5) values.
 
-    `tags` hold for all slices, `each(n)` for slice n; instance numbers run against the order.
+    `tags` apply to all slices, `each(n)` to slice n; instance numbers run in the opposite order.
     """
     normal = np.cross(orientation[:3], orientation[3:])
     values = np.arange(len(heights) * 20, dtype=np.uint16).reshape(-1, 4, 5)
@@ -125,7 +127,7 @@ def series(
 
 
 def enhanced(images: list[Dataset]) -> Dataset:
-    """Classic MR slices as the frames, in their order, of one enhanced multi-frame image; pixel data uncompressed."""
+    """Return classic MR slices as the frames, in order, of one enhanced multi-frame image, uncompressed."""
     joined = pydicom.Dataset(images[0])
     joined.file_meta = FileMetaDataset()
     joined.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -147,7 +149,7 @@ def enhanced(images: list[Dataset]) -> Dataset:
 
 
 def functional(**groups: dict[str, Any]) -> Dataset:
-    """Functional groups: sequences of one item, by their keyword, each with its tags."""
+    """Return functional groups: sequences of one item, by their keyword, each with its tags."""
     item = Dataset()
     for sequence, tags in groups.items():
         inner = Dataset()
@@ -158,7 +160,7 @@ def functional(**groups: dict[str, Any]) -> Dataset:
 
 
 def fault(source: Any, **options: Any) -> str:
-    """The sentence with which a source is refused: one line that names the file and, after a semicolon, a remedy."""
+    """Return the sentence that refuses a source: one line that names the file and, after a semicolon, a remedy."""
     with pytest.raises(VolumeError) as caught:
         read_volume(source, **options)
     text = str(caught.value)
@@ -170,8 +172,15 @@ def fault(source: Any, **options: Any) -> str:
     return text
 
 
-def itk_places(path, volume):
-    """RAS mm that SimpleITK gives to 50 random voxels, with those that we give and the values of both."""
+def load_nifti(path: Path) -> Any:
+    """Return nibabel's view of a NIfTI file, untyped: by nibabel's types any affine may be None."""
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Image)
+    return image
+
+
+def itk_positions(path: Path, volume: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return RAS mm of 50 random voxels by SimpleITK and by us, and their values by SimpleITK and by us."""
     image = SimpleITK.ReadImage(str(path))
     indices = np.random.default_rng(0).integers(0, volume.shape, (50, 3))
     theirs = np.array([image.TransformIndexToPhysicalPoint(i.tolist()) for i in indices]) * TO_RAS
