@@ -1,4 +1,4 @@
-"""A tiny CLIP with random weights and miniature benchmarks, shared by the protocol tests."""
+"""A tiny CLIP with random weights and miniature benchmark data, shared by the protocol tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory) -> str:
-    """Encoder name of a CLIP of 4 blocks."""
+    """Return the encoder name of a CLIP with 4 blocks and random weights."""
     ensure_torchvision()
     import open_clip
 
@@ -35,9 +35,11 @@ def tiny_clip(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def bmad_tree(tmp_path_factory) -> Path:
+    """Return a miniature of the BMAD data."""
     return protocol_trees.bmad(tmp_path_factory.mktemp("bmad"))
 
 
 @pytest.fixture(scope="session")
 def mediclip_tree(tmp_path_factory) -> Path:
+    """Return a miniature of the data that MediCLIP is evaluated on."""
     return protocol_trees.mediclip(tmp_path_factory.mktemp("mediclip"))

@@ -28,7 +28,8 @@ from medclipad.server.training.versions import VersionStore
 if TYPE_CHECKING:
     from medclipad.detection.detector import AnomalyDetector
     from medclipad.detection.slice_selection import Case
-    from medclipad.evaluation.comparison import HeldOut, Measured
+    from medclipad.evaluation.comparison import HeldOutEvaluation
+    from medclipad.evaluation.held_out import HeldOut
 
 _PERIOD = 0.25  # seconds between two reports
 _POINTS = 200  # of the curve of losses
@@ -110,7 +111,7 @@ def learn(job: dict[str, Any], progress: ProgressFile) -> dict[str, Any]:
     [{name, volume, label, normal, abnormal, plane, only_normal, must_show}], see `train.Sources`.
     """
     from medclipad.detection.detector import fit
-    from medclipad.evaluation.comparison import hold_out
+    from medclipad.evaluation.held_out import hold_out
 
     params = TrainParams.model_validate(job["params"])
     versions = VersionStore(Path(job["models"]), Path(job["starter"]) if job["starter"] else None)
@@ -208,10 +209,10 @@ def _outcome(
     progress: ProgressFile,
 ) -> dict[str, Any]:
     """What API.md calls the outcome: both versions' figures, whether the new one is to serve, and why in words."""
-    from medclipad.evaluation.comparison import measurably_worse, measure
+    from medclipad.evaluation.comparison import evaluate_held_out, measurably_worse
 
-    measured = measure(new, held, params.plane, job["name"], progress.report) if held else None
-    before = measure(old, held, params.plane, job["previous"], progress.report) if held and old else None
+    measured = evaluate_held_out(new, held, params.plane, job["name"], progress.report) if held else None
+    before = evaluate_held_out(old, held, params.plane, job["previous"], progress.report) if held and old else None
     worse = measured is not None and before is not None and measurably_worse(before, measured)
     selected = params.select == "always" or (params.select == "better" and not worse)
     names = [one.case.volume.name for one in held]
@@ -224,28 +225,33 @@ def _outcome(
             "abnormal": int(measured.truth.sum()) if measured else 0,
             "images": names,
         },
-        "old": before.figures.model_dump() if before else None,
-        "new": measured.figures.model_dump() if measured else None,
+        "old": before.metrics.model_dump() if before else None,
+        "new": measured.metrics.model_dump() if measured else None,
         "verdict": _verdict(job, measured, before, worse, selected, any(name in learned for name in names)),
     }
 
 
 def _verdict(
-    job: dict[str, Any], new: Measured | None, old: Measured | None, worse: bool, selected: bool, seen: bool
+    job: dict[str, Any],
+    new: HeldOutEvaluation | None,
+    old: HeldOutEvaluation | None,
+    worse: bool,
+    selected: bool,
+    seen: bool,
 ) -> str:
     serves = "it serves now" if selected else f"{job['previous'] or 'no version'} goes on serving"
-    if new is None or new.figures.slice_auroc is None:
+    if new is None or new.metrics.slice_auroc is None:
         return f"Too few slices are labelled to keep some out and measure {job['name']} on them; {serves}."
     said = f"On {len(new.scores)} held-out slices the new version has {_in_words(new)}"
-    if old is None or old.figures.slice_auroc is None:
+    if old is None or old.metrics.slice_auroc is None:
         return f"{said}; {serves}."
     how = "which is measurably worse than" if worse else "against"
     unfair = " (which learned from some of these images)" if seen else ""
     return f"{said}, {how} {_in_words(old)} of {job['previous']}{unfair}; {serves}."
 
 
-def _in_words(measured: Measured) -> str:
-    figures = measured.figures
+def _in_words(measured: HeldOutEvaluation) -> str:
+    figures = measured.metrics
     ranked = f"slice AUROC {figures.slice_auroc:.2f}"
     if figures.average_precision is None:
         return ranked
