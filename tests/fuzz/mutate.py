@@ -1,4 +1,4 @@
-"""Mutations of files: of their bytes, of the numbers in their text, and of what gzip, zip and PNG hold."""
+"""Mutate files: their bytes, the numbers in their text, and the content of gzip, zip and PNG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEXTS = (
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """`data` with one to six changes."""
+    """Return `data` with one to six changes."""
     if data[:2] == b"\x1f\x8b" and rng.random() < 0.8:
         return gzip.compress(mutated(gzip.decompress(data), rng), mtime=0)
     if data[:4] == b"PK\3\4" and rng.random() < 0.6:
@@ -32,65 +32,72 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-def _place(data: bytearray, rng: random.Random) -> int:
-    """Any place, in the header more often than not."""
+def _offset(data: bytearray, rng: random.Random) -> int:
+    """Return a random offset, in the header more often than not."""
     return rng.randrange(max(1, min(len(data), 400 if rng.random() < 0.6 else len(data))))
 
 
 def _flip(data: bytearray, rng: random.Random) -> None:
+    """Flip a bit."""
     if data:
-        data[_place(data, rng)] ^= 1 << rng.randrange(8)
+        data[_offset(data, rng)] ^= 1 << rng.randrange(8)
 
 
 def _byte(data: bytearray, rng: random.Random) -> None:
+    """Replace a byte."""
     if data:
-        data[_place(data, rng)] = rng.randrange(256)
+        data[_offset(data, rng)] = rng.randrange(256)
 
 
 def _number(data: bytearray, rng: random.Random) -> None:
+    """Replace a binary number by one that is often handled wrongly."""
     form, values = rng.choice((("b", _NUMBERS), ("h", _NUMBERS), ("i", _NUMBERS), ("q", _NUMBERS), ("f", _FLOATS)))
     size = struct.calcsize(form)
-    place = _place(data, rng) // size * size
+    offset = _offset(data, rng) // size * size
     value = rng.choice(values)
     packed = struct.pack(form, value) if form == "f" and abs(value) < 1e38 else None
     if packed is None:
         packed = (int(value) if value == value and abs(value) < 1e38 else -1).to_bytes(16, "little", signed=True)[:size]
-    data[place : place + size] = packed if rng.random() < 0.7 else packed[::-1]
+    data[offset : offset + size] = packed if rng.random() < 0.7 else packed[::-1]
 
 
 def _text(data: bytearray, rng: random.Random) -> None:
+    """Replace a number in text."""
     found = list(re.finditer(rb"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", data[:4000]))
     if found:
-        one = rng.choice(found)
-        data[one.start() : one.end()] = rng.choice(_TEXTS)
+        number = rng.choice(found)
+        data[number.start() : number.end()] = rng.choice(_TEXTS)
 
 
 def _same_length_digit(data: bytearray, rng: random.Random) -> None:
-    """Another digit: DICOM's lengths stay right."""
-    places = [place for place, byte in enumerate(data) if 48 <= byte <= 57]
-    if places:
-        data[rng.choice(places)] = rng.choice(b"0123456789.-")
+    """Replace a digit, which keeps DICOM's lengths right."""
+    offsets = [offset for offset, byte in enumerate(data) if 48 <= byte <= 57]
+    if offsets:
+        data[rng.choice(offsets)] = rng.choice(b"0123456789.-")
 
 
 def _cut(data: bytearray, rng: random.Random) -> None:
+    """Cut off the end."""
     del data[rng.randrange(len(data) + 1) :]
 
 
 def _remove(data: bytearray, rng: random.Random) -> None:
-    place = _place(data, rng)
-    del data[place : place + rng.choice((1, 2, 4, 16, 100))]
+    """Remove some bytes."""
+    offset = _offset(data, rng)
+    del data[offset : offset + rng.choice((1, 2, 4, 16, 100))]
 
 
 def _repeat(data: bytearray, rng: random.Random) -> None:
-    place = _place(data, rng)
-    data[place:place] = data[place : place + rng.choice((1, 2, 4, 16, 100))]
+    """Repeat some bytes."""
+    offset = _offset(data, rng)
+    data[offset:offset] = data[offset : offset + rng.choice((1, 2, 4, 16, 100))]
 
 
 def _line(data: bytearray, rng: random.Random) -> None:
     """Remove or repeat a line of a text header."""
     lines = bytes(data).split(b"\n")
-    place = rng.randrange(len(lines))
-    lines[place : place + 1] = [] if rng.random() < 0.5 else [lines[place]] * 2
+    index = rng.randrange(len(lines))
+    lines[index : index + 1] = [] if rng.random() < 0.5 else [lines[index]] * 2
     data[:] = b"\n".join(lines)
 
 
@@ -98,7 +105,7 @@ _CHANGES = (_flip, _flip, _byte, _byte, _number, _number, _text, _same_length_di
 
 
 def _with_a_member(data: bytes, rng: random.Random) -> bytes:
-    """A zip archive of which one file's content, or name, is mutated."""
+    """Return a zip archive with the content, or name, of one file mutated."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [(member, archive.read(member)) for member in archive.infolist()]
     chosen, target = rng.randrange(len(members)), io.BytesIO()
@@ -113,12 +120,12 @@ def _with_a_member(data: bytes, rng: random.Random) -> bytes:
 
 
 def _with_checksums(data: bytes, rng: random.Random) -> bytes:
-    """A PNG of which one chunk is mutated and its checksum mended, so that the change is read."""
-    chunks, place = [], 8
-    while place + 12 <= len(data):
-        size = int.from_bytes(data[place : place + 4], "big")
-        chunks.append((data[place + 4 : place + 8], data[place + 8 : place + 8 + size]))
-        place += 12 + size
+    """Return a PNG with one chunk mutated and its checksum corrected, so that the change is read."""
+    chunks, offset = [], 8
+    while offset + 12 <= len(data):
+        size = int.from_bytes(data[offset : offset + 4], "big")
+        chunks.append((data[offset + 4 : offset + 8], data[offset + 8 : offset + 8 + size]))
+        offset += 12 + size
     chosen = rng.randrange(len(chunks))
     kind, content = chunks[chosen]
     if kind == b"IDAT" and rng.random() < 0.5:

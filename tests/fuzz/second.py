@@ -1,4 +1,4 @@
-"""What other programs see in a file: values, and where they lie."""
+"""What other programs read from a file: values and their positions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import nibabel as nib
 import nrrd
 import numpy as np
 import pydicom
@@ -21,42 +20,43 @@ from numpy.typing import NDArray
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 from medclipad.volume import Volume
+from tests.volume.volume_cases import load_nifti
 
 _CLASSES = (CTImageStorage, MRImageStorage)
 LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 Seen = tuple[NDArray, NDArray | None]
-"""(I, J, K) values and affine, RAS; None where the program gives no place."""
+"""(I, J, K) values and affine, RAS; None if the program gives no position."""
 
 
 DAMAGE = (zlib.error, EOFError, gzip.BadGzipFile)
-"""What a second reader raises over compressed voxels that are cut off or have another checksum: ours must, too."""
+"""What a second reader raises over compressed voxels that are cut off or have a wrong checksum: ours must, too."""
 
 
 class CannotSay(Exception):
-    """The second reader does not read this file either, or sees another kind of thing in it."""
+    """The second reader does not read this file either, or reads something of another kind."""
 
 
 def second_view(path: Path) -> Seen:
-    """The volume as the second reader of its kind sees it; CannotSay where that fails, but for DAMAGE."""
-    kind = "".join(path.suffixes[-2:]) if path.name.endswith(".nii.gz") else path.suffix.lower()
+    """Return the volume as the second reader of its format reads it; raise CannotSay if that fails, except DAMAGE."""
+    suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".nii.gz") else path.suffix.lower()
     readers = {
         ".nii": by_nibabel, ".nii.gz": by_nibabel, ".nrrd": by_pynrrd, ".nhdr": by_pynrrd, ".mha": by_own_meta,
         ".mhd": by_own_meta, ".tif": by_tifffile, ".png": picture_by_itk, ".jpg": picture_by_itk,
     }  # fmt: skip
     try:
-        array, affine = readers[kind](path)
+        array, affine = readers[suffix](path)
     except DAMAGE:
         raise
     except Exception as error:
         raise CannotSay(str(error)[:100]) from error
-    array = array.reshape(array.shape + (1,) * (3 - array.ndim))
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    return array, affine
+    shape = [*array.shape, 1, 1, 1][: max(3, array.ndim)]
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    return array.reshape(shape), affine
 
 
 def difference(volume: Volume, seen: Seen) -> str:
-    """How two views of a file differ by more than rounding and 1e-3 mm; "" where they agree."""
+    """Return how two views of a file differ by more than rounding and 1e-3 mm; "" if they agree."""
     array, affine = seen
     if array.shape != volume.shape:
         return f"shape {volume.shape} against {array.shape}"
@@ -71,16 +71,18 @@ def difference(volume: Volume, seen: Seen) -> str:
     corners = np.array(np.meshgrid(*([0, n - 1] for n in volume.shape), [1])).reshape(4, -1)
     apart = np.abs((volume.affine - affine)[:3] @ corners).max()
     scale = np.abs(affine[:3] @ corners).max()
-    return "" if apart <= 1e-3 + 1e-6 * scale else f"places {apart:.3g} mm apart"
+    return "" if apart <= 1e-3 + 1e-6 * scale else f"positions {apart:.3g} mm apart"
 
 
 def by_nibabel(path: Path) -> Seen:
-    image = nib.load(path)
+    """Return a NIfTI file as nibabel reads it."""
+    image = load_nifti(path)
     return np.asanyarray(image.dataobj), image.affine
 
 
-def by_itk(path: Path, kind: str = "") -> Seen:
-    image = SimpleITK.ReadImage(str(path), imageIO=kind)
+def by_itk(path: Path, image_io: str = "") -> tuple[NDArray, NDArray]:
+    """Return any file as ITK reads it, with one of its readers or the one it chooses."""
+    image = SimpleITK.ReadImage(str(path), imageIO=image_io)
     array = SimpleITK.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = array[..., 0]
@@ -92,28 +94,28 @@ def by_itk(path: Path, kind: str = "") -> Seen:
 
 
 def picture_by_itk(path: Path) -> Seen:
-    """Without a place: ITK makes a spacing of the density for printing."""
+    """Return a picture as ITK reads it, without a position: ITK derives a spacing from the resolution for printing."""
     return by_itk(path)[0], None
 
 
-def by_gdcm(path: Path) -> list[Seen]:
-    """The image of a DICOM file; of GDCM's only where it shows stored values and spacing as they are."""
+def by_gdcm(path: Path) -> list[tuple[NDArray, NDArray]]:
+    """Return the image of a DICOM file as GDCM reads it; raise CannotSay if GDCM changes values or spacing."""
     header = pydicom.dcmread(io.BytesIO(path.read_bytes()), force=True, stop_before_pixels=True)
     if header.get("SOPClassUID") not in _CLASSES:
-        raise CannotSay("GDCM takes a spacing of 1 mm for kinds of images that it does not know")
+        raise CannotSay("GDCM assumes a spacing of 1 mm for image classes that it does not know")
     if header.get("PhotometricInterpretation") == "MONOCHROME1":
         raise CannotSay("GDCM inverts MONOCHROME1")
     array, affine = by_itk(path, "GDCMImageIO")
     spacing = np.linalg.norm(affine[:3, 1::-1], axis=0)
     if (spacing == 1).all() and not np.allclose(spacing, np.array(header.PixelSpacing, float)):
-        raise CannotSay("GDCM took a spacing of 1 mm: it did not know what the file is")
+        raise CannotSay("GDCM assumed a spacing of 1 mm: it did not know the image class")
     if array.ndim != 3:
         raise CannotSay("not slices")
     return [(array, affine)]
 
 
-def by_pydicom(path: Path) -> list[Seen]:
-    """Each frame of a DICOM file by the equation of the standard (PS3.3, C.7.6.2.1.1)."""
+def by_pydicom(path: Path) -> list[tuple[NDArray, NDArray]]:
+    """Return each frame of a DICOM file by the equation of the standard (PS3.3, C.7.6.2.1.1)."""
     dataset = pydicom.dcmread(io.BytesIO(path.read_bytes()), force=True)
     dataset.file_meta.setdefault("TransferSyntaxUID", ExplicitVRLittleEndian)
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
@@ -134,8 +136,10 @@ def by_pydicom(path: Path) -> list[Seen]:
 
 
 def missing_slice(volume: Volume, folder: Path) -> str:
-    """How a DICOM volume differs from its files as GDCM, or pydicom where that fails, reads them one by one; "" where
-    all are in it, at their place."""
+    """Return how a DICOM volume differs from its files as GDCM, or else pydicom, reads them one by one.
+
+    "" means that all of them are in it, at their positions.
+    """
     if folder.name == "DICOMDIR":
         folder = folder.parent
     files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else [folder]
@@ -146,7 +150,7 @@ def missing_slice(volume: Volume, folder: Path) -> str:
         for array, affine in _frames(file):
             voxels = np.vstack([np.indices(array.shape).reshape(3, -1), np.ones(array.size)])
             index = np.linalg.solve(volume.affine, affine @ voxels)[:3]
-            if np.abs(index - index.round()).max() * max(volume.spacing) > 0.2:  # dicom_grid.OFF_GRID both ways
+            if np.abs(index - index.round()).max() * max(volume.spacing) > 0.2:  # OFF_GRID of dicom.grid, both ways
                 return f"{file.name} lies between the voxels"
             index = index.round().astype(int)
             if (index < 0).any() or (volume.shape <= index.T).any():
@@ -158,10 +162,11 @@ def missing_slice(volume: Volume, folder: Path) -> str:
     return "" if found == volume.shape[2] else f"{found} slices, not {volume.shape[2]}"
 
 
-def _frames(file: Path) -> list[Seen]:
+def _frames(file: Path) -> list[tuple[NDArray, NDArray]]:
+    """Return the frames of a DICOM file by the first reader that reads it."""
     try:
         return by_gdcm(file)
-    except Exception:  # readers fail on damage in dozens of ways; the next one is asked
+    except Exception:  # readers fail on damage in dozens of ways; try the next one
         try:
             return by_pydicom(file)
         except Exception as error:
@@ -169,7 +174,7 @@ def _frames(file: Path) -> list[Seen]:
 
 
 def in_zip(volume: Volume, archive: Path) -> str:
-    """As `missing_slice`, of the files that Python's own zipfile finds in an archive, also of those of one name."""
+    """Do as `missing_slice` for the files in a zip archive, by Python's zipfile, also for those of the same name."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             with zipfile.ZipFile(archive) as opened:
@@ -181,6 +186,7 @@ def in_zip(volume: Volume, archive: Path) -> str:
 
 
 def by_pynrrd(path: Path) -> Seen:
+    """Return an NRRD file as pynrrd reads it."""
     array, header = nrrd.read(str(path))
     space = str(header.get("space", "left-posterior-superior")).lower()
     signs = {"left-posterior-superior": (-1, -1, 1), "lps": (-1, -1, 1), "right-anterior-superior": (1, 1, 1),
@@ -194,10 +200,12 @@ def by_pynrrd(path: Path) -> Seen:
 
 
 def by_own_meta(path: Path) -> Seen:
-    """MetaImage as its documentation says, https://itk.org/Wiki/ITK/MetaIO/Documentation, for what our seeds hold."""
+    """Return a MetaImage file by its documentation, https://itk.org/Wiki/ITK/MetaIO/Documentation, as far as needed."""
     data = path.read_bytes()
-    end = re.search(rb"^ElementDataFile *[=:].*\n", data, re.MULTILINE)
-    lines = data[: end.end()].decode("latin-1").split("\n")
+    last = re.search(rb"^ElementDataFile *[=:].*\n", data, re.MULTILINE)
+    if last is None:
+        raise CannotSay("no ElementDataFile")
+    lines = data[: last.end()].decode("latin-1").split("\n")
     fields = {
         "BinaryData": "True",
         "Offset": "0 0 0",
@@ -207,31 +215,33 @@ def by_own_meta(path: Path) -> Seen:
     pairs = (re.split("[=:]", line, maxsplit=1) for line in lines)
     fields |= {key.strip(" \t\r"): value.strip(" \t\r") for key, *rest in pairs for value in rest}
     name = fields["ElementDataFile"]
-    voxels = data[end.end() :] if name == "LOCAL" else (path.parent / name).read_bytes()
+    voxels = data[last.end() :] if name == "LOCAL" else (path.parent / name).read_bytes()
     if fields.get("CompressedData") == "True":
         voxels = zlib.decompress(voxels[: int(fields["CompressedDataSize"])])
-    kind = {"MET_SHORT": "i2", "MET_USHORT": "u2", "MET_UCHAR": "u1", "MET_CHAR": "i1", "MET_INT": "i4",
+    dtype = {"MET_SHORT": "i2", "MET_USHORT": "u2", "MET_UCHAR": "u1", "MET_CHAR": "i1", "MET_INT": "i4",
             "MET_FLOAT": "f4"}[fields["ElementType"]]  # fmt: skip
     order = ">" if fields.get("BinaryDataByteOrderMSB", "False") == "True" else "<"
     size = [int(n) for n in fields["DimSize"].split()]
     if fields["BinaryData"] != "True" or fields.get("ElementNumberOfChannels", "1") != "1" or len(size) != 3:
         raise CannotSay("not binary scalars in three dimensions")
-    array = np.frombuffer(voxels[: int(np.prod(size)) * int(kind[1])], order + kind).reshape(size, order="F")
+    array = np.frombuffer(voxels[: int(np.prod(size)) * int(dtype[1])], order + dtype).reshape(size, order="F")
     lps = np.eye(4)
-    matrix = np.array(fields["TransformMatrix"].split(), float).reshape(3, 3)  # a line for each axis
+    matrix = np.array(fields["TransformMatrix"].split(), float).reshape(3, 3)  # one row per axis
     lps[:3, :3] = matrix.T * np.array(fields["ElementSpacing"].split(), float)
     lps[:3, 3] = np.array(fields["Offset"].split(), float)
     return array, LPS @ lps
 
 
 def by_tifffile(path: Path) -> Seen:
+    """Return the pages of a TIFF as tifffile reads them."""
     with tifffile.TiffFile(path) as file:
-        pages = [page.asarray() for page in file.pages]
+        pages = [np.asarray(page.asarray()) for page in file.pages]
     stack = np.stack(pages, axis=-1)
     return (stack.transpose(1, 0, 2) if stack.ndim == 3 else stack[..., 0, :].transpose(1, 0, 2)), None
 
 
 def second_detector(folder: Path) -> tuple[dict, dict[str, NDArray]]:
+    """Return detector.json and the weights of a detector folder, by json and safetensors alone."""
     from safetensors.numpy import load_file
 
     text = (folder / "detector.json").read_text()
@@ -239,7 +249,7 @@ def second_detector(folder: Path) -> tuple[dict, dict[str, NDArray]]:
 
 
 def second_checkpoint(path: Path) -> list[bytes]:
-    """The bytes of each tensor in a checkpoint, as zipfile, which compares checksums, finds them."""
+    """Return the bytes of each tensor in a checkpoint by zipfile, which compares checksums."""
     with zipfile.ZipFile(path) as opened:
-        names = [name for name in opened.namelist() if "/data/" in name.lower()]  # as torch looks for them
+        names = [name for name in opened.namelist() if "/data/" in name.lower()]  # as torch finds them
         return [opened.read(name) for name in sorted(names, key=lambda name: int(name.rsplit("/", 1)[1]))]

@@ -1,4 +1,4 @@
-"""Small real files of every kind, to be mutated."""
+"""Small real files of every kind to mutate."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SMALL = (4, 5, 6)
 
 
 def make_seeds(folder: Path) -> dict[str, Path]:
-    """Name -> file or folder (whose files are mutated one at a time)."""
+    """Make the seeds and return them by name: a file, or a folder whose files are mutated one at a time."""
     array = values(np.int16, SMALL)
     files = {
         "nifti": nifti(array, name="case.nii"),
         "nifti-gz": nifti(array, name="case.nii.gz"),
-        "nifti-2": nifti(array, name="case.nii", kind=nib.Nifti2Image),
+        "nifti-2": nifti(array, name="case.nii", image_class=nib.Nifti2Image),
         "nifti-scaled": nifti(array, name="case.nii", change=lambda image: image.header.set_slope_inter(0.5, -7)),
         "nifti-big-endian-float": nifti(array.astype(np.float32), name="case.nii", order=">"),
         "nrrd": itk("case.nrrd", array, packed=False),
@@ -58,6 +58,7 @@ def make_seeds(folder: Path) -> dict[str, Path]:
 
 
 def _zipped(folder: Path) -> Path:
+    """Make a zip archive of a DICOM series."""
     home = stack([0, 2, 4])(folder)
     with zipfile.ZipFile(folder / "case.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(home.iterdir()):
@@ -67,7 +68,7 @@ def _zipped(folder: Path) -> Path:
 
 
 def _detector(folder: Path) -> Path:
-    """A detector folder as saved, with weights of a few numbers."""
+    """Make a saved detector folder with weights of a few numbers."""
     import torch
 
     from medclipad.detection.calibration import Calibration
@@ -83,7 +84,7 @@ def _detector(folder: Path) -> Path:
 
 
 def _checkpoint(folder: Path) -> Path:
-    """A file with the names of MediCLIP's checkpoints."""
+    """Make a checkpoint with the names of a reference code."""
     import torch
 
     state = {"weight": torch.arange(6.0).reshape(2, 3)}

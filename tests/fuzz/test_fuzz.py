@@ -1,4 +1,4 @@
-"""A short run of the fuzzer, its own parts, and what it found before: refused now."""
+"""A short run of the fuzzer, its own parts, and its earlier findings, which are now refused."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.fuzz.second import CannotSay, difference, in_zip, second_view
 from tests.volume.volume_cases import affine_of, fault, series
 
 OTHERS = {".pth": read_checkpoint, ".detector": read_info}
-"""Readers of what is no volume."""
+"""Readers of files that are not volumes."""
 
 REGRESSIONS = sorted((Path(__file__).parent / "regressions").iterdir())
 
 
 def test_mutants_are_refused_or_read_as_by_a_second_reader():
-    """A fault here is reproduced by `python -m tests.fuzz.run --first N --mutants 1`."""
+    """Reproduce a fault with `python -m tests.fuzz.run --seed 7 --first N --mutants 1`."""
     report = run(300, seed=7)
     assert report.faults == []
     assert sum(report.outcomes.values()) == 300
@@ -41,7 +41,7 @@ def test_mutants_are_refused_or_read_as_by_a_second_reader():
 
 
 @pytest.mark.parametrize("file", REGRESSIONS, ids=lambda file: file.name)
-def test_what_the_fuzzer_found_is_refused(file):
+def test_earlier_findings_of_the_fuzzer_are_refused(file):
     began = time.process_time()
     tracemalloc.start()
     if file.suffix in OTHERS:
@@ -55,7 +55,7 @@ def test_what_the_fuzzer_found_is_refused(file):
     assert most < 100e6
 
 
-def test_the_same_number_is_the_same_mutant():
+def test_the_same_number_gives_the_same_mutant():
     data = bytes(range(256)) * 4
     first, again, other = (mutated(data, random.Random(f"0:{n}")) for n in (1, 1, 2))
     assert first == again != other
@@ -63,7 +63,7 @@ def test_the_same_number_is_the_same_mutant():
 
 
 @pytest.mark.parametrize("name", ["case.nii", "case.nii.gz", "case.nrrd", "case.mha"])
-def test_the_second_reader_tells_volumes_apart(name, tmp_path):
+def test_the_second_reader_distinguishes_volumes(name, tmp_path):
     array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
     volume = Volume(array, affine_of((1, 0, 2), (1, -1, 1), (1, 2, 3), (10, 20, 30), (4, 5, 6)))
     write_volume(volume, tmp_path / name)
@@ -81,7 +81,7 @@ def test_the_second_reader_tells_volumes_apart(name, tmp_path):
 
 
 def test_the_second_reader_needs_no_spaces_in_a_header(tmp_path):
-    """MetaIO's keys end at the = or :, whatever stands around it."""
+    """MetaIO's keys end at the = or :, with or without spaces around it."""
     write_volume(Volume(np.zeros((3, 4, 5), np.int16), affine_of(spacing=(4, 5, 6))), tmp_path / "case.mha")
     data = (tmp_path / "case.mha").read_bytes()
     (tmp_path / "case.mha").write_bytes(data.replace(b"ElementSpacing = ", b"ElementSpacing=").replace(b"t = ", b"t:"))
@@ -90,7 +90,7 @@ def test_the_second_reader_needs_no_spaces_in_a_header(tmp_path):
     assert difference(volume, second_view(tmp_path / "case.mha")) == ""
 
 
-def test_members_of_one_name_are_slices_like_others(tmp_path):
+def test_archive_members_of_the_same_name_are_all_slices(tmp_path):
     values = series(tmp_path, [0.0, 2.0, 4.0])
     with zipfile.ZipFile(tmp_path / "case.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         for file in sorted(tmp_path.glob("*.dcm")):

@@ -1,4 +1,4 @@
-"""One process that reads mutants, one after the other, and says of each what came of it.
+"""One process that reads mutants, one after the other, and reports the outcome of each.
 
     python -m tests.fuzz.worker HOME SEED FIRST LAST [KIND ...]
 
@@ -21,15 +21,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 MEMORY = 2 * 1024**3
-"""Bytes that a mutant may take beyond what the process has."""
+"""Bytes that a mutant may take in addition to what the process already has."""
 
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
 """Audit events whose first argument, and second where there are two paths, must lie in the worker's own folder."""
 
 FINE = ("refused", "read, the same", "read by us alone", "read")
+"""Outcomes that are not faults."""
 
 
 def main(home: Path, seed: int, first: int, last: int, kinds: list[str]) -> None:
+    """Read mutants `first` to `last` - 1 of some kinds of files, or of all."""
     import torch  # before the limit
 
     from benchmarks.memory import peak, start_peak
@@ -51,7 +53,7 @@ def main(home: Path, seed: int, first: int, last: int, kinds: list[str]) -> None
             if not kinds or name in kinds
         }
         slices = {name: read_volume(path).shape[2] for name, path in seeds.items() if "dicom" in name}
-        gc.collect()  # temporary folders of what made them
+        gc.collect()  # temporary folders of their makers
         starts = {name: str(path.relative_to(_root(path))) for name, path in seeds.items()}
     os.chdir(home)
     opened = _watch_writes(home)
@@ -65,12 +67,12 @@ def main(home: Path, seed: int, first: int, last: int, kinds: list[str]) -> None
         held, began = start_peak(), time.process_time()
         before = _listing(home)
         opened.clear()
-        say, took = {"n": n, "kind": kind}, {}
-        _tell({**say, "stage": "read"})
+        mutant, took = {"n": n, "kind": kind}, {}
+        _report({**mutant, "stage": "read"})
 
         def read_done() -> None:
             took.update(seconds=time.process_time() - began, memory=peak() - held)  # noqa: B023
-            _tell({**say, "stage": "compare"})  # noqa: B023
+            _report({**mutant, "stage": "compare"})  # noqa: B023
 
         outcome, text = _read(source, kind, home / "out", read_done, slices.get(kind))
         if not took:  # refused
@@ -82,28 +84,30 @@ def main(home: Path, seed: int, first: int, last: int, kinds: list[str]) -> None
             outcome = "hang"
         if outcome not in FINE:
             shutil.copytree(home / "in", home / "kept" / str(n))
-        _tell({**say, "stage": "done", "outcome": outcome, "text": text, **took})
-        if _address_space() > used + MEMORY // 4:  # GDCM, our second reader, keeps what it held when it raises
+        _report({**mutant, "stage": "done", "outcome": outcome, "text": text, **took})
+        if _address_space() > used + MEMORY // 4:  # GDCM, our second reader, leaks memory when it raises
             return  # the next mutant gets a new process, and all the memory
 
 
 def _address_space() -> int:
-    """Bytes that this process takes of what RLIMIT_AS limits."""
+    """Return the bytes of address space that this process uses, which RLIMIT_AS limits."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _root(path: Path) -> Path:
-    """The folder to copy: the seed's own, or for a file the one that holds it."""
+    """Return the folder to copy: the seed's own, or for a file the one that holds it."""
     return path.parent
 
 
 def _files(path: Path) -> list[Path]:
+    """Return the files of a seed, detached data included."""
     folder = path if path.is_dir() else path.parent if path.name == "DICOMDIR" else None
     beside = folder.rglob("*") if folder else path.parent.glob(f"{path.stem}.*")
     return sorted(file for file in beside if file.is_file())
 
 
 def _write_mutant(folder: Path, files: dict[str, bytes], start: str, rng: random.Random) -> Path:
+    """Write a seed with one of its files mutated, and return the source to read."""
     from tests.fuzz.mutate import mutated
 
     shutil.rmtree(folder)
@@ -116,6 +120,7 @@ def _write_mutant(folder: Path, files: dict[str, bytes], start: str, rng: random
 
 
 def _read(source: Path, kind: str, out: Path, read_done: Callable[[], None], slices: int | None) -> tuple[str, str]:
+    """Read a mutant, and return the outcome and its text."""
     from medclipad.errors import MedCLIPADError
 
     try:
@@ -140,6 +145,7 @@ def _read(source: Path, kind: str, out: Path, read_done: Callable[[], None], sli
 def _read_volume(
     source: Path, kind: str, out: Path, read_done: Callable[[], None], slices: int | None
 ) -> tuple[str, str]:
+    """Read a volume, write it, and compare it with the second reader."""
     from medclipad.volume import read_volume, write_volume
     from tests.fuzz.second import DAMAGE, CannotSay, difference, in_zip, missing_slice, second_view
 
@@ -149,7 +155,7 @@ def _read_volume(
         (out / "again.nii.gz").unlink()
     read_done()
     if slices not in (None, volume.shape[2]) and not any("left out" in note for note in volume.notes):
-        return "DIFFERENT", f"{volume.shape[2]} slices of {slices}, and not a word"
+        return "DIFFERENT", f"{volume.shape[2]} slices of {slices}, without a note"
     try:
         if "dicom" in kind:
             differs = (in_zip if source.suffix == ".zip" else missing_slice)(volume, source)
@@ -164,6 +170,7 @@ def _read_volume(
 
 
 def _read_detector(folder: Path) -> tuple[str, str]:
+    """Read a detector folder, and compare it with the second reader."""
     import numpy as np
 
     from medclipad.detection.storage import read_info, read_weights
@@ -179,6 +186,7 @@ def _read_detector(folder: Path) -> tuple[str, str]:
 
 
 def _read_checkpoint(path: Path) -> tuple[str, str]:
+    """Read a checkpoint, and compare it with the second reader."""
     from medclipad.detection.reference_checkpoints import read_checkpoint
     from tests.fuzz.second import second_checkpoint
 
@@ -190,18 +198,19 @@ def _read_checkpoint(path: Path) -> tuple[str, str]:
     try:
         theirs = second_checkpoint(path)
     except Exception as error:
-        wrong = "CRC" in str(error)  # not so for a name that stands twice in an archive, in two ways
+        wrong = "CRC" in str(error)  # not so for a name that an archive has twice, in two ways
         return ("DIFFERENT" if wrong else "read by us alone"), f"zipfile does not read it: {error}"
     return ("read, the same", "") if sorted(ours.values()) == sorted(theirs) else ("DIFFERENT", f"{ours} {theirs}")
 
 
 def _listing(home: Path) -> list[str]:
+    """Return the files in the worker's folder."""
     kept = home / "kept"
     return [str(path.relative_to(home)) for path in home.rglob("*") if not path.is_relative_to(kept)]
 
 
 def _watch_writes(home: Path) -> list[str]:
-    """A list that grows by each file that Python opens for writing, makes, moves or removes outside of `home`."""
+    """Return a list that collects each file that Python writes, creates, moves or removes outside `home`."""
     outside: list[str] = []
 
     def hook(event: str, arguments: tuple) -> None:
@@ -212,19 +221,21 @@ def _watch_writes(home: Path) -> list[str]:
             return
         path, _, flags = arguments
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) if isinstance(flags, int) else False
-        place = os.path.abspath(os.fsdecode(path))
-        if writes and not place.startswith(str(home)) and place != os.devnull:
-            outside.append(place)
+        target = os.path.abspath(os.fsdecode(path))
+        if writes and not target.startswith(str(home)) and target != os.devnull:
+            outside.append(target)
 
     sys.addaudithook(hook)
     return outside
 
 
-def _tell(message: dict) -> None:
+def _report(message: dict) -> None:
+    """Write one line of JSON for the parent process."""
     os.write(_MESSAGES, json.dumps(message).encode() + b"\n")
 
 
 if __name__ == "__main__":
     _MESSAGES = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # C libraries print there
-    main(Path(sys.argv[1]).resolve(), *(int(number) for number in sys.argv[2:5]), sys.argv[5:])
+    own_seed, begin, end = (int(number) for number in sys.argv[2:5])
+    main(Path(sys.argv[1]).resolve(), own_seed, begin, end, sys.argv[5:])
