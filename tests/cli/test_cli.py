@@ -99,7 +99,7 @@ def test_fit_makes_a_detector(model):
         "axial",
         3,
     )
-    assert (info.shots, info.image_size, info.smoothing, info.options["epochs"]) == (8, 64, 4.0, 2)
+    assert (info.normal_slices, info.image_size, info.smoothing, info.config.options["epochs"]) == (8, 64, 4.0, 2)
     assert info.training_slices[0]["volume"] == "healthy"
 
 
@@ -170,7 +170,7 @@ def test_fit_with_masks_and_abnormal_volumes(study, tmp_path, works):
     works("fit", *arguments, "--normal", masked, "--out", tmp_path / "m")
     info = load_detector(tmp_path / "m").info
     assert (info.method, info.name, info.intensity, info.plane, info.smoothing) == ("mvfa", "Mine", "raw", "coronal", 0)
-    assert (info.shots, info.abnormal_shots) == (2, 2)
+    assert (info.normal_slices, info.abnormal_slices) == (2, 2)
 
 
 @pytest.mark.parametrize(("changed", "words"), [

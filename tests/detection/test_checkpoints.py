@@ -14,7 +14,8 @@ from checkpoint_cases import ARCHITECTURE, CONFIG, FILES, SIZE, STATES, mvfa_sta
 
 from medclipad.cli import main as cli
 from medclipad.compat import ensure_torchvision
-from medclipad.detection.detector import fit, load_detector
+from medclipad.detection.detector import load_detector
+from medclipad.detection.fit import fit
 from medclipad.detection.reference_checkpoints import (
     REFERENCE_ENCODERS,
     activation_note,
@@ -90,7 +91,7 @@ def test_imported_weights_are_used(method, file, encoders, head):
 def test_without_normal_slices_it_says_so(method, file, encoders, head, tmp_path):
     detector = import_checkpoint(file, encoders[method])
     info = detector.info
-    assert (info.method, info.shots, info.name) == (method, 0, file.stem)
+    assert (info.method, info.normal_slices, info.name) == (method, 0, file.stem)
     assert info.calibration.threshold == 0.5 and not info.calibration.normal_scores
     assert "Not calibrated" in info.description and ("zero-shot" in info.description) == (method == "mvfa")
     assert "computes with" not in info.description, "the encoder has the reference's activation"
@@ -105,8 +106,8 @@ def test_zero_shot_map_is_the_mean_probability_of_the_levels(encoders, tmp_path,
     torch.save(mvfa_state(), tmp_path / "Brain.pth")
     detector = import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], smoothing=0)
     images = torch.rand(2, SIZE, SIZE)
-    evidence = detector._method.evidence(torch.nn.functional.interpolate(images[None], detector.info.image_size)[0])
-    maps, scores = detector._method.anomaly(torch.nn.functional.interpolate(images[None], detector.info.image_size)[0])
+    evidence = detector.model.evidence(torch.nn.functional.interpolate(images[None], detector.info.image_size)[0])
+    maps, scores = detector.model.anomaly(torch.nn.functional.interpolate(images[None], detector.info.image_size)[0])
     torch.testing.assert_close(maps, evidence.zero_map / 4)
     torch.testing.assert_close(scores, evidence.zero_score / 4)
 
@@ -114,14 +115,14 @@ def test_zero_shot_map_is_the_mean_probability_of_the_levels(encoders, tmp_path,
 def test_normal_slices_calibrate(method, file, encoders, head):
     detector = import_checkpoint(file, encoders[method], normal=[head(1)], shots=4, image_size=SIZE)
     info = detector.info
-    assert info.shots == 4 and info.calibration.held_out and info.calibration.normal_scores
+    assert info.normal_slices == 4 and info.calibration.held_out and info.calibration.normal_scores
     assert "Not calibrated" not in info.description
     result = detector.detect(head(1))
     normal = np.setdiff1d(np.flatnonzero(~np.isnan(result.slice_scores)), info.training_slices[0]["normal"])
     peaks = result.slicing.slices(result.anomaly_map.array)[normal].max(axis=(1, 2))
     assert (peaks > info.calibration.threshold).sum() <= 0.05 * len(peaks) + 1
     if method == "mvfa":
-        model = detector._method
+        model = detector.model
         assert model.memory.sizes == [4 * 11 * (1 + (SIZE // 14) ** 2)] * 4, "of all augmentations every token"
         low, high = model.ranges.T
         assert model.ranges.isfinite().all() and (high > low)[:2].all(), "of both maps"
@@ -133,14 +134,14 @@ def test_abnormal_slices_set_mvfas_scale(encoders, head, lesion, tmp_path):
     given = {"normal": [head(1)], "shots": 4, "image_size": SIZE}
     alone = import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], **given)
     detector = import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], abnormal=[(head(5, True), lesion)], **given)
-    assert detector.info.abnormal_shots
-    assert not torch.allclose(detector._method.ranges[:, 1], alone._method.ranges[:, 1])
+    assert detector.info.abnormal_slices
+    assert not torch.allclose(detector.model.ranges[:, 1], alone.model.ranges[:, 1])
 
 
 def test_too_few_normal_slices_to_scale_mvfa_by(encoders, head, tmp_path):
     torch.save(mvfa_state(), tmp_path / "Brain.pth")
     with pytest.raises(TrainingError, match="none is left to scale"):
-        import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], normal=[head(1)], shots=None, image_size=SIZE)
+        import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], normal=[head(1)], shots="all", image_size=SIZE)
 
 
 @pytest.mark.parametrize(("name", "given", "words", "head_in_use"), [
@@ -154,8 +155,8 @@ def test_too_few_normal_slices_to_scale_mvfa_by(encoders, head, tmp_path):
 def test_class_names(encoders, tmp_path, name, given, words, head_in_use):
     torch.save(mvfa_state(), tmp_path / f"{name}.pth")
     detector = import_checkpoint(tmp_path / f"{name}.pth", encoders["mvfa"], given)
-    assert detector.info.options["class_name"] == words and detector._method.head == head_in_use
-    assert detector._method.text_features.any()
+    assert detector.info.config.options["class_name"] == words and detector.model.head == head_in_use
+    assert detector.model.text_features.any()
 
 
 def test_class_name_must_be_known(encoders, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import medclipad
-from medclipad.detection.detector import AnomalyDetector, fit, load_detector
+from medclipad.detection.detector import AnomalyDetector, load_detector
+from medclipad.detection.fit import fit
 from medclipad.encoders import load_encoder
 from medclipad.errors import Cancelled, DetectorError, MedCLIPADError, TrainingError, VolumeError
 from medclipad.volume import MINIMUM_FOREGROUND, Volume, memory_budget, slice_foreground
@@ -148,10 +149,10 @@ def test_saved_detector_gives_the_same_map(request, head, tmp_path, which):
 def test_info_says_how_it_was_made(detector):
     info = detector.info
     assert (info.method, info.encoder, info.plane, info.intensity) == ("mediclip", "embedded", "axial", "mr")
-    assert info.shots == 12 == sum(len(record["normal"]) for record in info.training_slices)
-    assert info.abnormal_shots == 0 and info.image_size == QUICK["image_size"]
+    assert info.normal_slices == 12 == sum(len(record["normal"]) for record in info.training_slices)
+    assert info.abnormal_slices == 0 and info.image_size == QUICK["image_size"]
     assert info.calibration.held_out and info.calibration.normal_scores == sorted(info.calibration.normal_scores)
-    assert info.versions.keys() >= {"medclipad", "torch"} and info.options["max_steps"] == QUICK["max_steps"]
+    assert info.versions.keys() >= {"medclipad", "torch"} and info.config.options["max_steps"] == QUICK["max_steps"]
     assert info.metrics["steps"] == QUICK["max_steps"]
 
 
@@ -260,7 +261,7 @@ def test_mvfa_needs_abnormal_shots(head):
 def test_mediclip_learns_from_abnormal_shots_too(head, lesion):
     model = fit(normal=[head(1)], abnormal=[(head(2, True), lesion)], **{**SMALL, "memory_share": 0.0})
     plain = fit(normal=[head(1), (head(2, True), lesion)], **{**SMALL, "memory_share": 0.0})
-    assert model.info.abnormal_shots > 0 == plain.info.abnormal_shots
+    assert model.info.abnormal_slices > 0 == plain.info.abnormal_slices
     assert model.info.training_slices[0] == plain.info.training_slices[0], "else the same slices"
     ours, theirs = (one.detect(head(5, True)).anomaly_map.array for one in (model, plain))
     assert not np.allclose(ours, theirs, atol=1e-6)
@@ -285,7 +286,7 @@ def test_single_slice(detector, head, blob):
     result = detector.detect(single)
     assert_sound(result, single)
     assert np.linalg.norm(hottest(result.anomaly_map) - world(whole, blob)) < 8
-    assert fit(normal=[single], **QUICK).info.shots == 1
+    assert fit(normal=[single], **QUICK).info.normal_slices == 1
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0, np.nan, np.inf])
@@ -323,11 +324,11 @@ def test_detectors_share_the_encoder(detector, head, tmp_path):
     other = fit(normal=[head(3)], **QUICK)
     detector.save(tmp_path / "saved")
     loaded = load_detector(tmp_path / "saved")
-    assert detector._method.encoder is other._method.encoder is loaded._method.encoder
-    assert load_encoder("embedded", QUICK["image_size"]) is detector._method.encoder
+    assert detector.model.encoder is other.model.encoder is loaded.model.encoder
+    assert load_encoder("embedded", QUICK["image_size"]) is detector.model.encoder
     del other, loaded
     gc.collect()
-    assert load_encoder("embedded", QUICK["image_size"]) is detector._method.encoder
+    assert load_encoder("embedded", QUICK["image_size"]) is detector.model.encoder
 
 
 def test_encoder_is_dropped_with_its_last_detector(head):
@@ -340,9 +341,9 @@ def test_encoder_is_dropped_with_its_last_detector(head):
 
 
 def test_training_leaves_the_encoder_as_it_was(detector, head):
-    before = {key: value.clone() for key, value in detector._method.encoder.state_dict().items()}
+    before = {key: value.clone() for key, value in detector.model.encoder.state_dict().items()}
     fit(normal=[head(3)], **QUICK)
-    after = detector._method.encoder.state_dict()
+    after = detector.model.encoder.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
@@ -356,7 +357,7 @@ def test_smoothing(head):
     assert steps[1].mean() < 0.8 * steps[0].mean()
     means = [result.anomaly_map.array[inside].mean() for result in maps]
     assert means[1] == pytest.approx(means[0], rel=0.05), "smoothing moves the map about, it does not fade it"
-    assert rough._method.head_state()["memory.tokens"].equal(smooth._method.head_state()["memory.tokens"])
+    assert rough.model.head_state()["memory.tokens"].equal(smooth.model.head_state()["memory.tokens"])
 
 
 def test_package_shows_its_public_names(detector):

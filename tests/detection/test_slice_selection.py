@@ -8,7 +8,7 @@ import pytest
 from medclipad.detection.slice_frames import FramedVolume
 from medclipad.detection.slice_selection import SPARE_IMAGES, TrainingSlices, select_shots
 from medclipad.errors import TrainingError, VolumeError
-from medclipad.methods.base import silent
+from medclipad.volume.progress import no_progress
 from medclipad.volume import Volume
 
 SIZE = 32
@@ -29,7 +29,7 @@ def lesion(volume: Volume, *numbers: int) -> Volume:
 
 
 def select(normal=(), abnormal=(), n=None, seed=0, **changed) -> TrainingSlices:
-    given = {"plane": "axial", "intensity": "raw", "size": SIZE, "progress": silent, **changed}
+    given = {"plane": "axial", "intensity": "raw", "size": SIZE, "progress": no_progress, **changed}
     return select_shots(normal, abnormal, n, seed=seed, **given)
 
 

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import medclipad.detection.storage
-from medclipad.detection.detector import fit, load_detector
+from medclipad.detection.detector import load_detector
+from medclipad.detection.fit import fit
 from medclipad.detection.storage import INFO, WEIGHTS, DetectorInfo, read_info, read_weights, save_folder
 from medclipad.errors import DetectorError, TrainingError
 
@@ -56,7 +57,7 @@ def test_folder_holds_two_files_without_pickle(good, detector):
     written = DetectorInfo.model_validate_json((good / INFO).read_text())
     digest = hashlib.sha256((good / WEIGHTS).read_bytes()).hexdigest()
     assert written == detector.info.model_copy(update={"weights_sha256": digest})
-    assert read_weights(good).keys() == detector._method.head_state().keys()
+    assert read_weights(good).keys() == detector.model.head_state().keys()
     for file in good.iterdir():
         with pytest.raises((pickle.UnpicklingError, KeyError, ValueError, EOFError, IndexError)):
             pickle.loads(file.read_bytes())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medclipad.detection.detector import fit
-from medclipad.detection.slice_selection import Case
+from medclipad.detection.fit import fit
+from medclipad.detection.cases import Case
 from medclipad.errors import TrainingError
 from medclipad.evaluation.comparison import (
     HeldOutEvaluation,
@@ -140,15 +140,15 @@ def test_a_detector_is_evaluated_on_held_out_slices(head, lesion):
 def test_slices_marked_abnormal_without_a_mask(head):
     """MVFA learns from the mark; MediCLIP only leaves the slice out of the normal ones."""
     case_ = Case(head(0, True), normal=range(3, 9), abnormal=[10, 11, 12])
-    mediclip = fit(cases=[case_], shots=None, epochs=1)
+    mediclip = fit(cases=[case_], shots="all", epochs=1)
     assert mediclip.info.training_slices[0] == {"volume": "head0", "normal": [*range(3, 9)], "abnormal": [10, 11, 12]}
-    assert (mediclip.info.shots, mediclip.info.abnormal_shots) == (6, 3)
-    without = fit(cases=[Case(head(0, True), normal=range(3, 9))], shots=None, epochs=1)
+    assert (mediclip.info.normal_slices, mediclip.info.abnormal_slices) == (6, 3)
+    without = fit(cases=[Case(head(0, True), normal=range(3, 9))], shots="all", epochs=1)
     assert np.array_equal(mediclip.detect(head(1)).anomaly_map.array, without.detect(head(1)).anomaly_map.array), (
         "without a mask, MediCLIP's pixel losses have nothing to learn from"
     )
-    mvfa = fit(method="mvfa", cases=[case_], shots=None, epochs=1, max_samples=16, memory_tokens=100)
-    assert mvfa.info.abnormal_shots == 3 and np.isfinite(mvfa.detect(head(1)).volume_score)
+    mvfa = fit(method="mvfa", cases=[case_], shots="all", epochs=1, max_samples=16, memory_tokens=100)
+    assert mvfa.info.abnormal_slices == 3 and np.isfinite(mvfa.detect(head(1)).volume_score)
 
 
 def test_only_the_requested_slices_are_analysed(head):

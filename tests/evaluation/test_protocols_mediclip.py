@@ -14,10 +14,11 @@ from protocol_trees import TESTS
 from sklearn.metrics import roc_auc_score
 
 from medclipad.cli import benchmark as cli_benchmark
-from medclipad.evaluation.protocols import mediclip
-from medclipad.evaluation.protocols.protocol import Settings
+from medclipad.methods.mediclip import benchmark as mediclip
+from medclipad.methods.common.benchmark import Settings
 from medclipad.evaluation.protocols.run import train_and_test
-from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.network import MediCLIPNetwork
+from medclipad.methods.mediclip.options import MediCLIPOptions
 from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import new_optimiser, step
 
@@ -40,7 +41,7 @@ def test_figures(mediclip_tree, tmp_path, tiny_clip, class_name, kind):
     # The same with the method's own parts and nothing of the protocol but the drawn shots.
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        model = MediCLIP(ours.model.encoder, MediCLIPOptions(schedule="published", memory_share=0))
+        model = MediCLIPNetwork(ours.model.encoder, MediCLIPOptions(schedule="published", memory_share=0))
     rng, synthesis, optimiser = np.random.default_rng(SEED), AnomalySynthesis(ours.normal), new_optimiser(model)
     root = mediclip_tree / class_name
     lines = [json.loads(line) for line in (root / "samples" / "test.json").read_text().splitlines()]
@@ -54,7 +55,7 @@ def test_figures(mediclip_tree, tmp_path, tiny_clip, class_name, kind):
         pairs = [synthesis(ours.normal[index], rng) for index in rng.permutation(4)]
         batch = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
         losses.append(sum(step(model, optimiser, *batch)))
-        model.settle()
+        model.freeze_text_features()
         maps = model.anomaly(tests)[0].numpy()
         scores = maps.max(axis=(1, 2))
         pixel = None
@@ -68,10 +69,10 @@ def test_figures(mediclip_tree, tmp_path, tiny_clip, class_name, kind):
             pixel = pytest.approx(roc_auc_score(np.ravel(masks), maps.ravel()), abs=1e-9)
         looks.append((pytest.approx(roc_auc_score(labels, scores), abs=1e-9), pixel))
     np.testing.assert_allclose(outcome.history.losses, losses, rtol=1e-6)
-    assert [(one["image_auroc"], one["pixel_auroc"]) for one in outcome.history.looks] == looks
-    assert outcome.figures["last"] == outcome.history.looks[-1]
-    merits = [one["image_auroc"] + (one["pixel_auroc"] or 0) for one in outcome.history.looks]
-    assert outcome.figures["best-test"] == outcome.history.looks[int(np.argmax(merits))]
+    assert [(one["image_auroc"], one["pixel_auroc"]) for one in outcome.history.evaluations] == looks
+    assert outcome.figures["last"] == outcome.history.evaluations[-1]
+    merits = [one["image_auroc"] + (one["pixel_auroc"] or 0) for one in outcome.history.evaluations]
+    assert outcome.figures["best-test"] == outcome.history.evaluations[int(np.argmax(merits))]
     if np.argmax(merits) == 1:
         np.testing.assert_allclose(outcome.scores.images, scores, atol=1e-6)
 

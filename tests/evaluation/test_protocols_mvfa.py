@@ -15,12 +15,14 @@ from sklearn.metrics import roc_auc_score
 
 from medclipad.cli import benchmark as cli_benchmark
 from medclipad.encoders import load_encoder
-from medclipad.evaluation.protocols import mvfa
-from medclipad.evaluation.protocols.protocol import Settings
+from medclipad.methods.mvfa.method import MVFA
+from medclipad.methods.mvfa import benchmark as mvfa
+from medclipad.methods.common.benchmark import Settings
 from medclipad.evaluation.protocols.run import train_and_test
 from medclipad.evaluation.protocols.tables import MVFA_FIGURES
 from medclipad.methods.base import Shots
-from medclipad.methods.mvfa import MVFA, MVFAOptions
+from medclipad.methods.mvfa.network import MVFANetwork
+from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.prompts import CLASS_NAMES, text_features
 from medclipad.methods.mvfa.training import Trainer, initialise
 
@@ -80,9 +82,11 @@ def test_few_shot_is_the_methods_own_training(bmad_tree, tmp_path, tiny_clip, cl
     masks = (None,) * SHOTS
     if class_name in MASKED:
         masks = tuple(pictures(bmad_tree, class_name, "valid", "Ungood", "anomaly_mask", names[1]))
-    options = MVFAOptions(class_name=CLASS_NAMES[class_name], epochs=1, batch=1, max_samples=0, memory_tokens=None)
-    model, losses = MVFA(load_encoder(encoder, SIZE), options), []
-    model.fit(Shots(normal, abnormal, masks), SEED, lambda phase, done, total, info: losses.append(info.get("loss")))
+    options = MVFAOptions(class_name=CLASS_NAMES[class_name], epochs=1, batch=1, max_samples=0, memory_tokens="all")
+    model, losses = MVFANetwork(load_encoder(encoder, SIZE), options), []
+    MVFA.fit(
+        model, Shots(normal, abnormal, masks), SEED, lambda phase, done, total, info: losses.append(info.get("loss"))
+    )
     losses = [loss for loss in losses if loss is not None]
     np.testing.assert_allclose(outcome.history.losses, [np.mean(losses)], rtol=1e-6)
     for ours, theirs in zip(protocol.model.parameters(), model.parameters(), strict=True):
@@ -110,7 +114,7 @@ def test_few_shot_is_the_methods_own_training(bmad_tree, tmp_path, tiny_clip, cl
 
 def test_zero_shot_leaves_the_class_out(bmad_tree, tmp_path, tiny_clip):
     protocol = mvfa.ZeroShot(bmad_tree, settings("Brain", tiny_clip, shots=0, learning_rate=1e-4))
-    assert protocol.steps == 5 * 2 * TESTS and protocol.looks() == {0, 8, 16, 24, 32}
+    assert protocol.steps == 5 * 2 * TESTS and protocol.evaluations() == {0, 8, 16, 24, 32}
     assert "Brain" not in {name for _, name in protocol.training}
     assert not any("Brain_AD" in str(one.path) for one, _ in protocol.training)
     order = [batch.item() for batch in protocol.batches()]
@@ -118,7 +122,7 @@ def test_zero_shot_leaves_the_class_out(bmad_tree, tmp_path, tiny_clip):
     again = mvfa.ZeroShot(bmad_tree, settings("Brain", tiny_clip, shots=0, learning_rate=1e-4, epochs=1))
     outcome = train_and_test(again, tmp_path)
 
-    model = MVFA(load_encoder(tiny_clip, SIZE), MVFAOptions())
+    model = MVFANetwork(load_encoder(tiny_clip, SIZE), MVFAOptions())
     initialise(model, SEED)
     model.use_class("Brain")
     trainer, losses, looks = Trainer(model, 1e-4), [], []
@@ -152,13 +156,13 @@ def test_zero_shot_leaves_the_class_out(bmad_tree, tmp_path, tiny_clip):
         known = torch.tensor([name in MASKED])
         frozen, truth_ = model.frozen(torch.from_numpy(image[None])), torch.from_numpy(mask[None]).float()
         losses.append(trainer.step(frozen, torch.tensor([float(label)]), truth_, known, others[name]).total.item())
-    found = [(one["image_auroc"], one["pixel_auroc"]) for one in outcome.history.looks]
+    found = [(one["image_auroc"], one["pixel_auroc"]) for one in outcome.history.evaluations]
     np.testing.assert_allclose(found, looks, rtol=0, atol=1e-9)
     np.testing.assert_allclose(outcome.history.losses, [np.mean(losses)], rtol=1e-6)
     last = outcome.figures["last"]
     np.testing.assert_allclose([last["image_auroc"], last["pixel_auroc"]], look(), rtol=0, atol=1e-9)
     best = max(range(len(looks)), key=lambda n: (sum(looks[n]), n))  # of equal ones the latest, as in the reference
-    assert outcome.figures["best-test"] == outcome.history.looks[best]
+    assert outcome.figures["best-test"] == outcome.history.evaluations[best]
     assert outcome.scores.figures == pytest.approx(looks[best], abs=1e-9), "the chosen weights were put back"
 
 
@@ -181,9 +185,9 @@ def test_command(bmad_tree, tmp_path, tiny_clip, benchmark, capsys, monkeypatch)
         auroc = roc_auc_score([int(line["label"]) for line in lines], [float(line["score"]) for line in lines])
         best, last = (record["figures"][key] for key in ("best-test", "last"))
         assert best["image_auroc"] == pytest.approx(auroc, abs=1e-9)
-        merits = [look["image_auroc"] + (look["pixel_auroc"] or 0) for look in record["looks"]]
-        assert [look["epoch"] for look in record["looks"]] == [1, 2] and last == record["looks"][-1]
-        assert best == record["looks"][int(np.argmax(merits))]
+        merits = [look["image_auroc"] + (look["pixel_auroc"] or 0) for look in record["evaluations"]]
+        assert [look["epoch"] for look in record["evaluations"]] == [1, 2] and last == record["evaluations"][-1]
+        assert best == record["evaluations"][int(np.argmax(merits))]
         assert len(record["leakage"]) == 2 and len(record["losses"]) == 2 and record["steps_per_epoch"] == PER_EPOCH
         picture = Image.open(folder / "examples.png")
         assert picture.width > 800 and len(record["examples"]) == 3 + TESTS
@@ -221,5 +225,5 @@ def test_papers_table(bmad_tree, tmp_path, benchmark, capsys, monkeypatch):
     assert [line.split("│")[3].strip() for line in said.splitlines() if "81.95 / –" in line] == ["not run"]
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     assert record["steps_per_epoch"] == 88 and record["test_pictures"] == 4 and list(record["figures"]) == ["last"]
-    assert record["looks"] == [], "the test set is looked at once"
+    assert record["evaluations"] == [], "the test set is looked at once"
     assert not (tmp_path / "out" / "Brain.pth").exists(), "the reference's format has no place for learned vectors"

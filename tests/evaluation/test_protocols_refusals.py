@@ -15,7 +15,7 @@ from protocol_trees import SHOTS
 
 from medclipad.cli import benchmark as cli_benchmark
 from medclipad.errors import MedCLIPADError
-from medclipad.evaluation.protocols.pictures import require_lesions
+from medclipad.methods.common.labelled_images import require_lesions
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from PIL import Image
 from protocol_trees import SHOTS
 
 from medclipad.errors import Cancelled, TrainingError
-from medclipad.evaluation.protocols import mediclip, mvfa
-from medclipad.evaluation.protocols.protocol import Settings
+from medclipad.methods.mediclip import benchmark as mediclip
+from medclipad.methods.mvfa import benchmark as mvfa
+from medclipad.methods.common.benchmark import Settings
 from medclipad.evaluation.protocols.run import STATE, train_and_test
 from medclipad.evaluation.protocols.tables import record
 
@@ -56,7 +57,7 @@ def test_killed_run_goes_on(bmad_tree, tmp_path):
     found = json.loads((tmp_path / "killed" / "results.json").read_text())
     whole = train_and_test(few_shot(bmad_tree), tmp_path / "whole")
     assert found["figures"] == whole.figures and found["losses"] == whole.history.losses
-    assert found["looks"] == whole.history.looks and len(found["losses"]) == EPOCHS
+    assert found["evaluations"] == whole.history.evaluations and len(found["losses"]) == EPOCHS
     scores = [float(line.split(",")[2]) for line in (tmp_path / "killed" / "scores.csv").read_text().split()[1:]]
     assert scores == whole.scores.images.tolist()
 

@@ -13,13 +13,16 @@ from protocol_trees import CLASSES, MASKED, SHOTS
 
 from medclipad.cli import benchmark as cli_benchmark
 from medclipad.errors import TrainingError
-from medclipad.evaluation.protocols import mediclip, mvfa
-from medclipad.evaluation.protocols.protocol import Settings
+from medclipad.methods.mediclip import benchmark as mediclip
+from medclipad.methods.mvfa import benchmark as mvfa
+from medclipad.methods.common.benchmark import Settings
 from medclipad.evaluation.protocols.run import STATE, train_and_test
-from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.network import MediCLIPNetwork
+from medclipad.methods.mediclip.options import MediCLIPOptions
 from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import new_optimiser, step
-from medclipad.methods.mvfa import MVFA, MVFAOptions, combine
+from medclipad.methods.mvfa.network import MVFANetwork, combine
+from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise
 
 SIZE, SEED = 64, 3
@@ -49,7 +52,7 @@ def test_few_shot(bmad_tree, tmp_path, encoder):
     assert ours.batch == 16 and ours.steps == -(-2 * 11 * SHOTS // 16)
     assert ours.checkpoint() is None, "the reference's format cannot hold the paper's projectors"
 
-    model = MVFA(ours.model.encoder, MVFAOptions(variant="paper", class_name="Brain", memory_tokens=None))
+    model = MVFANetwork(ours.model.encoder, MVFAOptions(variant="paper", class_name="Brain", memory_tokens="all"))
     initialise(model, SEED)
     if model.encoder.text:
         model.use_class("Brain")
@@ -80,7 +83,9 @@ def test_mediclip(mediclip_tree, tmp_path, encoder):
     outcome = train_and_test(ours, tmp_path)
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        model = MediCLIP(ours.model.encoder, MediCLIPOptions(variant="paper", schedule="published", memory_share=0))
+        model = MediCLIPNetwork(
+            ours.model.encoder, MediCLIPOptions(variant="paper", schedule="published", memory_share=0)
+        )
     rng, synthesis, optimiser = (
         np.random.default_rng(SEED),
         AnomalySynthesis(ours.normal, "paper"),
@@ -90,8 +95,8 @@ def test_mediclip(mediclip_tree, tmp_path, encoder):
     pairs = [synthesis(ours.normal[index], rng) for index in rng.permutation(4)]
     losses = step(model, optimiser, *(torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True)))
     np.testing.assert_allclose(outcome.history.losses, [sum(losses)], rtol=1e-6)
-    model.settle()
-    model.settle()
+    model.freeze_text_features()
+    model.freeze_text_features()
     maps = model.anomaly(ours.tests[range(len(ours.tests))])[0]
     np.testing.assert_allclose(outcome.scores.images, maps.amax(dim=(1, 2)), atol=1e-6)
 

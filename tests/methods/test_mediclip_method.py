@@ -9,8 +9,11 @@ from discs import SIZE, slices
 
 from medclipad.errors import Cancelled, TrainingError
 from medclipad.methods.base import Shots
-from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
-from medclipad.methods.mediclip.normal_memory import NormalMemory, coreset, farthest_points
+from medclipad.methods.common.coreset import coreset, farthest_points
+from medclipad.methods.mediclip.method import MediCLIP
+from medclipad.methods.mediclip.network import MediCLIPNetwork
+from medclipad.methods.mediclip.normal_memory import NormalMemory
+from medclipad.methods.mediclip.options import MediCLIPOptions
 from medclipad.methods.mediclip.training import learn, new_optimiser, step
 
 QUICK = MediCLIPOptions(max_steps=3, memory_size=300)
@@ -21,16 +24,16 @@ def shots(n: int = 6, m: int = 0) -> Shots:
     return Shots(slices(n, 2)[0], images, tuple(masks))
 
 
-def fitted(encoder, options=QUICK, given=None, seed=0) -> MediCLIP:
+def fitted(encoder, options=QUICK, given=None, seed=0) -> MediCLIPNetwork:
     torch.manual_seed(seed)
-    model = MediCLIP(encoder, options)
-    model.fit(given or shots(), seed)
+    model = MediCLIPNetwork(encoder, options)
+    MediCLIP.fit(model, given or shots(), seed)
     model.calibrate(slices(6, 3)[0])
     return model
 
 
 @pytest.fixture(scope="module")
-def quick(embedded) -> MediCLIP:
+def quick(embedded) -> MediCLIPNetwork:
     return fitted(embedded)
 
 
@@ -50,9 +53,9 @@ def test_training_finds_synthetic_anomalies(embedded):
     options = MediCLIPOptions(max_steps=60, memory_share=0)
     losses = []
     torch.manual_seed(0)
-    model = MediCLIP(embedded, options)
+    model = MediCLIPNetwork(embedded, options)
     given = shots(8, 8)
-    model.fit(given, 0, lambda phase, done, total, info: losses.append(info.get("loss")))
+    MediCLIP.fit(model, given, 0, lambda phase, done, total, info: losses.append(info.get("loss")))
     losses = [loss for loss in losses if loss is not None]
     assert len(losses) == 60 and np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
     images, masks = slices(6, 4, lesion=True)
@@ -74,7 +77,7 @@ def test_maps_are_sound_in_both_variants(request, which, variant):
 
 def test_variants_differ_in_temperature(clip):
     """A cosine is at most 1: without temperature a softmax of two stays in (.119, .881), with τ = .07 it does not."""
-    models = [MediCLIP(clip, MediCLIPOptions(variant=variant)) for variant in ("reference", "paper")]
+    models = [MediCLIPNetwork(clip, MediCLIPOptions(variant=variant)) for variant in ("reference", "paper")]
     models[1].load_head_state(models[0].head_state())
     tokens = models[0].patch_tokens(torch.from_numpy(slices(2, 4)[0]))
     text = models[0].prompts()[:, 1]
@@ -117,8 +120,8 @@ def test_shots_are_left_as_they_are(embedded):
 ])  # fmt: skip
 def test_training_lengths(embedded, n, options, steps):
     calls = []
-    model = MediCLIP(embedded, MediCLIPOptions(memory_size=10, **options))
-    figures = model.fit(shots(n), 0, lambda *call: calls.append(call))
+    model = MediCLIPNetwork(embedded, MediCLIPOptions(memory_size=10, **options))
+    figures = MediCLIP.fit(model, shots(n), 0, lambda *call: calls.append(call))
     train = [call for call in calls if call[0] == "train"]
     assert figures["steps"] == steps and [call[1:3] for call in train] == [(i + 1, steps) for i in range(steps)]
     assert all(np.isfinite(call[3]["loss"]) for call in train)
@@ -134,14 +137,14 @@ def test_default_lengths(clip, embedded, monkeypatch):
     monkeypatch.setattr("medclipad.methods.mediclip.training.AnomalySynthesis", lambda *a, **k: lambda *args: blank)
     description = MediCLIPOptions.model_fields["max_steps"].description
     cases = (
-        (clip, None, "default {} if short"),
-        (clip, "published", "{} (16 shots for 200 epochs) if as published"),
+        (clip, None, "default: {} if short"),
+        (clip, "published", "{} (16 slices for 200 epochs) if as published"),
         (embedded, None, "or {} on an encoder without text tower"),
     )
     for encoder, schedule, words in cases:
         seen.clear()
-        model = MediCLIP(encoder, MediCLIPOptions(memory_size=10, schedule=schedule))
-        assert model.fit(shots(16), 0)["steps"] == len(seen)
+        model = MediCLIPNetwork(encoder, MediCLIPOptions(memory_size=10, schedule=schedule))
+        assert MediCLIP.fit(model, shots(16), 0)["steps"] == len(seen)
         assert words.format(len(seen)) in description
 
 
@@ -158,7 +161,7 @@ def test_learning_rate_of_a_schedule(embedded, monkeypatch, schedule, first, las
     for asked in (None, 5e-4):
         rates.clear()
         options = MediCLIPOptions(schedule=schedule, max_steps=20, learning_rate=asked, memory_share=0)
-        MediCLIP(embedded, options).fit(shots(2), 0)
+        MediCLIP.fit(MediCLIPNetwork(embedded, options), shots(2), 0)
         assert len(rates) == 20 and rates == sorted(rates, reverse=True)
         assert rates[0] == (asked or first) and rates[-1] == pytest.approx(last and (asked or last), abs=2e-5)
         if schedule == "short":
@@ -168,7 +171,7 @@ def test_learning_rate_of_a_schedule(embedded, monkeypatch, schedule, first, las
 def test_needs_normal_slices(embedded):
     none = Shots(np.empty((0, SIZE, SIZE), np.float32), *[getattr(shots(1, 1), part) for part in ("abnormal", "masks")])
     with pytest.raises(TrainingError, match="at least one"):
-        MediCLIP(embedded, QUICK).fit(none, 0)
+        MediCLIP.fit(MediCLIPNetwork(embedded, QUICK), none, 0)
 
 
 def test_training_can_be_stopped(embedded):
@@ -177,12 +180,12 @@ def test_training_can_be_stopped(embedded):
             raise Cancelled("Stopped.")
 
     with pytest.raises(Cancelled):
-        MediCLIP(embedded, QUICK).fit(shots(), 0, stop)
+        MediCLIP.fit(MediCLIPNetwork(embedded, QUICK), shots(), 0, stop)
 
 
 def test_only_the_head_learns(clip):
     torch.manual_seed(0)
-    model = MediCLIP(clip, MediCLIPOptions())
+    model = MediCLIPNetwork(clip, MediCLIPOptions())
     encoder = {key: value.clone() for key, value in clip.state_dict().items()}
     head = {key: value.clone() for key, value in model.head_state().items()}
     images, masks = slices(2, 1, lesion=True)
@@ -208,12 +211,12 @@ def test_real_lesions_join_the_synthetic_ones(embedded, monkeypatch):
         return 0.0, 0.0
 
     monkeypatch.setattr("medclipad.methods.mediclip.training.learn", record)
-    model = MediCLIP(embedded, MediCLIPOptions(max_steps=40, memory_size=10))
+    model = MediCLIPNetwork(embedded, MediCLIPOptions(max_steps=40, memory_size=10))
     monkeypatch.setattr(model, "patch_tokens", lambda images: [images])
     monkeypatch.setattr(model, "remember", lambda *args: None)
     images, masks = slices(3, 1, lesion=True)
     given = Shots(slices(8, 2)[0], images, (masks[0], None, masks[2]))
-    model.fit(given, 0)
+    MediCLIP.fit(model, given, 0)
     real = np.round(images * 255).astype(np.uint8)
     counts = [sum(np.array_equal(image, one) for image, _ in seen) for one in real]
     assert len(seen) == 320 and counts[1] == 0
@@ -223,7 +226,7 @@ def test_real_lesions_join_the_synthetic_ones(embedded, monkeypatch):
 
 def test_head_round_trip(quick, embedded):
     images = torch.from_numpy(slices(2, 9, lesion=True)[0])
-    other = MediCLIP(embedded, QUICK)
+    other = MediCLIPNetwork(embedded, QUICK)
     assert not torch.equal(other.anomaly(images)[0], quick.anomaly(images)[0])
     other.load_head_state({key: value.clone() for key, value in quick.head_state().items()})
     assert torch.equal(other.anomaly(images)[0], quick.anomaly(images)[0])
@@ -234,17 +237,17 @@ def test_foreign_head_is_refused(quick, embedded, key):
     state = quick.head_state()
     state[key] = state[key][:, :-1]
     with pytest.raises(ValueError, match=f"{key} has shape"):
-        MediCLIP(embedded, QUICK).load_head_state(state)
+        MediCLIPNetwork(embedded, QUICK).load_head_state(state)
     del state[key]
     with pytest.raises(KeyError, match="differ"):
-        MediCLIP(embedded, QUICK).load_head_state(state)
+        MediCLIPNetwork(embedded, QUICK).load_head_state(state)
 
 
 def test_memory_is_the_default_only_without_text(clip, embedded):
-    assert MediCLIP(clip, MediCLIPOptions()).memory is None, "as published"
-    assert MediCLIP(clip, MediCLIPOptions(memory_share=0.5)).memory is not None
-    assert MediCLIP(embedded, MediCLIPOptions()).memory_share == 0.9
-    assert MediCLIP(embedded, MediCLIPOptions(memory_share=0)).memory is None
+    assert MediCLIPNetwork(clip, MediCLIPOptions()).memory is None, "as published"
+    assert MediCLIPNetwork(clip, MediCLIPOptions(memory_share=0.5)).memory is not None
+    assert MediCLIPNetwork(embedded, MediCLIPOptions()).memory_share == 0.9
+    assert MediCLIPNetwork(embedded, MediCLIPOptions(memory_share=0)).memory is None
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
@@ -253,7 +256,7 @@ def test_memory_share_mixes_the_two_maps(embedded, share):
     images = torch.from_numpy(slices(2, 4, lesion=True)[0])
     tokens = model.patch_tokens(images)
     text = model.probabilities(tokens)[:, 1]
-    memory = model.memory(model._memory_maps(tokens), images)
+    memory = model.memory(model.memory_maps(tokens), images)
     torch.testing.assert_close(model.anomaly(images)[0], (1 - share) * text + share * memory)
 
 
@@ -267,7 +270,7 @@ def test_distance_is_that_to_the_nearest_token(monkeypatch):
     queries = torch.randn(2, 7, 7, 8, generator=generator)
     expected = torch.cdist(queries.flatten(0, 2), kept).amin(dim=1).view(2, 7, 7)
     torch.testing.assert_close(memory.distance(queries), expected, atol=1e-4, rtol=0)
-    monkeypatch.setattr("medclipad.methods.mediclip.normal_memory.BLOCK", (13, 7))
+    monkeypatch.setattr("medclipad.methods.common.token_memory.BLOCK", (13, 7))
     torch.testing.assert_close(memory.distance(queries), expected, atol=1e-4, rtol=0)
     assert memory.distance(kept[:3]).max() < 1e-2
 
@@ -299,13 +302,14 @@ def test_coreset_reaches_rare_points():
     generator = torch.Generator().manual_seed(0)
     crowd = torch.randn(500, 4, generator=generator) * 0.01
     rare = torch.eye(4) * 10
-    chosen = farthest_points(torch.cat([crowd, rare]), 6)
+    chosen, distances = farthest_points(torch.cat([crowd, rare]), 6)
+    assert torch.isinf(distances[0]) and (distances[1:5] > 9).all() and distances[5] < 0.1
     assert set(range(500, 504)) <= set(chosen.tolist()) and len(set(chosen.tolist())) == 6
 
 
 def test_coreset_of_many_chunks(monkeypatch):
     """Chosen in chunks first: still reaches the rare points, and no point twice."""
-    monkeypatch.setattr("medclipad.methods.mediclip.normal_memory.CHUNK", 60)
+    monkeypatch.setattr("medclipad.methods.common.coreset.CHUNK", 60)
     generator = torch.Generator().manual_seed(0)
     points = torch.cat([torch.randn(500, 4, generator=generator) * 0.01, torch.eye(4) * 10])
     for n in (30, 100, len(points)):
@@ -347,7 +351,7 @@ def test_however_far_no_two_distances_become_one(embedded):
 
 
 def test_remembered_slices_are_nothing_new(embedded):
-    model = MediCLIP(embedded, MediCLIPOptions(memory_size=2000, memory_share=1))
+    model = MediCLIPNetwork(embedded, MediCLIPOptions(memory_size=2000, memory_share=1))
     normal = slices(3, 1)[0]
     model.remember(normal, 0)
     known, new = (model.memory.distance(model._memory_tokens(one)) for one in (normal, slices(3, 1, lesion=True)[0]))
@@ -357,9 +361,11 @@ def test_remembered_slices_are_nothing_new(embedded):
 def test_score_is_the_mean_of_the_highest_share(embedded, clip):
     maps = torch.arange(100.0).view(1, 10, 10) / 100
     for share, expected in ((0, 0.99), (0.02, 0.985), (1, 0.495)):
-        assert MediCLIP(embedded, MediCLIPOptions(score_share=share)).scores_of(maps).item() == pytest.approx(expected)
-    assert MediCLIP(embedded, MediCLIPOptions()).score_share == 0.02
-    assert MediCLIP(clip, MediCLIPOptions()).score_share == 0, "the maximum, as published"
+        assert MediCLIPNetwork(embedded, MediCLIPOptions(score_share=share)).scores_of(maps).item() == pytest.approx(
+            expected
+        )
+    assert MediCLIPNetwork(embedded, MediCLIPOptions()).score_share == 0.02
+    assert MediCLIPNetwork(clip, MediCLIPOptions()).score_share == 0, "the maximum, as published"
 
 
 @pytest.mark.parametrize("option", [

@@ -12,8 +12,11 @@ from medclipad.errors import Cancelled, DetectorError, TrainingError
 from medclipad.methods.base import Shots
 from medclipad.methods.common import token_memory
 from medclipad.methods.common.token_memory import TokenMemory
-from medclipad.methods.mvfa import MVFA, MVFAOptions, combine, unit_range
 from medclipad.methods.mvfa.augment import TRANSFORMS, augment, square
+from medclipad.methods.mvfa.method import MVFA
+from medclipad.methods.mvfa.network import MVFANetwork, combine, unit_range
+from medclipad.methods.mvfa.options import MVFAOptions
+from medclipad.methods.mvfa.reference import MVFAReference
 from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise, samples
 
 QUICK = MVFAOptions(max_samples=64)
@@ -27,8 +30,8 @@ def shots(k: int = 4, masked: str = "all") -> Shots:
 
 @pytest.fixture(scope="module")
 def fitted(embedded):
-    model = MVFA(embedded, QUICK)
-    model.fit(shots(), seed=0)
+    model = MVFANetwork(embedded, QUICK)
+    MVFA.fit(model, shots(), seed=0)
     model.calibrate(slices(6, 3)[0])
     return model
 
@@ -45,9 +48,9 @@ def test_finds_lesions_of_unseen_slices(fitted):
 
 
 def test_without_text_scores_are_the_mean_of_the_highest_values(embedded, clip):
-    assert MVFA(clip, MVFAOptions()).score_share == 0, "as published"
-    model = MVFA(embedded, QUICK)
-    model.fit(shots(masked="none"), seed=0)
+    assert MVFANetwork(clip, MVFAOptions()).score_share == 0, "as published"
+    model = MVFANetwork(embedded, QUICK)
+    MVFA.fit(model, shots(masked="none"), seed=0)
     model.calibrate(slices(6, 3)[0])
     maps, scores = model.anomaly(torch.from_numpy(slices(2, 4, lesion=True)[0]))
     assert scores is None and model.head == "det"
@@ -72,9 +75,9 @@ def test_seed_decides_everything_and_leaves_the_global_generator(embedded):
     before = torch.get_rng_state()
     states = []
     for seed in (0, 0, 1):
-        model = MVFA(embedded, MVFAOptions(max_samples=16, memory_tokens=50))
+        model = MVFANetwork(embedded, MVFAOptions(max_samples=16, memory_tokens=50))
         torch.set_rng_state(before)
-        model.fit(shots(), seed)
+        MVFA.fit(model, shots(), seed)
         assert torch.equal(torch.get_rng_state(), before)
         states.append(model.head_state())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -84,7 +87,7 @@ def test_seed_decides_everything_and_leaves_the_global_generator(embedded):
 
 def test_saved_head_gives_the_same_maps(fitted, embedded):
     images = torch.from_numpy(slices(2, 9, lesion=True)[0])
-    other = MVFA(embedded, QUICK)
+    other = MVFANetwork(embedded, QUICK)
     other.load_head_state({key: value.clone() for key, value in fitted.head_state().items()})
     assert torch.equal(other.anomaly(images)[0], fitted.anomaly(images)[0])
 
@@ -94,17 +97,17 @@ def test_foreign_head_is_refused(fitted, embedded, key):
     state = fitted.head_state()
     state[key] = state[key][:, :-1]
     with pytest.raises(ValueError, match="shape"):
-        MVFA(embedded, QUICK).load_head_state(state)
+        MVFANetwork(embedded, QUICK).load_head_state(state)
     del state[key]
     with pytest.raises(KeyError, match="differ"):
-        MVFA(embedded, QUICK).load_head_state(state)
+        MVFANetwork(embedded, QUICK).load_head_state(state)
 
 
 @pytest.mark.parametrize("masked", ["none", "half"])
 def test_heads(embedded, masked):
     """With the published score."""
-    model = MVFA(embedded, MVFAOptions(max_samples=64, score_share=0))
-    model.fit(shots(masked=masked), seed=0)
+    model = MVFANetwork(embedded, MVFAOptions(max_samples=64, score_share=0))
+    MVFA.fit(model, shots(masked=masked), seed=0)
     model.calibrate(slices(6, 3)[0])
     maps, scores = model.anomaly(torch.from_numpy(np.concatenate([slices(6, 4, lesion=True)[0], slices(6, 5)[0]])))
     assert maps.shape == (12, SIZE, SIZE)
@@ -118,15 +121,15 @@ def test_heads(embedded, masked):
 
 def test_needs_normal_and_abnormal(embedded):
     full, none = shots(), np.empty((0, SIZE, SIZE), np.float32)
-    with pytest.raises(TrainingError, match="abnormal, or use MediCLIP"):
-        MVFA(embedded, QUICK).fit(Shots(full.normal, none, ()), 0)
+    with pytest.raises(TrainingError, match="abnormal, or use a method that needs normal slices alone"):
+        MVFA.fit(MVFANetwork(embedded, QUICK), Shots(full.normal, none, ()), 0)
     with pytest.raises(TrainingError, match="at least one normal"):
-        MVFA(embedded, QUICK).fit(Shots(none, full.abnormal, full.masks), 0)
+        MVFA.fit(MVFANetwork(embedded, QUICK), Shots(none, full.abnormal, full.masks), 0)
 
 
 def test_progress_tells_each_step_and_can_stop(embedded):
     seen = []
-    MVFA(embedded, MVFAOptions(max_samples=24, batch=8)).fit(shots(), 0, lambda *call: seen.append(call))
+    MVFA.fit(MVFANetwork(embedded, MVFAOptions(max_samples=24, batch=8)), shots(), 0, lambda *call: seen.append(call))
     train = [call for call in seen if call[0] == "train"]
     assert [(done, total) for _, done, total, _ in train] == [(1, 3), (2, 3), (3, 3)]
     assert all(np.isfinite(info["loss"]) for *_, info in train)
@@ -137,16 +140,18 @@ def test_progress_tells_each_step_and_can_stop(embedded):
             raise Cancelled("Stopped.")
 
     with pytest.raises(Cancelled):
-        MVFA(embedded, QUICK).fit(shots(), 0, stop)
+        MVFA.fit(MVFANetwork(embedded, QUICK), shots(), 0, stop)
 
 
 def test_training_lengths(embedded, clip):
     one_epoch = MVFAOptions(epochs=1, batch=1, max_samples=0)
-    assert MVFA(embedded, one_epoch).fit(shots(1), 0)["steps"] == 22
-    assert MVFA(embedded, one_epoch.model_copy(update={"max_samples": 5})).fit(shots(1), 0)["steps"] == 5
-    assert MVFA(embedded, one_epoch.model_copy(update={"batch": 256})).fit(shots(1), 0)["steps"] == 1
-    assert MVFA(embedded, MVFAOptions()).fit(shots(1), 0)["steps"] == 20  # 7 passes over 22 slices in batches of 8
-    default, published = MVFA(embedded, MVFAOptions()), MVFA(clip, MVFAOptions())
+    assert MVFA.fit(MVFANetwork(embedded, one_epoch), shots(1), 0)["steps"] == 22
+    assert MVFA.fit(MVFANetwork(embedded, one_epoch.model_copy(update={"max_samples": 5})), shots(1), 0)["steps"] == 5
+    assert MVFA.fit(MVFANetwork(embedded, one_epoch.model_copy(update={"batch": 256})), shots(1), 0)["steps"] == 1
+    assert (
+        MVFA.fit(MVFANetwork(embedded, MVFAOptions()), shots(1), 0)["steps"] == 20
+    )  # 7 passes over 22 slices in batches of 8
+    default, published = MVFANetwork(embedded, MVFAOptions()), MVFANetwork(clip, MVFAOptions())
     assert (default.max_samples, published.epochs, published.max_samples) == (2400, 50, 600)
 
 
@@ -179,14 +184,14 @@ def test_square_reads_pictures_and_masks():
     assert mask.shape == (32, 32) and set(mask.unique().tolist()) == {0.0, 1.0}
 
 
-def batch_of(model: MVFA) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
+def batch_of(model: MVFANetwork) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
     images, masks = slices(3, 1, lesion=True)
     frozen = model.frozen(torch.from_numpy(images))
     return frozen, torch.tensor([1.0, 0.0, 1.0]), torch.from_numpy(masks).float(), torch.tensor([True, True, False])
 
 
 def test_a_batch_is_the_mean_of_its_samples(clip):
-    model = MVFA(clip, MVFAOptions())
+    model = MVFANetwork(clip, MVFAOptions())
     model.use_class("Brain")
     trainer, (frozen, *rest) = Trainer(model, 1e-3), batch_of(model)
     together = trainer.losses(frozen, *rest, text=None)
@@ -199,7 +204,7 @@ def test_a_batch_is_the_mean_of_its_samples(clip):
 
 @pytest.mark.parametrize("residual", [0.1, 0.0])
 def test_without_masks_only_the_det_head_learns(embedded, residual):
-    model = MVFA(embedded, MVFAOptions(residual=residual))
+    model = MVFANetwork(embedded, MVFAOptions(residual=residual))
     initialise(model, 0)
     trainer, (frozen, labels, masks, _) = Trainer(model, 1e-3), batch_of(model)
     before = {key: value.clone() for key, value in model.head_state().items()}
@@ -215,10 +220,10 @@ def test_without_masks_only_the_det_head_learns(embedded, residual):
 
 
 def test_residual_is_the_reference_on_clip_and_none_on_a_cnn(clip, embedded):
-    assert MVFA(clip, MVFAOptions()).residual == 0.1 and MVFA(embedded, MVFAOptions()).residual == 0
+    assert MVFANetwork(clip, MVFAOptions()).residual == 0.1 and MVFANetwork(embedded, MVFAOptions()).residual == 0
     images = slices(2, 1)[0]
     for residual, changed in ((0.1, True), (0.0, False)):
-        model = MVFA(embedded, MVFAOptions(residual=residual))
+        model = MVFANetwork(embedded, MVFAOptions(residual=residual))
         with torch.no_grad():
             levels = list(model.levels(model.frozen(images)))
         plain = embedded.taps(torch.from_numpy(images)[:, None].repeat(1, 3, 1, 1))
@@ -229,7 +234,7 @@ def test_residual_is_the_reference_on_clip_and_none_on_a_cnn(clip, embedded):
 
 @pytest.mark.parametrize("limit", [0, 100_000, 1 << 30])
 def test_frozen_states_are_those_of_the_images(clip, limit):
-    model = MVFA(clip, MVFAOptions(residual=0.0))
+    model = MVFANetwork(clip, MVFAOptions(residual=0.0))
     images = torch.from_numpy(slices(4, 1)[0])
     states = FrozenStates(model, images, limit)
     for chosen in ([2, 0], [1, 2, 2], [0, 1, 2, 3]):
@@ -247,21 +252,21 @@ def test_memory_is_the_smallest_cosine_distance(monkeypatch):
     expected = (1 - F.cosine_similarity(queries[:, :, None], tokens, dim=-1)).amin(dim=-1)
     assert bank.sizes == [0, 57]
     torch.testing.assert_close(bank.distance(1, queries), expected)
-    monkeypatch.setattr(token_memory, "_BLOCK", (4, 10))
+    monkeypatch.setattr(token_memory, "BLOCK", (4, 10))
     torch.testing.assert_close(bank.distance(1, queries), expected)
 
 
 def test_memory_is_bounded(embedded):
-    model = MVFA(embedded, MVFAOptions(memory_tokens=20))
+    model = MVFANetwork(embedded, MVFAOptions(memory_tokens=20))
     model.remember(slices(2, 1)[0])
     assert model.memory.sizes == [20, 20, 20, 8]  # the last level has 2 × 2 tokens an image
-    unbounded = MVFA(embedded, MVFAOptions(memory_tokens=None))
+    unbounded = MVFANetwork(embedded, MVFAOptions(memory_tokens="all"))
     unbounded.remember(slices(2, 1)[0])
     assert unbounded.memory.sizes == [2 * grid**2 for grid in embedded.grids]
 
 
 def test_remembered_images_are_nothing_new(embedded):
-    model = MVFA(embedded, MVFAOptions(memory_tokens=None))
+    model = MVFANetwork(embedded, MVFAOptions(memory_tokens="all"))
     initialise(model, 0)
     images = slices(3, 1)[0]
     model.remember(images)
@@ -278,7 +283,7 @@ def test_calibration_spans_normal_to_abnormal(fitted):
 
 
 def test_zero_shot_with_prompts_only(clip):
-    model = MVFA(clip, MVFAOptions())
+    model = MVFANetwork(clip, MVFAOptions())
     images = torch.from_numpy(slices(3, 1)[0])
     with pytest.raises(DetectorError, match="no class"):
         model.anomaly(images)
@@ -292,9 +297,9 @@ def test_zero_shot_with_prompts_only(clip):
 
 
 def test_few_shot_on_clip(clip):
-    model = MVFA(clip, MVFAOptions(max_samples=8, batch=4))
+    model = MVFANetwork(clip, MVFAOptions(max_samples=8, batch=4))
     phases = []
-    model.fit(shots(2), 0, lambda phase, *_: phases.append(phase))
+    MVFA.fit(model, shots(2), 0, lambda phase, *_: phases.append(phase))
     assert phases[0] == "text"
     assert model.memory.sizes == [2 * 11 * (1 + grid**2) for grid in clip.grids], "the class token is remembered too"
     assert model.anomaly(torch.from_numpy(slices(2, 1)[0]))[0].shape == (2, SIZE, SIZE)
@@ -302,28 +307,28 @@ def test_few_shot_on_clip(clip):
 
 def test_prompts_need_a_text_tower(embedded):
     with pytest.raises(DetectorError, match="text tower"):
-        MVFA(embedded, QUICK).use_class("Brain")
+        MVFANetwork(embedded, QUICK).use_class("Brain")
 
 
 def test_reference_checkpoint_round_trip(clip, tmp_path):
-    model, other = MVFA(clip, MVFAOptions()), MVFA(clip, MVFAOptions())
-    torch.save(model.reference_state(), tmp_path / "Brain.pth")
+    model, other = MVFANetwork(clip, MVFAOptions()), MVFANetwork(clip, MVFAOptions())
+    torch.save(MVFAReference().state(model), tmp_path / "Brain.pth")
     state = torch.load(tmp_path / "Brain.pth", weights_only=True)
     assert set(state) == {"seg_adapters", "det_adapters"}
     assert "3.fc2.0.weight" in state["seg_adapters"]
-    other.load_reference_state(state)
+    MVFAReference().load_state(other, state)
     for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_foreign_checkpoints_are_refused(clip, embedded):
-    state = MVFA(clip, MVFAOptions()).reference_state()
+    state = MVFAReference().state(MVFANetwork(clip, MVFAOptions()))
     with pytest.raises(DetectorError, match="learned vectors"):
-        MVFA(embedded, QUICK).load_reference_state(state)
+        MVFAReference().load_state(MVFANetwork(embedded, QUICK), state)
     with pytest.raises(DetectorError, match="holds"):
-        MVFA(clip, MVFAOptions()).load_reference_state({"seg_adapters": state["seg_adapters"]})
+        MVFAReference().load_state(MVFANetwork(clip, MVFAOptions()), {"seg_adapters": state["seg_adapters"]})
     with pytest.raises(DetectorError, match="no state dict"):
-        MVFA(clip, MVFAOptions()).load_reference_state({**state, "det_adapters": {"0.fc1.0.weight": "x"}})
+        MVFAReference().load_state(MVFANetwork(clip, MVFAOptions()), {**state, "det_adapters": {"0.fc1.0.weight": "x"}})
 
 
 @pytest.mark.parametrize("values", [np.array([1.0, 3.0, 2.0]), torch.tensor([1.0, 3.0, 2.0])])

@@ -10,13 +10,16 @@ from discs import slices
 from test_mvfa import shots
 
 from medclipad.errors import DetectorError
-from medclipad.methods.mvfa import MVFA, MVFAOptions
+from medclipad.methods.mvfa.method import MVFA
+from medclipad.methods.mvfa.network import MVFANetwork
+from medclipad.methods.mvfa.options import MVFAOptions
+from medclipad.methods.mvfa.reference import MVFAReference
 from medclipad.methods.mvfa.training import Trainer, samples
 
 
 def test_paper_variant_by_hand(clip):
     """Residual .9/.1 after three stages, a projector a head, and CLIP's own projection of the last stage."""
-    model = MVFA(clip, MVFAOptions(variant="paper"))
+    model = MVFANetwork(clip, MVFAOptions(variant="paper"))
     images = torch.from_numpy(slices(2, 1)[0])
     rgb = images[:, None].expand(-1, 3, -1, -1)
     with torch.no_grad():
@@ -52,26 +55,26 @@ def test_paper_variant_options():
 def test_paper_variant_learns(request, name):
     encoder = request.getfixturevalue(name)
     options = MVFAOptions(variant="paper", max_samples=320, learning_rate=3e-3)
-    model = MVFA(encoder, options)
+    model = MVFANetwork(encoder, options)
     assert len(model.adapters) == 3
     assert len(model.seg_projectors) == len(model.det_projectors) == (3 if encoder.text else 4)
     told = []
-    model.fit(shots(), 0, lambda phase, done, total, info: told.append(info.get("loss")))
+    MVFA.fit(model, shots(), 0, lambda phase, done, total, info: told.append(info.get("loss")))
     losses = [loss for loss in told if loss is not None]
     assert np.mean(losses[-4:]) < losses[0]
     model.calibrate(slices(4, 3)[0])
     images, masks = slices(4, 7, lesion=True)
     maps, _ = model.anomaly(torch.from_numpy(images))
     assert maps[torch.from_numpy(masks)].mean() > maps[torch.from_numpy(~masks)].mean()
-    other = MVFA(encoder, options)
+    other = MVFANetwork(encoder, options)
     other.load_head_state({key: value.clone() for key, value in model.head_state().items()})
     assert torch.equal(other.anomaly(torch.from_numpy(images))[0], maps)
     with pytest.raises(DetectorError, match="no place"):
-        model.reference_state()
+        MVFAReference().state(model)
 
 
 def test_paper_variant_trains_all_its_parts(clip):
-    model = MVFA(clip, MVFAOptions(variant="paper"))
+    model = MVFANetwork(clip, MVFAOptions(variant="paper"))
     model.use_class("Brain")
     before = {key: value.clone() for key, value in model.named_parameters() if not key.startswith("encoder.")}
     data = samples(shots(2))

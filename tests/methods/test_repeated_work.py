@@ -9,8 +9,12 @@ from discs import SIZE, slices
 
 from medclipad.encoders import load_encoder
 from medclipad.methods.base import Shots
-from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
-from medclipad.methods.mvfa import MVFA, MVFAOptions
+from medclipad.methods.mediclip.method import MediCLIP
+from medclipad.methods.mediclip.network import MediCLIPNetwork
+from medclipad.methods.mediclip.options import MediCLIPOptions
+from medclipad.methods.mvfa.method import MVFA
+from medclipad.methods.mvfa.network import MVFANetwork
+from medclipad.methods.mvfa.options import MVFAOptions
 
 
 class Counter:
@@ -54,8 +58,8 @@ def shots(k: int) -> Shots:
 
 def test_mvfa_encodes_what_training_cannot_change_once(clip, counter):
     """Each of the 2 · 11 images once up to the first adapter: in training, in many epochs, and for the memory."""
-    model = MVFA(clip, MVFAOptions(max_samples=66, batch=11, memory_tokens=100))
-    model.fit(shots(1), 0)
+    model = MVFANetwork(clip, MVFAOptions(max_samples=66, batch=11, memory_tokens=100))
+    MVFA.fit(model, shots(1), 0)
     looked_at = 1  # the abnormal shot, for the scale of the maps
     assert counter.stem == counter.stages[0] == 22 + looked_at
     assert counter.stages[1:] == [66 + 11 + looked_at] * 3
@@ -70,16 +74,16 @@ def test_mvfa_without_residual_passes_no_stage_twice(embedded, monkeypatch):
         return stage(state, level)
 
     monkeypatch.setattr(embedded, "stage", count)
-    MVFA(embedded, MVFAOptions(max_samples=66, batch=11, memory_tokens=100)).fit(shots(1), 0)
+    MVFA.fit(MVFANetwork(embedded, MVFAOptions(max_samples=66, batch=11, memory_tokens=100)), shots(1), 0)
     assert stages == [22 + 1] * 4
 
 
 def test_text_features_are_encoded_once_for_all_models(clip, counter):
-    model = MVFA(clip, MVFAOptions())
+    model = MVFANetwork(clip, MVFAOptions())
     model.use_class("Brain")
     n, features = counter.prompts, model.text_features
     assert n == 12 * 35
-    again = MVFA(clip, MVFAOptions())
+    again = MVFANetwork(clip, MVFAOptions())
     again.use_class("Brain")
     assert counter.prompts == n and torch.equal(again.text_features, features)
     again.use_class("Liver")
@@ -87,7 +91,7 @@ def test_text_features_are_encoded_once_for_all_models(clip, counter):
 
 
 def test_text_features_of_other_weights_precision_or_activation_are_not_taken(clip, counter, monkeypatch):
-    model = MVFA(clip, MVFAOptions())
+    model = MVFANetwork(clip, MVFAOptions())
     model.use_class("Brain")
     n = counter.prompts
     for name, value in (("sha256", "0" * 64), ("name", "tiny-quickgelu/x.pt")):
@@ -97,7 +101,7 @@ def test_text_features_of_other_weights_precision_or_activation_are_not_taken(cl
         n += 12 * 35
         assert counter.prompts == n, name
     half = load_encoder(clip.name, SIZE, "cpu", precision="bfloat16")
-    other = MVFA(half, MVFAOptions())
+    other = MVFANetwork(half, MVFAOptions())
     other.use_class("Brain")
     assert not torch.equal(other.text_features, model.text_features)
 
@@ -106,13 +110,13 @@ def test_text_features_of_other_weights_precision_or_activation_are_not_taken(cl
     ("schedule", "encoded"), [("published", 16 * 4), ("short", (4 + 16 // 4 - 1) * 4), (None, (4 + 16 // 4 - 1) * 4)]
 )
 def test_mediclip_learns_from_each_synthetic_anomaly_in_four_steps(clip, counter, schedule, encoded):
-    MediCLIP(clip, MediCLIPOptions(schedule=schedule, max_steps=16, batch=4)).fit(shots(4), 0)
+    MediCLIP.fit(MediCLIPNetwork(clip, MediCLIPOptions(schedule=schedule, max_steps=16, batch=4)), shots(4), 0)
     assert counter.stem == encoded
 
 
 def test_mediclip_encodes_no_prompt_to_analyse_slices(clip, counter):
-    model = MediCLIP(clip, MediCLIPOptions(max_steps=2))
-    model.fit(shots(2), 0)
+    model = MediCLIPNetwork(clip, MediCLIPOptions(max_steps=2))
+    MediCLIP.fit(model, shots(2), 0)
     counter.prompts = 0
     images = torch.from_numpy(slices(3, 1)[0])
     maps = model.anomaly(images)[0]
@@ -122,7 +126,7 @@ def test_mediclip_encodes_no_prompt_to_analyse_slices(clip, counter):
 
 
 def test_a_head_that_is_not_in_use_costs_nothing_at_the_last_stage(clip):
-    model = MVFA(clip, MVFAOptions())
+    model = MVFANetwork(clip, MVFAOptions())
     model.use_class("Brain")
     model.remember(slices(2, 1)[0])
     images = torch.from_numpy(slices(2, 3)[0])

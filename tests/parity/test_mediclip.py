@@ -12,8 +12,10 @@ from sklearn.metrics import roc_auc_score
 
 from medclipad.encoders import load_encoder
 from medclipad.methods.common.losses import dice_loss, focal_loss
-from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.mediclip.network import MediCLIPNetwork
+from medclipad.methods.mediclip.options import MediCLIPOptions
 from medclipad.methods.mediclip.prompts import ABNORMAL_WORDS, N_CONTEXT, NORMAL_WORDS
+from medclipad.methods.mediclip.reference import MediCLIPReference
 from medclipad.methods.mediclip.training import new_optimiser, step
 
 CHECKPOINT, TRAIN, VITL = "mediclip_test_quickgelu", "mediclip_train", "mediclip_vitl_geometry"
@@ -21,7 +23,7 @@ PUBLISHED = MediCLIPOptions(schedule="published")
 KINDS = ("normal", "abnormal")
 
 
-def reference_keys(model: MediCLIP, adapter: str = "", prompt: str = "") -> dict[str, str]:
+def reference_keys(model: MediCLIPNetwork, adapter: str = "", prompt: str = "") -> dict[str, str]:
     """Name of each trained tensor of ours -> its name in the reference's state dicts, with their prefixes."""
     keys = {f"prompts.{kind}_context": f"{prompt}ctx.{kind}_end" for kind in KINDS}
     for level in range(len(model.adapters)):
@@ -30,14 +32,15 @@ def reference_keys(model: MediCLIP, adapter: str = "", prompt: str = "") -> dict
     return keys
 
 
-def load(model: MediCLIP, arrays, adapter: str, prompt: str) -> None:
+def load(model: MediCLIPNetwork, arrays, adapter: str, prompt: str) -> None:
     """Put in weights as a checkpoint of the reference code holds them; the arrays' names have prefixes."""
     prefixes = {"adapter_state_dict": adapter, "prompt_state_dict": prompt}
-    model.load_reference_state(
+    MediCLIPReference().load_state(
+        model,
         {
             part: {key: torch.from_numpy(arrays[prefixes[part] + key]) for key in own}
-            for part, own in model.reference_state().items()
-        }
+            for part, own in MediCLIPReference().state(model).items()
+        },
     )
 
 
@@ -46,14 +49,14 @@ def unit(images: np.ndarray) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def quickgelu(parity, toy_clip) -> MediCLIP:
+def quickgelu(parity, toy_clip) -> MediCLIPNetwork:
     """A model of its own for this file; tests load the weights that they need."""
     size = parity(CHECKPOINT)["test_images"].shape[-1]
-    return MediCLIP(load_encoder(toy_clip("quickgelu"), size, "cpu"), PUBLISHED)
+    return MediCLIPNetwork(load_encoder(toy_clip("quickgelu"), size, "cpu"), PUBLISHED)
 
 
 @pytest.fixture
-def tested(quickgelu, parity) -> MediCLIP:
+def tested(quickgelu, parity) -> MediCLIPNetwork:
     """The model with the weights that the reference code tested."""
     load(quickgelu, parity(CHECKPOINT), "ckpt.", "ckpt.")
     return quickgelu
@@ -124,7 +127,7 @@ def test_validation(quickgelu, parity, same, toy_clip, activation):
     z, images = parity(name), unit(inputs["test_images"])
     model = quickgelu
     if activation != "quickgelu":
-        model = MediCLIP(load_encoder(toy_clip(activation), images.shape[-1], "cpu"), PUBLISHED)
+        model = MediCLIPNetwork(load_encoder(toy_clip(activation), images.shape[-1], "cpu"), PUBLISHED)
     load(model, inputs, "ckpt.", "ckpt.")
     with torch.no_grad():
         for kind in KINDS:
@@ -192,9 +195,9 @@ def test_vitl_geometry(parity, same, vitl_clip, recipe):
         "prompt": re.search(r"prompt\.'\+name, shape, ([\d.]+), (\d+)", text).groups(),
     }
     encoder = load_encoder(vitl_clip("ViT-L-14-quickgelu", seed), z["test_images"].shape[-1], "cpu")
-    model = MediCLIP(encoder, PUBLISHED)
+    model = MediCLIPNetwork(encoder, PUBLISHED)
     arrays = {}
-    for part, own in model.reference_state().items():
+    for part, own in MediCLIPReference().state(model).items():
         kind = part.removesuffix("_state_dict")
         scale, head_seed = drawn[kind]
         std = float(scale) * (encoder.widths[0] ** -0.5 if kind == "adapter" else 1)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from medclipad.encoders import load_encoder
-from medclipad.methods.mvfa import MVFA, MVFAOptions
 from medclipad.methods.mvfa.augment import augment, square
+from medclipad.methods.mvfa.network import MVFANetwork
+from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.prompts import CLASS_NAMES, encode_prompts, prompts
 
 NAME = re.compile(r"mvfa_test_(few|zero)_(.+)_(gelu|quickgelu)$")
@@ -62,7 +63,7 @@ def test_text_features(parity, same, toy_clip):
     assert keys
     for key in keys:
         activation, name = key.removeprefix("text_features_").split("_", 1)
-        model = MVFA(load_encoder(toy_clip(activation)), MVFAOptions())
+        model = MVFANetwork(load_encoder(toy_clip(activation)), MVFAOptions())
         model.use_class(CLASS_NAMES.get(name, name))
         same("mvfa_text", key, model.text("seg"), z[key], 1e-6)
 

@@ -10,10 +10,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from medclipad.encoders import load_encoder
-from medclipad.methods.mvfa import MVFA, Evidence, MVFAOptions, combine, unit_range
 from medclipad.methods.mvfa.augment import augment, square
-from medclipad.methods.mvfa.model import Level
+from medclipad.methods.mvfa.network import Evidence, Level, MVFANetwork, combine, unit_range
+from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.prompts import CLASS_NAMES
+from medclipad.methods.mvfa.reference import MVFAReference
 
 NAME = re.compile(r"mvfa_test_(few|zero)_(.+)_(gelu|quickgelu)$")
 
@@ -36,8 +37,8 @@ class Case:
         self.file, self.z = file, parity(file)
         full, self.raw = parity(f"mvfa_test_{self.shots}_{self.name}_gelu"), parity("mvfa_raw_inputs")
         self.images, size = torch.tensor(full["test_image"]), full["test_image"].shape[-1]
-        self.model = MVFA(load_encoder(toy_clip(self.activation), size), MVFAOptions(memory_tokens=None))
-        self.model.load_reference_state(reference_adapters(full, "adapter."))
+        self.model = MVFANetwork(load_encoder(toy_clip(self.activation), size), MVFAOptions(memory_tokens="all"))
+        MVFAReference().load_state(self.model, reference_adapters(full, "adapter."))
         self.model.use_class(CLASS_NAMES.get(self.name, self.name))
         self.head = "seg" if self.shots == "zero" or "gt_mask" in self.z else "det"
         self.model.has_masks.fill_(self.head == "seg")

@@ -10,23 +10,25 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from medclipad.encoders import load_encoder
-from medclipad.methods.mvfa import MVFA, MVFAOptions
+from medclipad.methods.mvfa.network import MVFANetwork
+from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.prompts import CLASS_NAMES, text_features
+from medclipad.methods.mvfa.reference import MVFAReference
 from medclipad.methods.mvfa.training import Trainer
 
 FEW_RATE, ZERO_RATE = 1e-3, 1e-4  # learning rates of train_few.py and train_zero.py
 
 
-def start(parity, toy_clip, file: str) -> MVFA:
+def start(parity, toy_clip, file: str) -> MVFANetwork:
     """The model with the file's initial adapters."""
     z = parity(file)
-    model = MVFA(load_encoder(toy_clip("gelu"), z["train_image"].shape[-1]), MVFAOptions())
-    parts = {part: {} for part in model.reference_state()}
+    model = MVFANetwork(load_encoder(toy_clip("gelu"), z["train_image"].shape[-1]), MVFAOptions())
+    parts = {part: {} for part in MVFAReference().state(model)}
     for key, value in z.items():
         if key.startswith("init."):
             _, part, name = key.split(".", 2)
             parts[part][name] = torch.tensor(value)
-    model.load_reference_state(parts)
+    MVFAReference().load_state(model, parts)
     name = re.fullmatch(r"mvfa_train_(few|zero)_(.+)", file)[2]
     model.use_class(CLASS_NAMES.get(name, name))
     return model

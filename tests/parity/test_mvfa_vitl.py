@@ -10,8 +10,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from medclipad.encoders import load_encoder
-from medclipad.methods.mvfa import MVFA, Evidence, MVFAOptions, combine
 from medclipad.methods.mvfa.augment import augment, square
+from medclipad.methods.mvfa.network import Evidence, MVFANetwork, combine
+from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.prompts import CLASS_NAMES
 
 FILE = "mvfa_vitl_geometry"
@@ -29,7 +30,7 @@ def test_vitl_geometry(parity, same, vitl_clip, recipe, class_of):
     seed = int(re.search(r"seed=(\d+)", text)[1])
     scale, adapter_seed = re.search(r"([\d.]+)\*in_features\*\*-0\.5, (\d+)", text).groups()
     size = z["test_good_img"].shape[-1]
-    model = MVFA(load_encoder(vitl_clip("ViT-L-14-336", seed), size, "cpu"), MVFAOptions(memory_tokens=None))
+    model = MVFANetwork(load_encoder(vitl_clip("ViT-L-14-336", seed), size, "cpu"), MVFAOptions(memory_tokens="all"))
     for key, weight in model.named_parameters():
         if "_adapters." in key:
             std = float(scale) * weight.shape[1] ** -0.5

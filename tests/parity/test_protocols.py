@@ -15,9 +15,10 @@ from PIL import Image
 
 from medclipad.cli import benchmark as cli_benchmark
 from medclipad.encoders import load_encoder
-from medclipad.evaluation.protocols import bmad
-from medclipad.evaluation.protocols.mvfa import FewShot, ZeroShot
-from medclipad.evaluation.protocols.protocol import Settings
+from medclipad.methods.common.benchmark import Settings
+from medclipad.methods.mvfa.benchmark import FewShot, ZeroShot
+from medclipad.methods.mvfa import bmad
+from medclipad.methods.mvfa.reference import MVFAReference
 
 FILE = re.compile(r"mvfa_(?:test|train)_(few|zero)_(.+?)(?:_gelu)?$")
 
@@ -64,7 +65,7 @@ def load(model, z, prefix: str) -> None:
         if key.startswith(prefix):
             part, _, name = key.removeprefix(prefix).partition(".")
             parts[part][name] = torch.tensor(value)
-    model.load_reference_state(parts)
+    MVFAReference().load_state(model, parts)
 
 
 @pytest.mark.parity_files("mvfa_test_*_gelu")

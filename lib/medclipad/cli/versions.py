@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from medclipad.cli.options import epilog
 from medclipad.errors import MedCLIPADError
+from medclipad.methods import default_method
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Detector versions of a server: list, select, delete."
@@ -15,23 +17,22 @@ app = typer.Typer(
 
 Models = Annotated[Path | None, typer.Option("--models", metavar="DIR", help="Models folder of a server.")]
 Url = Annotated[str | None, typer.Option("--url", help="Address of a running server.")]
-Token = Annotated[str | None, typer.Option("--token", envvar="MEDCLIPAD_TOKEN", help="Its token.")]
-Method = Annotated[str, typer.Argument(metavar="METHOD", help="mediclip or mvfa.")]
+Token = Annotated[str | None, typer.Option("--token", envvar="MEDCLIPAD_TOKEN", help="Its access token.")]
+Method = Annotated[str, typer.Argument(metavar="METHOD", help="Name of the method.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the version.")]
 
 
-@app.command("list")
+@app.command("list", epilog=epilog("medclipad versions list --models studies/models"))
 def list_versions(models: Models = None, url: Url = None, token: Token = None) -> None:
-    """List all versions, newest first; the ones that serve have an asterisk."""
-    from rich.console import Console
-    from rich.table import Table
+    """List all versions, newest first; those in use have an asterisk."""
+    from medclipad.cli.terminal import print_table
 
-    table = Table("", "method", "version", "created", "encoder", "plane", "shots", "threshold", "AUROC", box=None)
+    rows = []
     for method, known in _home(models, url, token).entries().items():
         for version in known["versions"]:
             held_out = (version["metrics"] or {}).get("held_out") or {}
             auroc = held_out.get("slice_auroc")
-            table.add_row(
+            row = (
                 "*" if version["name"] == known["current"] else "",
                 method,
                 version["name"],
@@ -42,21 +43,23 @@ def list_versions(models: Models = None, url: Url = None, token: Token = None) -
                 f"{version['threshold']:.3f}",
                 "" if auroc is None else f"{auroc:.3f}",
             )
-    if not table.row_count:
+            rows.append(row)
+    if not rows:
         raise MedCLIPADError("There is no version: train one first.")
-    Console().print(table)
+    headings = ("", "method", "version", "created", "encoder", "plane", "slices", "threshold", "AUROC")
+    print_table(headings, rows)
 
 
-@app.command("select")
+@app.command("select", epilog=epilog(f"medclipad versions select {default_method()} first --models studies/models"))
 def select_version(method: Method, name: Name, models: Models = None, url: Url = None, token: Token = None) -> None:
-    """Let a version serve from the next request on."""
+    """Use a version from the next request on."""
     _home(models, url, token).select(method, name)
-    print(f"{method}: {name} serves now.")
+    print(f"{method}: {name} is in use now.")
 
 
-@app.command("delete")
+@app.command("delete", epilog=epilog(f"medclipad versions delete {default_method()} first --models studies/models"))
 def delete_version(method: Method, name: Name, models: Models = None, url: Url = None, token: Token = None) -> None:
-    """Delete a version that does not serve."""
+    """Delete a version that is not in use."""
     _home(models, url, token).delete(method, name)
     print(f"{method}: {name} is deleted.")
 
@@ -71,9 +74,9 @@ class _Folder:
         self._store = VersionStore(folder, starter_folder(app_folder()))
 
     def entries(self) -> dict[str, Any]:
-        from medclipad.methods import METHODS
+        from medclipad.methods import method_names
 
-        return {method: self._store.entries(method) for method in METHODS}
+        return {method: self._store.entries(method) for method in method_names()}
 
     def select(self, method: str, name: str) -> None:
         self._store.select(method, name)

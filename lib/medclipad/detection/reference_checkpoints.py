@@ -1,4 +1,4 @@
-"""Checkpoints of the reference projects, MVFA's {Class}.pth and MediCLIP's: read, made a detector, written back."""
+"""Checkpoints of the methods' reference codes: read, made a detector, written back."""
 
 from __future__ import annotations
 
@@ -7,36 +7,31 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from medclipad.compat import ensure_torchvision
 from medclipad.detection.calibration import Calibration
-from medclipad.detection.detector import MAX_SMOOTHING, AnomalyDetector, fit, installed_versions, load_detector
-from medclipad.detection.slice_selection import Case
+from medclipad.detection.cases import CaseSource, Reading, read_cases
+from medclipad.detection.config import FitConfig
+from medclipad.detection.detector import AnomalyDetector, load_detector
+from medclipad.detection.fit import fit, installed_versions
 from medclipad.detection.storage import DetectorInfo, read_weights
-from medclipad.encoders import load_encoder
+from medclipad.encoders import encoder_family, load_encoder
 from medclipad.errors import DetectorError, TrainingError
 from medclipad.files import atomic_file
-from medclipad.methods import method_class
-from medclipad.methods.base import AnomalyMethod, Progress, Shots, silent
-from medclipad.methods.mvfa.prompts import CLASS_NAMES
-from medclipad.volume import PLANES, Volume, parse_preset
+from medclipad.methods import get_method, method_names
+from medclipad.methods.base import AnomalyModel, Shots
+from medclipad.methods.common.reference import ReferenceFormat
+from medclipad.volume import parse_preset
+from medclipad.volume.progress import Progress, no_progress
 from medclipad.volume.read_errors import reason
 
-PARTS = {
-    ("det_adapters", "seg_adapters"): "mvfa",
-    ("adapter_state_dict", "prompt_state_dict"): "mediclip",
-}
-"""Names of a checkpoint's state dicts -> method."""
-
-REFERENCE_ENCODERS = {"mvfa": "ViT-L-14-336/openai", "mediclip": "ViT-L-14-quickgelu/openai"}
-CLASSES_WITHOUT_MASKS = ("Chest", "Histopathology", "Retina_OCT2017")  # of BMAD: the reference maps nothing there
 UNCALIBRATED = 0.5
 MAX_ENTRIES = 1000  # in an archive; the reference projects' have about 20
 MAX_INDEX = 1 << 20  # bytes of an archive's pickle; the reference projects' have a few thousand
@@ -44,17 +39,41 @@ MAX_INDEX = 1 << 20  # bytes of an archive's pickle; the reference projects' hav
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a reference project saved: state dicts by name, checked to be finite tensors, and the method they are of."""
+    """What a reference code saved.
+
+    Attributes
+    ----------
+    path
+        The file.
+    method
+        Name of the method that it belongs to.
+    parts
+        State dicts by name, checked to be finite tensors.
+    """
 
     path: Path
     method: str
     parts: dict[str, dict[str, Tensor]]
 
+    @property
+    def format(self) -> ReferenceFormat:
+        """How the method's reference code saves its weights."""
+        return reference_formats()[self.method]
+
+
+def reference_formats() -> dict[str, ReferenceFormat]:
+    """Return how reference codes save their weights, by method; methods that bring none are left out."""
+    formats = ((name, get_method(name).reference()) for name in method_names())
+    return {name: found for name, found in formats if found is not None}
+
 
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """Read a reference project's file without running anything in it.
+    """Read a checkpoint of a reference code without running anything in it.
 
-    Raises DetectorError if it is missing, damaged, no such checkpoint, or holds values that are not finite.
+    Raises
+    ------
+    DetectorError
+        If it is missing, damaged, no such checkpoint, or holds values that are not finite.
     """
     path = Path(path)
     archive = _checked_archive(path)
@@ -66,9 +85,11 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
             f"{path} could not be read as tensors ({reason}): nothing in it was run; fetch it again from its authors."
         ) from error
     names = tuple(sorted(content)) if _has_names(content) else ()
-    if names not in PARTS:
-        wanted = ", or ".join(" and ".join(one) for one in PARTS)
-        raise DetectorError(f"{path} is no checkpoint of MVFA or MediCLIP ({wanted}): choose a file of their code.")
+    by_parts = {known.parts: method for method, known in reference_formats().items()}
+    if names not in by_parts:
+        wanted = ", or ".join(" and ".join(parts) for parts in by_parts)
+        methods = " or ".join(sorted(by_parts.values()))
+        raise DetectorError(f"{path} is no checkpoint of {methods} ({wanted}): choose a file of their code.")
     for name, part in content.items():
         if not _has_names(part) or not all(isinstance(value, Tensor) for value in part.values()):
             raise DetectorError(f"{name} in {path} is no state dict: choose a file that the method's own code saved.")
@@ -80,76 +101,60 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
                     f"{key[:80]} in {path} holds values that are not finite: the training failed or the file is "
                     "damaged, choose another."
                 )
-    return Checkpoint(path, PARTS[names], content)
+    return Checkpoint(path, by_parts[names], content)
 
 
 def import_checkpoint(
     path: str | os.PathLike,
+    *,
     encoder: str | None = None,
     class_name: str | None = None,
-    normal: Sequence[Case] = (),
-    abnormal: Sequence[tuple[Volume, Volume]] = (),
-    shots: int | None = 32,
-    plane: str = "axial",
-    intensity: str = "auto",
-    seed: int = 0,
-    image_size: int | None = None,
-    smoothing: float = 4.0,
+    normal: CaseSource | Iterable[CaseSource] = (),
+    abnormal: CaseSource | Iterable[CaseSource] = (),
+    reading: Reading = Reading(),
     name: str | None = None,
-    progress: Progress = silent,
-    precision: str = "auto",
-    **options,
+    progress: Progress = no_progress,
+    **options: Any,
 ) -> AnomalyDetector:
-    """A detector with the weights of a reference project's checkpoint.
+    """Return a detector with the weights of a reference code's checkpoint.
 
-    Such a file holds the trained weights alone. What the reference computes at test time comes from `normal` volumes
-    here: MVFA's memory, and the calibration. Without any, MVFA gives its zero-shot evidence, and the threshold is .5 by
-    convention.
+    Such a file holds the trained weights alone. What the reference code computes at test time comes from `normal`
+    volumes here: a memory of normal tokens, and the calibration. Without any, a method with a memory gives its
+    zero-shot evidence, and the threshold is .5 by convention.
 
     Parameters
     ----------
-    encoder: the one that the weights were trained on; default the reference's, "ViT-L-14-336/openai" for MVFA and
-        "ViT-L-14-quickgelu/openai" for MediCLIP.
-    class_name: of MVFA: what the prompts call the picture, or a class of BMAD; default what the file is called after.
-    abnormal: MVFA scales its maps by what these show; without them normal slices fill the lower half of the scale.
-    The others are those of `fit`.
+    path
+        The checkpoint.
+    encoder
+        The encoder that the weights were trained on; by default the reference code's.
+    class_name
+        What the pictures show, for methods whose prompts name it; by default what the file is called after.
+    normal, abnormal, reading, name, progress
+        As in `fit`; abnormal volumes scale the maps of methods that need it.
+    **options
+        As in `fit`.
 
-    Raises DetectorError if the file is not such a checkpoint or does not fit the encoder, and what `fit` raises.
+    Raises
+    ------
+    DetectorError
+        If the file is no such checkpoint, or does not fit the encoder.
+    TrainingError, VolumeError
+        As in `fit`.
     """
     checkpoint = read_checkpoint(path)
-    encoder = encoder or REFERENCE_ENCODERS[checkpoint.method]
-    kind, with_masks = method_class(checkpoint.method), True
-    if checkpoint.method == "mvfa":
-        given = class_name or (checkpoint.path.stem if checkpoint.path.stem in CLASS_NAMES else None)
-        if given is None:
-            raise DetectorError(
-                f"{checkpoint.path} does not say what its pictures show: name it with --class-name, such as Brain."
-            )
-        options["class_name"], with_masks = CLASS_NAMES.get(given, given), given not in CLASSES_WITHOUT_MASKS
-    elif class_name:
-        raise DetectorError("MediCLIP's prompts name no class: leave the class name out.")
-    if plane not in PLANES:
-        raise DetectorError(f'There is no plane "{plane}": choose one of {", ".join(PLANES)}.')
-    if not 0 <= smoothing <= MAX_SMOOTHING:
-        raise DetectorError(f"A smoothing of {smoothing} mm is not possible: give 0 to {MAX_SMOOTHING:g} mm.")
-    try:
-        checked = kind.Options(**options)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise DetectorError(f"Option {fault['loc'][0]} is not possible: {fault['msg']}.") from error
-    image_size = image_size or kind.default_encoder_size
-    tower = load_encoder(encoder, image_size, progress=progress, precision=precision)
-    if not tower.text:
+    known, stem = checkpoint.format, checkpoint.path.stem
+    encoder = encoder or known.encoder
+    config = FitConfig.of(method=checkpoint.method, encoder=encoder, **options, **known.options(stem, class_name))
+    if not encoder_family(encoder).has_text:
         raise DetectorError(
             f"{checkpoint.path} needs the CLIP encoder that it was trained on, not {encoder}: name that one, such as "
-            f"{REFERENCE_ENCODERS[checkpoint.method]}."
+            f"{known.encoder}."
         )
 
-    def load(model: AnomalyMethod, shots: Shots | None, seed: int, progress: Progress) -> dict:
-        if checkpoint.method == "mvfa":
-            model.has_masks.fill_(with_masks)
+    def load(model: AnomalyModel, shots: Shots | None, seed: int, progress: Progress) -> dict[str, float]:
         try:
-            model.adopt(checkpoint.parts, shots, seed, progress)
+            known.load(model, checkpoint.parts, shots, seed, progress, class_name or stem)
         except DetectorError as error:
             raise DetectorError(f"{checkpoint.path} does not fit: {error}") from error
         return {}
@@ -157,82 +162,105 @@ def import_checkpoint(
     sentences = [f"Weights of {checkpoint.path.name}, trained with the reference code of {checkpoint.method}."]
     if note := activation_note(checkpoint.method, encoder):
         sentences.append(note)
-    common = {"name": name or checkpoint.path.stem, "plane": plane, "smoothing": smoothing, "seed": seed}
-    if normal or abnormal:
+    name = name or stem
+    healthy, diseased = read_cases(normal, reading), read_cases(abnormal, reading, need_mask=True)
+    if healthy or diseased:
         detector = fit(
-            method=checkpoint.method, encoder=encoder, normal=normal, abnormal=abnormal, shots=shots,
-            intensity=intensity, image_size=image_size, description=" ".join(sentences), progress=progress, learn=load,
-            precision=precision, **common, **options,
+            normal=healthy, abnormal=diseased, config=config, name=name, description=" ".join(sentences),
+            progress=progress, learn=load,
         )  # fmt: skip
         info = detector.info
-        if checkpoint.method == "mvfa" and not info.abnormal_shots and not info.calibration.held_out:
-            raise TrainingError(
-                f"All {info.shots} normal slices went into the memory and none is left to scale the maps by: ask for "
-                "fewer shots, or give another normal volume."
-            )
+        unusable = known.require_calibrated(info.normal_slices, info.abnormal_slices, info.calibration.held_out)
+        if unusable:
+            raise TrainingError(unusable)
         return detector
+    sentences.append(
+        f"Not calibrated: no normal slices were given{known.uncalibrated_note()}, and the threshold is {UNCALIBRATED}."
+    )
+    return _uncalibrated(config, load, name, " ".join(sentences), progress)
 
+
+def _uncalibrated(config: FitConfig, load: Any, name: str, description: str, progress: Progress) -> AnomalyDetector:
+    """Return a detector with the checkpoint's weights alone."""
+    method = get_method(config.method)
+    encoder = load_encoder(
+        config.encoder, config.image_size or method.default_image_size, progress=progress, precision=config.precision
+    )
     with torch.random.fork_rng():
-        model = kind(tower, checked)
-    load(model, None, seed, progress)
-    zero_shot = ", the map is the zero-shot evidence alone" if checkpoint.method == "mvfa" else ""
-    sentences.append(f"Not calibrated: no normal slices were given{zero_shot}, and the threshold is {UNCALIBRATED}.")
+        model = method.build(encoder, config.method_options())
+    load(model, None, config.seed, progress)
+    resolved = {"image_size": encoder.image_size, "intensity": str(parse_preset(config.intensity))}
     info = DetectorInfo(
-        description=" ".join(sentences),
-        method=checkpoint.method,
-        options=checked.model_dump(),
-        encoder=encoder,
-        encoder_sha256=tower.sha256,
-        image_size=tower.image_size,
-        intensity=str(parse_preset(intensity)),
-        shots=0,
-        abnormal_shots=0,
+        name=name,
+        description=description,
+        config=config.model_copy(update=resolved),
+        encoder_sha256=encoder.sha256,
+        normal_slices=0,
+        abnormal_slices=0,
         training_slices=[],
         calibration=Calibration(threshold=UNCALIBRATED, normal_scores=[], held_out=False),
         metrics={},
         versions=installed_versions(),
-        **common,
     )
     return AnomalyDetector(model, info)
 
 
 def activation_note(method: str, encoder: str) -> str | None:
-    """A sentence if an encoder, by its name, computes with another activation than the method's reference code.
+    """Return a sentence if an encoder computes with another activation than the method's reference code, else None.
 
-    OpenAI trained CLIP with QuickGELU. MediCLIP's code ran these weights so, MVFA's with GELU; the maps differ. None
-    too of tags of others than OpenAI, which go with the activation that their architecture names.
+    OpenAI trained CLIP with QuickGELU; some reference codes run these weights with GELU, and the maps differ. Weights
+    of others than OpenAI go with the activation that their architecture names.
     """
+    known = get_method(method).reference()
     architecture, _, weights = encoder.partition("/")
-    if method not in REFERENCE_ENCODERS or not weights or ":" in architecture:
+    if known is None or not weights or ":" in architecture:
         return None
     ensure_torchvision()
     import open_clip
 
     config = open_clip.get_model_config(architecture)
     theirs = weights != "openai" and open_clip.pretrained.get_pretrained_cfg(architecture, weights)
-    quick, wanted_quick = bool((config or {}).get("quick_gelu")), "quickgelu" in REFERENCE_ENCODERS[method]
+    quick, wanted_quick = bool((config or {}).get("quick_gelu")), known.quick_gelu
     if config is None or theirs or quick == wanted_quick:
         return None
     used, wanted = ("QuickGELU", "GELU") if quick else ("GELU", "QuickGELU")
     other = f"{architecture}-quickgelu" if wanted_quick else architecture.removesuffix("-quickgelu")
-    known = other != architecture and open_clip.get_model_config(other)
-    remedy = f": name {other} to compute as it did" if known else ""
+    has_other = other != architecture and open_clip.get_model_config(other)
+    remedy = f": name {other} to compute as it did" if has_other else ""
     return f"{architecture} computes with {used}, but the code of {method} ran OpenAI's weights with {wanted}{remedy}."
 
 
 def export_checkpoint(folder: str | os.PathLike, file: str | os.PathLike) -> list[str]:
-    """Write the weights of a detector folder to a new file, in the format of the method's reference code.
+    """Write the weights of a detector folder to a new file, as the method's reference code saves them.
 
-    Returns what that format has no place for and is left out. Raises DetectorError if it has no place for the weights
-    either, the folder is no detector, or the file exists or cannot be written.
+    Parameters
+    ----------
+    folder
+        Folder of the detector.
+    file
+        File to write; it must not exist.
+
+    Returns
+    -------
+    list of str
+        What of the detector the format has no place for and is left out, in words.
+
+    Raises
+    ------
+    DetectorError
+        If the method has no reference code, its format has no place for the weights, the folder is no detector, or the
+        file exists or cannot be written.
     """
     file = Path(file)
     if file.exists():
         raise DetectorError(f"{file} exists already: choose another file, or remove it first.")
     detector = load_detector(folder)
+    info, known = detector.info, get_method(detector.info.method).reference()
+    if known is None:
+        raise DetectorError(f"The method {info.method} has no reference code: its detectors cannot be exported.")
     parts = {
         name: OrderedDict((key, value.detach().cpu().clone()) for key, value in part.items())
-        for name, part in detector.reference_state().items()
+        for name, part in known.state(detector.model).items()
     }
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -241,21 +269,7 @@ def export_checkpoint(folder: str | os.PathLike, file: str | os.PathLike) -> lis
     except (OSError, RuntimeError) as error:  # torch.save tells a full disk by RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise DetectorError(f"{file} cannot be written ({reason}): free space, or choose another folder.") from error
-    return _left_out(detector.info, read_weights(folder))
-
-
-def _left_out(info: DetectorInfo, weights: dict[str, Tensor]) -> list[str]:
-    """What a detector has beyond the weights that the reference's format holds."""
-    found = ["the class name, plane, intensity preset and calibration"]
-    if info.method == "mediclip":
-        found[0] = found[0].replace("class name, ", "")
-    if any(key.startswith("memory.") and len(value) for key, value in weights.items() if value.ndim):
-        found.append("the memory of normal tokens")
-    if info.options.get("variant", "reference") != "reference":
-        found.append("the paper's variant (the reference code computes another map from the same weights)")
-    if info.options.get("residual") is not None:
-        found.append("the residual share")
-    return found
+    return known.left_out(info.config.options, read_weights(folder, info.weights_sha256))
 
 
 def _has_names(part: object) -> bool:
@@ -293,7 +307,7 @@ def _checked_archive(path: Path) -> io.BytesIO:
     if sum(entry.file_size for entry in entries) > size or len(entries) > MAX_ENTRIES:
         raise DetectorError(f"{path} unpacks to more than its {size} bytes, as no checkpoint does: do not use it.")
     if any(entry.file_size > MAX_INDEX for entry in entries if entry.filename.endswith(".pkl")):
-        raise DetectorError(f"{path} lists more than a checkpoint of MVFA or MediCLIP has: do not use it.")
+        raise DetectorError(f"{path} lists more than a checkpoint has: do not use it.")
     if len({entry.filename for entry in entries}) < len(entries):
         raise DetectorError(f"{path} is damaged (two entries have one name): fetch it again from its authors.")
     anew = io.BytesIO()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 
 from medclipad.detection.calibration import Calibration
-from medclipad.errors import DetectorError
+from medclipad.detection.config import FitConfig, first_fault
+from medclipad.errors import DetectorError, TrainingError
 from medclipad.files import atomic_folder, sha256_of_file
 
 if TYPE_CHECKING:
@@ -21,30 +22,67 @@ INFO, WEIGHTS = "detector.json", "weights.safetensors"
 
 
 class DetectorInfo(BaseModel):
-    """All that is known of a detector: the contents of detector.json."""
+    """All that is known of a detector: the contents of detector.json.
+
+    Attributes
+    ----------
+    config
+        The options of the fit, with what "default" and "auto" came to: image size and intensity preset.
+    normal_slices, abnormal_slices
+        How many slices it learned from; `training_slices` says which, by volume.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    format: int = Field(1, ge=1, le=1, description="version of this format")
+    format: int = Field(2, ge=2, le=2, description="version of this format")
     name: str
     description: str = ""
-    method: str
-    options: dict
-    encoder: str
+    config: FitConfig
     encoder_sha256: str
-    image_size: int = Field(ge=1, description="side of the encoder's square input, pixels")
-    plane: str
-    intensity: str
-    smoothing: float = Field(ge=0, description="standard deviation, mm, of the Gaussian that smooths the maps; 0: none")
-    shots: int = Field(ge=0, description="normal slices that it learned from")
-    abnormal_shots: int = Field(ge=0, description="abnormal slices that it learned from")
-    seed: int
-    training_slices: list[dict]
+    normal_slices: int = Field(ge=0)
+    abnormal_slices: int = Field(ge=0)
+    training_slices: list[dict[str, Any]]
     calibration: Calibration
-    metrics: dict
+    metrics: dict[str, Any]
     versions: dict[str, str]
-    weights_sha256: str = Field("", description="of weights.safetensors; empty in detectors of version 0.1")
+    weights_sha256: str = Field("", description="of weights.safetensors; empty until it is saved")
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.config.method
+
+    @property
+    def encoder(self) -> str:
+        """Name of the encoder."""
+        return self.config.encoder
+
+    @property
+    def plane(self) -> str:
+        """Plane of the slices that it learned from."""
+        return self.config.plane
+
+    @property
+    def intensity(self) -> str:
+        """Intensity preset."""
+        return self.config.intensity
+
+    @property
+    def smoothing(self) -> float:
+        """Standard deviation in mm of the Gaussian that smooths the maps."""
+        return self.config.smoothing
+
+    @property
+    def image_size(self) -> int:
+        """Side of the encoder's square input in pixels."""
+        return self.config.image_size or 0
+
+    @model_validator(mode="after")
+    def _require_image_size(self) -> DetectorInfo:
+        if not self.config.image_size:
+            raise ValueError("config.image_size: a detector has one")
+        return self
 
 
 def save_folder(path: str | os.PathLike, info: DetectorInfo, weights: dict[str, Tensor]) -> DetectorInfo:
@@ -79,15 +117,16 @@ def read_info(path: str | os.PathLike) -> DetectorInfo:
         return DetectorInfo.model_validate_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise DetectorError(f"{path} is not a detector folder: it has no readable {INFO}.") from error
-    except (ValidationError, UnicodeDecodeError) as error:
-        fault = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "not UTF-8 text"}
-        where = ".".join(map(str, fault["loc"])) or "the file"
-        raise DetectorError(
-            f"{file} is damaged ({where}: {fault['msg']}): save the detector again, or restore a copy."
-        ) from error
+    except (ValidationError, UnicodeDecodeError, TrainingError) as error:
+        fault = "it is not UTF-8 text"
+        if isinstance(error, ValidationError):
+            fault = first_fault(error)
+        elif isinstance(error, TrainingError):
+            fault = str(error).rstrip(".")
+        raise DetectorError(f"{file} is damaged ({fault}): save the detector again, or restore a copy.") from error
 
 
-def read_weights(path: str | os.PathLike, sha256: str = "") -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike, sha256: str) -> dict[str, Tensor]:
     """The weights of a detector folder, of which detector.json says the SHA-256.
 
     Raises DetectorError if they are missing, damaged or those of another detector.
@@ -97,7 +136,7 @@ def read_weights(path: str | os.PathLike, sha256: str = "") -> dict[str, Tensor]
     file = Path(path) / WEIGHTS
     try:
         weights = load_file(file)
-        if sha256 and sha256_of_file(file) != sha256:
+        if sha256_of_file(file) != sha256:
             raise DetectorError(
                 f"{file} is damaged, or belongs to another detector (its SHA-256 is not the one in {INFO}): save the "
                 "detector again, or restore a copy."

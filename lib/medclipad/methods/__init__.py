@@ -1,21 +1,25 @@
-"""The anomaly-detection methods, by name."""
+"""The anomaly-detection methods: each is a folder with a declaration, found by the registry."""
 
 from __future__ import annotations
 
-from medclipad.errors import DetectorError
-from medclipad.methods.base import AnomalyMethod
+from medclipad.methods.registry import (
+    ADVANCED,
+    CountOrAll,
+    Method,
+    MethodOptions,
+    default_method,
+    get_method,
+    method_names,
+    register_method,
+)
 
-METHODS = ("mediclip", "mvfa")
-
-
-def method_class(name: str) -> type[AnomalyMethod]:
-    """The class of a method; raises DetectorError if there is none of that name."""
-    if name == "mediclip":
-        from medclipad.methods.mediclip import MediCLIP
-
-        return MediCLIP
-    if name == "mvfa":
-        from medclipad.methods.mvfa import MVFA
-
-        return MVFA
-    raise DetectorError(f'There is no method "{name}": choose one of {", ".join(METHODS)}.')
+__all__ = [
+    "ADVANCED",
+    "CountOrAll",
+    "Method",
+    "MethodOptions",
+    "default_method",
+    "get_method",
+    "method_names",
+    "register_method",
+]

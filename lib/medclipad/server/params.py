@@ -1,17 +1,21 @@
-"""What a request may ask for: one schema each for inference and training, checked here and published by GET /info/.
+"""What a request may ask for: one model each for inference and training, checked here and published by GET /info/.
 
-MONAI Label's clients show `config` as a form and can only handle scalars and lists of strings, and they send the whole
-form back with every request: hence 0 and "" for "not given", and keys of theirs that are let through.
+MONAI Label's clients show `config` as a form that knows scalars and lists of strings, and they send the whole form back
+with every request: hence "" for "the default", and keys of theirs that are let through.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-PLANES = ("axial", "coronal", "sagittal", "acquisition")
+from medclipad.detection.config import FitConfig, fit_model
+from medclipad.methods import ADVANCED
+from medclipad.volume.slicing import PLANES
 
 # Sent by MONAI Label's clients or server with every request; they mean nothing here.
 _FOREIGN = frozenset({"client_id", "device", "gpus", "multi_gpu", "local_rank", "model", "logging"})
@@ -35,29 +39,32 @@ class InferParams(BaseModel):
 
 
 class TrainParams(BaseModel):
-    """The body of POST /train/{model}."""
+    """What a training request may ask for beside the options of the fit: the version, the comparison, the images."""
 
     model_config = ConfigDict(extra="forbid")
 
-    encoder: str = Field("embedded", max_length=256, description='"embedded", or an open_clip "name/tag"')
-    image_size: int = Field(
-        0, ge=0, le=1024, description="side of the encoder's input in pixels: more for finer maps; 0: the method's own"
+    name: str = Field(
+        "", max_length=64, title="Name", description="name of the new version; default: the method and the time"
     )
-    shots: int = Field(32, ge=0, le=10_000, description="slices of each kind to learn from; 0 takes all")
-    epochs: int = Field(0, ge=0, le=10_000, description="0 takes the method's own number")
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    plane: Literal["axial", "coronal", "sagittal", "acquisition"] = "axial"
-    intensity: str = Field("auto", max_length=64, description="auto, mr, raw, ct:brain (lung, ...) or ct:LEVEL,WIDTH")
-    name: str = Field("", max_length=64, description="name of the new version; by default the method and the time")
     select: Literal["better", "always", "never"] = Field(
-        "better", description="whether the new version is to serve: unless it is measurably worse, in any case, or not"
+        "better",
+        title="Use the new detector",
+        description="better: unless it is measurably worse than the one in use; always; never",
     )
     held_out: float = Field(
-        0.25, ge=0, le=0.5, description="share of what is labelled that is kept out, to measure old and new version on"
+        0.25,
+        ge=0,
+        le=0.5,
+        title="Test share",
+        description="share of what is labelled that is kept out of the training, to compare both versions on",
+        json_schema_extra=ADVANCED,
     )
-    options: dict[str, Any] = Field({}, description="further options of the method")
-    normal: list[str] = Field([], description="ids of images without any lesion; empty takes all that are marked so")
-    abnormal: list[str] = Field([], description="ids of images with a final label; empty takes all that have one")
+    normal: list[str] = Field(
+        [], title="Normal images", description="ids of images without any lesion; default: all that are marked so"
+    )
+    abnormal: list[str] = Field(
+        [], title="Abnormal images", description="ids of images with a final label; default: all that have one"
+    )
 
     @field_validator("normal", "abnormal", mode="before")
     @classmethod
@@ -65,21 +72,59 @@ class TrainParams(BaseModel):
         """A form sends lists as text."""
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    def method_options(self) -> dict[str, Any]:
-        """Options for the method, `epochs` among them; that they are valid is the method's to say."""
-        return {**self.options, "epochs": self.epochs} if self.epochs else self.options
 
-    @classmethod
-    def of(cls, request: dict[str, Any]) -> TrainParams:
-        """From a request of MONAI Label, less the keys that it adds itself; pydantic.ValidationError if it is wrong."""
-        return cls.model_validate({key: value for key, value in request.items() if key not in _FOREIGN})
+@dataclass(frozen=True)
+class TrainRequest:
+    """A training request that has been checked."""
+
+    params: TrainParams
+    config: FitConfig
 
 
-def train_config() -> dict[str, Any]:
-    """Training parameters as a MONAI Label form: scalars and lists of strings, the default first."""
-    defaults = TrainParams().model_dump(exclude={"options"})
-    lists = {"plane": list(PLANES), "select": ["better", "always", "never"], "normal": "", "abnormal": ""}
-    return {**defaults, **lists}
+@cache
+def train_model(method: str) -> type[BaseModel]:
+    """Return the model of the body of POST /train/{method}: the options of the fit, then `TrainParams`."""
+    return fit_model(method, TrainParams)
+
+
+def parse_train_request(method: str, request: dict[str, Any]) -> TrainRequest:
+    """Check a training request, less the keys that MONAI Label adds itself.
+
+    An empty text in the place of an option that has a default of its own means that default: forms send it.
+
+    Raises
+    ------
+    pydantic.ValidationError, TrainingError
+        If a field is unknown or not possible.
+    """
+    model = train_model(method)
+    given = {
+        key: value for key, value in request.items() if key not in _FOREIGN and not _is_left_out(model, key, value)
+    }
+    checked = model.model_validate(given).model_dump(exclude_unset=True)
+    params = {key: checked.pop(key) for key in list(checked) if key in TrainParams.model_fields}
+    return TrainRequest(TrainParams(**params), FitConfig.of(method=method, **checked))
+
+
+def _is_left_out(model: type[BaseModel], key: str, value: Any) -> bool:
+    field = model.model_fields.get(key)
+    return value == "" and field is not None and field.default is None
+
+
+def train_config(method: str) -> dict[str, Any]:
+    """Return the training parameters as a MONAI Label form: scalars and lists of strings, the default first."""
+    form: dict[str, Any] = {}
+    for name, field in train_model(method).model_fields.items():
+        choices = [choice for choice in _choices(field.annotation) if isinstance(choice, str)]
+        if choices and isinstance(field.default, str):
+            form[name] = [field.default, *(choice for choice in choices if choice != field.default)]
+        else:
+            form[name] = "" if field.default is None or isinstance(field.default, list) else field.default
+    return form
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def infer_config(detectors: list[str]) -> dict[str, Any]:

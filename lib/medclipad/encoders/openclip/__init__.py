@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medclipad.compat import ensure_torchvision
+from medclipad.encoders.openclip.architectures import check_image_size, model_config
 from medclipad.encoders.registry import EncoderFamily, register_encoder
-from medclipad.errors import DetectorError
 
 if TYPE_CHECKING:
     import torch
@@ -41,29 +40,6 @@ class OpenClipFamily(EncoderFamily):
         from medclipad.encoders.openclip.network import ClipEncoder
 
         return ClipEncoder(name, image_size, progress, dtype, device)
-
-
-def model_config(name: str) -> dict[str, Any] | None:
-    """Return open_clip's configuration of an encoder's architecture, or None if it is not a CLIP ViT."""
-    ensure_torchvision()
-    import open_clip
-
-    architecture = name.partition("/")[0]
-    if ":" in architecture:  # open_clip would look for an architecture such as "hf-hub:..." on the network
-        return None
-    config = open_clip.get_model_config(architecture)
-    if config is None or "custom_text" in config or isinstance(config["vision_cfg"].get("layers"), list):
-        return None
-    return config
-
-
-def check_image_size(architecture: str, config: dict[str, Any], image_size: int) -> None:
-    """Raise DetectorError for an image size under one patch of an architecture."""
-    patch = config["vision_cfg"].get("patch_size", 16)
-    if image_size < patch:
-        raise DetectorError(
-            f"An image size of {image_size} pixels is under one patch of {architecture}: give {patch} or more."
-        )
 
 
 register_encoder(OpenClipFamily())

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medclipad.encoders.base import N_STAGES, ImageEncoder, TextTower
-from medclipad.encoders.openclip import check_image_size, model_config
+from medclipad.encoders.openclip.architectures import check_image_size, model_config
 from medclipad.encoders.openclip.download import fetch
 from medclipad.encoders.openclip.weights import load_part, reason
 from medclipad.encoders.registry import encoder_usage

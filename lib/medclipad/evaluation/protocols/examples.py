@@ -10,14 +10,14 @@ from medclipad.detection.result import AnomalyResult
 from medclipad.errors import TrainingError
 from medclipad.evaluation.drawing import draw_slices, image_bytes
 from medclipad.evaluation.drawn_case import DrawnCase
-from medclipad.evaluation.protocols.protocol import Protocol
 from medclipad.evaluation.protocols.run import Outcome
+from medclipad.methods.common.benchmark import BenchmarkProtocol
 from medclipad.volume import Slicing, Volume
 
 QUIET = 0.95  # share of the shown maps' pixels that stays transparent
 
 
-def save_examples(file: Path, protocol: Protocol, outcome: Outcome) -> None:
+def save_examples(file: Path, protocol: BenchmarkProtocol, outcome: Outcome) -> None:
     """Draw the outcome's examples, normal ones first, as a PNG; their names are in results.json."""
     chosen = outcome.examples
     grey = protocol.tests[chosen].mean(dim=1).numpy()

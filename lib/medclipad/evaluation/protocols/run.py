@@ -1,4 +1,4 @@
-"""A protocol from start to end: epochs, looks at the test set, the best weights, and a state to go on from."""
+"""A protocol from start to end: epochs, evaluations on the test set, the best weights, and a state to go on from."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 import torch
 
 from medclipad.errors import TrainingError
-from medclipad.evaluation.protocols.protocol import Figures, Protocol, Scores, example_indices
 from medclipad.files import atomic_file, remove_leftovers
-from medclipad.methods.base import Progress, silent
+from medclipad.methods.common.benchmark import BenchmarkProtocol, Figures, Scores, example_indices
+from medclipad.volume.progress import Progress, no_progress
 
 STATE = "state.pt"
 
 
 @dataclass
 class History:
-    """What a training has been through; `looks` are the figures of the test set, with epoch and step."""
+    """What a training has been through; `evaluations` are the figures of the test set, with epoch and step."""
 
     epoch: int = 0  # epochs done
     losses: list[float] = field(default_factory=list)  # mean of each epoch
-    looks: list[dict] = field(default_factory=list)
-    best: int | None = None  # of the looks
+    evaluations: list[dict] = field(default_factory=list)
+    best: int | None = None  # index in `evaluations`
     best_weights: dict | None = None
 
 
@@ -55,24 +55,24 @@ class _Bar:
         self.progress("train and test", self.done, self.total, self.info)
 
 
-def train_and_test(protocol: Protocol, folder: Path, progress: Progress = silent) -> Outcome:
+def train_and_test(protocol: BenchmarkProtocol, folder: Path, progress: Progress = no_progress) -> Outcome:
     """Run a protocol, or go on with it where an interrupted run in `folder` stopped.
 
     After each epoch the state (weights, optimisers, random generator, history) is saved atomically, so that an
-    interrupted run gives the same figures as an uninterrupted one. With select "last" the test set is looked at once,
-    at the end. Raises TrainingError if the folder's state belongs to another run or is damaged.
+    interrupted run gives the same figures as an uninterrupted one. With select "last" the test set is
+    evaluated once, at the end. Raises TrainingError if the folder's state belongs to another run or is damaged.
     """
     file, epochs = folder / STATE, protocol.settings.epochs
     history = _resume(protocol, file)
     choosing = protocol.settings.select == "best-test"
-    looks = protocol.looks() if choosing else set()
-    per_epoch = protocol.steps + len(looks) * len(protocol.tests)
+    evaluations = protocol.evaluations() if choosing else set()
+    per_epoch = protocol.steps + len(evaluations) * len(protocol.tests)
     bar = _Bar(progress, epochs * per_epoch, history.epoch * per_epoch)
     for epoch in range(history.epoch, epochs):
         batches, losses = protocol.batches(), []
         for position in range(protocol.steps + 1):
-            if position in looks:
-                _look(protocol, history, epoch, position, bar)
+            if position in evaluations:
+                _evaluate(protocol, history, epoch, position, bar)
             if position < protocol.steps:
                 losses.append(protocol.step(batches[position]))
                 bar.step(losses[-1])
@@ -82,9 +82,9 @@ def train_and_test(protocol: Protocol, folder: Path, progress: Progress = silent
 
     figures = {}
     if choosing:
-        figures["best-test"] = history.looks[history.best]
-        if protocol.steps in looks:
-            figures["last"] = history.looks[-1]
+        figures["best-test"] = history.evaluations[history.best]
+        if protocol.steps in evaluations:
+            figures["last"] = history.evaluations[-1]
         else:  # zero-shot: no look follows the last step
             last = protocol.test().figures
             figures["last"] = {"epoch": epochs, "step": protocol.steps, **last._asdict()}
@@ -95,7 +95,7 @@ def train_and_test(protocol: Protocol, folder: Path, progress: Progress = silent
     return Outcome(figures, protocol.settings.select, scores, examples, history)
 
 
-def test_checkpoint(protocol: Protocol, state: dict, progress: Progress = silent) -> Outcome:
+def test_checkpoint(protocol: BenchmarkProtocol, state: dict, progress: Progress = no_progress) -> Outcome:
     """Test weights as the reference saves them, without training; raises DetectorError if they do not fit."""
     protocol.load_checkpoint(state)
     scores, examples = _final_test(protocol, progress)
@@ -115,18 +115,18 @@ def write_atomically(content: dict, file: Path) -> None:
         raise TrainingError(f"{file} cannot be written ({reason}): free space, or give another --out.") from error
 
 
-def _look(protocol: Protocol, history: History, epoch: int, position: int, bar: _Bar) -> None:
+def _evaluate(protocol: BenchmarkProtocol, history: History, epoch: int, position: int, bar: _Bar) -> None:
     found = protocol.test(tick=bar.tick).figures
-    history.looks.append({"epoch": epoch + 1, "step": position, **found._asdict()})
+    history.evaluations.append({"epoch": epoch + 1, "step": position, **found._asdict()})
     if history.best is not None:
-        before = history.looks[history.best]
+        before = history.evaluations[history.best]
         best = Figures(before["image_auroc"], before["pixel_auroc"]).merit
         if not (found.merit > best or (protocol.keeps_latest and found.merit == best)):
             return
-    history.best, history.best_weights = len(history.looks) - 1, protocol.weights()
+    history.best, history.best_weights = len(history.evaluations) - 1, protocol.weights()
 
 
-def _final_test(protocol: Protocol, progress: Progress) -> tuple[Scores, list[int]]:
+def _final_test(protocol: BenchmarkProtocol, progress: Progress) -> tuple[Scores, list[int]]:
     examples = example_indices(protocol.tests.labels)
     total = len(protocol.tests)
     bar, done = progress, 0
@@ -139,7 +139,7 @@ def _final_test(protocol: Protocol, progress: Progress) -> tuple[Scores, list[in
     return protocol.test(examples, tick), examples
 
 
-def _settings(protocol: Protocol) -> dict:
+def _settings(protocol: BenchmarkProtocol) -> dict:
     """What must be equal for a run to go on: everything that changes its numbers."""
     encoder = protocol.model.encoder
     return {
@@ -151,7 +151,7 @@ def _settings(protocol: Protocol) -> dict:
     }
 
 
-def _save(protocol: Protocol, history: History, file: Path) -> None:
+def _save(protocol: BenchmarkProtocol, history: History, file: Path) -> None:
     story = {key: value for key, value in vars(history).items() if key != "best_weights"}
     content = {
         "settings": json.dumps(_settings(protocol)),
@@ -164,7 +164,7 @@ def _save(protocol: Protocol, history: History, file: Path) -> None:
     write_atomically(content, file)
 
 
-def _resume(protocol: Protocol, file: Path) -> History:
+def _resume(protocol: BenchmarkProtocol, file: Path) -> History:
     if not file.exists():
         return History()
     damaged = TrainingError(
@@ -172,8 +172,7 @@ def _resume(protocol: Protocol, file: Path) -> History:
     )
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-        # The first states had no variant.
-        theirs, ours = {"variant": "reference", **json.loads(content["settings"])}, _settings(protocol)
+        theirs, ours = json.loads(content["settings"]), _settings(protocol)
         history = History(**json.loads(content["history"]), best_weights=content["best_weights"])
     except Exception as error:  # a damaged file can raise nearly anything from inside torch
         raise damaged from error

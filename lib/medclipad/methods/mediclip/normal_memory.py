@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHUNK = 10_000  # tokens among which survivors are chosen first: they fit the processor's cache
-SURVIVORS = 3  # per token that the memory holds
+from medclipad.methods.common.coreset import coreset
+from medclipad.methods.common.token_memory import nearest_distance
+
 PROJECTED = 24  # dimensions in which the coreset is chosen (random projection, Johnson and Lindenstrauss)
-BLOCK = (512, 1024)  # tokens × remembered tokens compared at once: 2 MB, which a processor's cache holds
 NORMAL_QUANTILE = 0.999
 NORM_WEIGHT = 0.3  # of the logarithm of a token's length, beside its direction (length 1)
 BRIGHTNESS_WEIGHT = 2.0  # of the picture's own brightness in [0, 1]
@@ -62,12 +62,12 @@ class NormalMemory(nn.Module):
         kept, source = flat[chosen], chosen // tokens[0, ..., 0].numel()
         self.tokens.copy_(kept.repeat(-(-len(self.tokens) // len(kept)), 1)[: len(self.tokens)])
         left_out = torch.randperm(len(tokens), generator=generator)[:LEFT_OUT]
-        distances = [nearest(tokens[i], kept[source != i]) for i in left_out if (source != i).any()]
+        distances = [nearest_distance(tokens[i], kept[source != i]) for i in left_out if (source != i).any()]
         self.scale.fill_(_normal_limit(torch.stack(distances)) if distances else 1e-6)
 
     def distance(self, tokens: Tensor) -> Tensor:
         """Euclidean distance (...) of tokens (..., width) to the nearest remembered one."""
-        return nearest(tokens, self.tokens.float())
+        return nearest_distance(tokens, self.tokens.float())
 
     def calibrate(self, distances: Tensor) -> None:
         """Let the distance that one in a thousand of these normal tokens exceeds become a map value of 0.5.
@@ -88,35 +88,3 @@ def _normal_limit(distances: Tensor) -> float:
     """The distance that one in a thousand of these exceeds."""
     ranked = distances.flatten().sort().values
     return max(float(ranked[int(NORMAL_QUANTILE * (len(ranked) - 1))]), 1e-6)
-
-
-def nearest(tokens: Tensor, memory: Tensor) -> Tensor:
-    """Euclidean distance (...) of tokens (..., width) to the nearest of a memory (n, width)."""
-    half_squares = ((memory * memory).sum(dim=1) / 2).split(BLOCK[1])
-    flat, banks = tokens.flatten(0, -2), memory.split(BLOCK[1])
-    best = [  # of x·m - m²/2, which is greatest where the distance is least
-        torch.stack([(part @ bank.T).sub_(half).amax(dim=1) for bank, half in zip(banks, half_squares, strict=True)])
-        for part in flat.split(BLOCK[0])
-    ]
-    squared = (flat * flat).sum(dim=1) - 2 * torch.cat([part.amax(dim=0) for part in best])
-    return squared.clamp_min(0).sqrt().view(tokens.shape[:-1])
-
-
-def coreset(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Indices (n,) of points (m, d) that cover them, n ≤ m: the farthest of the farthest points of random chunks."""
-    chunks = torch.randperm(len(points), generator=generator).split(CHUNK)
-    share = -(-SURVIVORS * n // len(chunks))
-    survivors = torch.cat([chunk[farthest_points(points[chunk], min(share, len(chunk)))] for chunk in chunks])
-    return survivors[farthest_points(points[survivors], n)]
-
-
-def farthest_points(points: Tensor, n: int) -> Tensor:
-    """Indices (n,) of a greedy k-centre coreset of points (m, d), n ≤ m: each is the farthest from those before it."""
-    squares = (points * points).sum(dim=1)
-    chosen = torch.zeros(n, dtype=torch.long)
-    gap = torch.full((len(points),), torch.inf)
-    for place in range(1, n):
-        last = int(chosen[place - 1])
-        torch.minimum(gap, squares + squares[last] - 2 * (points @ points[last]), out=gap)
-        chosen[place] = gap.argmax()
-    return chosen

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR
 
 from medclipad.errors import TrainingError
-from medclipad.methods.base import Progress, Shots
+from medclipad.methods.base import Shots
 from medclipad.methods.common.losses import dice_loss, focal_loss
+from medclipad.methods.mediclip.network import MediCLIPNetwork
 from medclipad.methods.mediclip.synthesis import AnomalySynthesis
+from medclipad.volume.progress import Progress, no_progress
 
 Batch = tuple[list[torch.Tensor], torch.Tensor]
 """Patch tokens of each tapped stage and masks (B, S, S)."""
-
-if TYPE_CHECKING:
-    from medclipad.methods.mediclip.model import MediCLIP
 
 BETAS = (0.5, 0.999)  # of Adam
 REAL_SHARE = 0.5  # of the slices of a step, where real abnormal shots are given
@@ -30,7 +28,7 @@ STEPS = {"published": 400, "short": 120}  # docs/performance.md compares their l
 STEPS_WITHOUT_TEXT = 60
 
 
-def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
+def fit(model: MediCLIPNetwork, shots: Shots, seed: int, progress: Progress = no_progress) -> dict[str, float]:
     """Train adapters and prompts in place; the last epoch is kept, since there is no test set to choose by.
 
     Beyond the paper: abnormal shots with a mask, where given, take the place of half of the synthetic anomalies.
@@ -59,7 +57,7 @@ def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
     optimiser = new_optimiser(model)
     size = min(options.batch, len(normal))
     per_epoch = -(-len(normal) // size)
-    limit = options.max_steps or (STEPS[model.schedule] if model.encoder.text else STEPS_WITHOUT_TEXT)
+    limit = options.max_steps or (STEPS[model.schedule] if model.encoder.has_text else STEPS_WITHOUT_TEXT)
     total = min(options.epochs * per_epoch, limit)
     batches = map(encoded, _epochs(len(normal), per_epoch, rng))
     if model.schedule == "short":
@@ -72,7 +70,7 @@ def train(model: MediCLIP, shots: Shots, seed: int, progress: Progress) -> dict:
         rate.step()
         epochs = {"epoch": number // per_epoch + 1, "epochs": -(-total // per_epoch)}
         progress("train", len(losses), total, {**epochs, "loss": sum(losses[-1])})
-    model.settle()
+    model.freeze_text_features()
     progress("memory", 0, 1, {})
     model.remember(shots.normal, seed)
     progress("memory", 1, 1, {})
@@ -102,7 +100,7 @@ def _examples(fresh: Iterator[Batch], size: int, rng: np.random.Generator) -> It
             pool.append(next(fresh))
 
 
-def new_optimiser(model: MediCLIP) -> torch.optim.Adam:
+def new_optimiser(model: MediCLIPNetwork) -> torch.optim.Adam:
     """Adam over the trainable tensors, as in the reference code but for the short schedule's rate."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     rate = model.options.learning_rate or LEARNING_RATES[model.schedule]
@@ -110,14 +108,14 @@ def new_optimiser(model: MediCLIP) -> torch.optim.Adam:
 
 
 def step(
-    model: MediCLIP, optimiser: torch.optim.Optimizer, images: torch.Tensor, masks: torch.Tensor
+    model: MediCLIPNetwork, optimiser: torch.optim.Optimizer, images: torch.Tensor, masks: torch.Tensor
 ) -> tuple[float, float]:
     """The reference's step on images uint8 (B, S, S) and masks float64 (B, S, S); returns the focal and dice loss."""
     return learn(model, optimiser, model.patch_tokens(images / 255), masks)
 
 
 def learn(
-    model: MediCLIP, optimiser: torch.optim.Optimizer, tokens: list[torch.Tensor], masks: torch.Tensor
+    model: MediCLIPNetwork, optimiser: torch.optim.Optimizer, tokens: list[torch.Tensor], masks: torch.Tensor
 ) -> tuple[float, float]:
     """The same on patch tokens of each tapped stage, (B, grid², width), which no step changes."""
     probabilities = model.probabilities(tokens)

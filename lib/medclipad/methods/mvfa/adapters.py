@@ -74,9 +74,9 @@ class PaperAdapters:
     def __init__(self, encoder: ImageEncoder, residual: float) -> None:
         """`residual` is r; with 0 the projectors still see a blend, r = 0.1, but the next stage does not."""
         self.residual = residual
-        self.project = encoder.project if encoder.text else None
+        self.project = encoder.project if encoder.has_text else None
         self.adapters = nn.ModuleList(Adapter(width, encoder.embed_dim) for width in encoder.widths[:-1])
-        widths = encoder.widths[:-1] if encoder.text else encoder.widths
+        widths = encoder.widths[:-1] if encoder.has_text else encoder.widths
         self.seg, self.det = (
             nn.ModuleList(TokenLinear(width, encoder.embed_dim, bias=False) for width in widths) for _ in HEADS
         )

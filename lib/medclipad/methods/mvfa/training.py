@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medclipad.errors import TrainingError
-from medclipad.methods.base import Progress, Shots
+from medclipad.methods.base import Shots
 from medclipad.methods.common.losses import dice_loss, focal_loss
 from medclipad.methods.mvfa.adapters import HEADS
 from medclipad.methods.mvfa.augment import augment
-from medclipad.methods.mvfa.model import MVFA, extremes
+from medclipad.methods.mvfa.network import MVFANetwork, extremes
+from medclipad.volume.progress import Progress, no_progress
 
 BETAS = (0.5, 0.999)  # of Adam
 
@@ -35,13 +36,13 @@ class Losses(NamedTuple):
 class Trainer:
     """One training step after another on the adapters (and learned vectors) of a model."""
 
-    def __init__(self, model: MVFA, learning_rate: float) -> None:
+    def __init__(self, model: MVFANetwork, learning_rate: float) -> None:
         self.model = model
         self.optimisers = {}
         for head in HEADS:
             modules = [getattr(model, name) for name in model.adaptation.trained[head]]
             parameters = [weight for module in modules for weight in module.parameters()]
-            if not model.encoder.text:
+            if not model.encoder.has_text:
                 parameters += model.learned_text[head].parameters()
             self.optimisers[head] = torch.optim.Adam(parameters, lr=learning_rate, betas=BETAS)
 
@@ -89,7 +90,7 @@ class Trainer:
 class FrozenStates:
     """What training does not change of the images: computed when first asked for, kept while it fits."""
 
-    def __init__(self, model: MVFA, images: Tensor, limit: int = 1 << 30) -> None:
+    def __init__(self, model: MVFANetwork, images: Tensor, limit: int = 1 << 30) -> None:
         """`images` as `MVFA.frozen` takes them, or what gives these for a list of indices; `limit` in bytes."""
         self._model, self._images, self._left = model, images, limit
         self._kept: dict[int, tuple[Tensor, ...]] = {}
@@ -133,16 +134,18 @@ def samples(shots: Shots) -> Samples:
     )
 
 
-def fit(model: MVFA, shots: Shots, seed: int, progress: Progress) -> dict:
-    """Train `model` on shots, then fill its memory; see `MVFA.fit`."""
+def fit(model: MVFANetwork, shots: Shots, seed: int, progress: Progress = no_progress) -> dict[str, float]:
+    """Train a model on shots, then fill its memory; see `Method.fit`."""
     if not len(shots.abnormal):
-        raise TrainingError("MVFA learns from normal and abnormal slices: give at least one abnormal, or use MediCLIP.")
+        raise TrainingError(
+            "MVFA learns from normal and abnormal slices: give at least one abnormal, or use a method that needs normal slices alone."
+        )
     if not len(shots.normal):
         raise TrainingError("MVFA learns from normal and abnormal slices: give at least one normal.")
     options, device = model.options, model.encoder.device
     generator = torch.Generator().manual_seed(seed)
     initialise(model, seed)
-    if model.encoder.text:
+    if model.encoder.has_text:
         encode_class(model, progress)
     data = samples(shots)
     model.has_masks = data.has_mask.any().to(device)
@@ -169,27 +172,14 @@ def fit(model: MVFA, shots: Shots, seed: int, progress: Progress) -> dict:
     return {"loss": float(np.mean(last)), "steps": steps}
 
 
-def adopt(model: MVFA, state: dict[str, dict[str, Tensor]], shots: Shots | None, seed: int, progress: Progress) -> None:
-    """Put adapters of the reference code into `model`, encode its prompts and fill its memory; see `MVFA.adopt`."""
-    model.load_reference_state(state)
-    encode_class(model, progress)
-    if shots is None:
-        return
-    model.remember(augment(torch.as_tensor(shots.normal)), seed, progress)
-    if len(shots.abnormal):
-        model.ranges = torch.stack(extremes(model.evidence(shots.abnormal, model.scored)), dim=1)
-    else:
-        model.ranges = torch.full_like(model.ranges, torch.nan)  # until `calibrate`
-
-
-def encode_class(model: MVFA, progress: Progress) -> None:
+def encode_class(model: MVFANetwork, progress: Progress) -> None:
     """Encode the prompts of the class in the options."""
     progress("text", 0, 1, {})
     model.use_class(model.options.class_name)
     progress("text", 1, 1, {})
 
 
-def initialise(model: MVFA, seed: int) -> None:
+def initialise(model: MVFANetwork, seed: int) -> None:
     """Draw the adapters (torch's default) and learned vectors anew, leaving torch's global generator as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -198,7 +188,7 @@ def initialise(model: MVFA, seed: int) -> None:
                 for module in getattr(model, name).modules():
                     if isinstance(module, torch.nn.Linear):
                         module.reset_parameters()
-            if not model.encoder.text:
+            if not model.encoder.has_text:
                 vectors = model.learned_text[head].vectors
                 # Both start as one, so that training parts them: far apart, 100 × cosine would saturate the softmax.
                 vectors.data = F.normalize(torch.randn_like(vectors[:, :1]), dim=0).repeat(1, 2)

@@ -12,7 +12,6 @@ import numpy as np
 from pydantic import ValidationError
 
 from medclipad.detection.storage import read_info
-from medclipad.methods import METHODS
 from medclipad.server.errors import RequestError, first_error
 from medclipad.server.inference.jobs import Jobs
 from medclipad.server.inference.queue import Analysis, DetectionQueue
@@ -27,8 +26,24 @@ LABELS = {"anomaly": 1}
 class InferenceService:
     """Answer the inference requests of one method.
 
-    A request is a dict with "image", the path of a volume, "id", its id in the studies or "" for one that was sent
-    along, and the fields of `InferParams`.
+    A request is a dict with "image", the path of a volume; "id", its id in the studies, or "" for a volume that came
+    with the request; and the fields of `InferParams`.
+
+    Parameters
+    ----------
+    method
+        Name of the method.
+    versions
+        Detector versions on disk.
+    detections, results
+        The queue that detects, and the stored results.
+    jobs
+        Running requests.
+
+    Attributes
+    ----------
+    description
+        One line for GET /info/.
     """
 
     def __init__(
@@ -36,11 +51,11 @@ class InferenceService:
     ) -> None:
         self._method, self._versions = method, versions
         self._detections, self._results, self._jobs = detections, results, jobs
-        self.description = DESCRIPTIONS[method]
+        self.description = f"{method}: anomaly map of a volume"
 
     @property
     def current(self) -> str | None:
-        """Name of the version in use."""
+        """Name of the version in use; None if there is none."""
         return self._versions.current(self._method)
 
     def config(self) -> dict[str, Any]:
@@ -58,25 +73,21 @@ class InferenceService:
         return str(self._write_file(analysis, params)), answer
 
     def parameters(self, request: dict[str, Any]) -> InferParams:
-        """Return the request's parameters; raise RequestError 422 if one is wrong."""
+        """Return the request's parameters; raise RequestError 422 if one is not valid."""
         try:
             return InferParams.model_validate(request)
         except ValidationError as error:
             raise RequestError(first_error(error), 422) from error
 
     def analyse(self, request: dict[str, Any], params: InferParams) -> tuple[Analysis, dict[str, Any]]:
-        """Return map and scores, computed or kept, and the answer's `params`; no file is written."""
+        """Detect, or take the stored result, and return it with the answer's `params`; no file is written."""
         folder = self._versions.path(self._method, params.detector)
         with self._jobs.open(params.request_id) as job:
             started = time.perf_counter()
             info = read_info(folder)
             plane = info.plane if params.plane == "default" else params.plane
-            path, key = request["image"], None
-            if request.get("id"):
-                key = self._detections.cache_key(request["id"], path, folder, plane)
-            analysis = self._detections.find(key, path, info.encoder) if key else None
-            if analysis is None:
-                analysis = self._detections.analyse(path, folder, plane, job, key)
+            target = self._detections.target(request.get("id") or "", request["image"], folder, plane)
+            analysis = self._detections.find(target, info.encoder) or self._detections.analyse(target, job)
             seconds = time.perf_counter() - started
         answer = {
             "label_names": LABELS,
@@ -92,14 +103,14 @@ class InferenceService:
         return analysis, to_json(answer)
 
     def _write_file(self, analysis: Analysis, params: InferParams) -> Path:
-        """Return a new temporary file with the map or the labelmap."""
-        wants_map = params.result == "map"
-        suffix = ".nii.gz" if wants_map else params.result_extension
+        """Write the map or the labelmap to a new temporary file and return its path."""
+        is_map = params.result == "map"
+        suffix = ".nii.gz" if is_map else params.result_extension
         handle, name = tempfile.mkstemp(prefix="medclipad-", suffix=suffix)
         os.close(handle)
         path = Path(name)
         try:
-            if not wants_map:
+            if not is_map:
                 write_volume(labelmap(analysis), path)
             elif analysis.key is None or not self._results.copy_map(analysis.key, path):
                 write_volume(analysis.anomaly_map, path)
@@ -110,10 +121,9 @@ class InferenceService:
 
 
 def labelmap(analysis: Analysis) -> Volume:
-    """Return a mask uint8, 1 where the map exceeds the detector's threshold."""
+    """Return the uint8 mask of the voxels whose map value exceeds the detector's threshold."""
     above = analysis.anomaly_map.array > analysis.scores["threshold"]
     return analysis.anomaly_map.with_array(above.astype(np.uint8))
 
 
-DESCRIPTIONS = {method: f"{method}: anomaly map of a volume" for method in METHODS}
 _SCHEMA = InferParams.model_json_schema()

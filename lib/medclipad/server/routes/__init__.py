@@ -1,1 +1,1 @@
-"""MONAI Label's HTTP interface, checked and off the event loop: every route is a plain function, run in a thread."""
+"""The HTTP routes. Each is a plain function, which FastAPI runs in a thread, so that none blocks the event loop."""

@@ -1,4 +1,4 @@
-"""POST /activelearning/{strategy}: which image to label next. GET /scoring/: how many have the scores for it."""
+"""POST /activelearning/{strategy}: the image to label next. GET /scoring/: how many images have scores for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from monailabel.config import settings
 
-from medclipad.methods import METHODS
+from medclipad.methods import default_method, method_names
 from medclipad.server.errors import RequestError
 from medclipad.server.next_sample import check_request
 from medclipad.server.services import current_services
@@ -16,18 +16,18 @@ from medclipad.server.services import current_services
 router = APIRouter(tags=["ActiveLearning"])
 
 
-@router.post("/activelearning/{strategy}", summary="The next image to label; {} when all are")
+@router.post("/activelearning/{strategy}", summary="Choose the image to label next; {} when all images have a label")
 def next_sample(strategy: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The body may hold method (whose scores count) and seed. MONAI Label's own version starts a process each time."""
+    """Choose the image to label next; the body may hold `method`, whose scores count, and `seed`."""
     services, request = current_services(), params or {}
-    known = services.strategies
-    if strategy not in known:
-        raise RequestError(f"There is no strategy {strategy!r}; there are: {', '.join(known)}.", 404)
+    strategies = services.strategies
+    if strategy not in strategies:
+        raise RequestError(f"Strategy {strategy!r} was not found; available: {', '.join(strategies)}.", 404)
     if "strategy" in request:
-        raise RequestError("The body must not contain 'strategy': the address of the request says it.")
-    check_request(request, list(METHODS))
+        raise RequestError("The body must not contain 'strategy': the address of the request sets it.")
+    check_request(request, method_names())
     store = services.datastore
-    chosen = known[strategy]({**request, "strategy": strategy}, store)
+    chosen = strategies[strategy]({**request, "strategy": strategy}, store)
     if not chosen:
         return {}
     image = chosen["id"]
@@ -38,8 +38,9 @@ def next_sample(strategy: str, params: dict[str, Any] | None = None) -> dict[str
     return {**info, **chosen, "strategy": strategy}
 
 
-@router.get("/scoring/", summary="How many images the current detector has scored, in the background")
+@router.get("/scoring/", summary="Show how many images the current detector has scored in the background")
 def scoring(method: str | None = None) -> dict[str, Any]:
-    check_request({"method": method}, list(METHODS))
+    """Show how many images the current detector of a method has scored; by default the detector selected last."""
+    check_request({"method": method}, method_names())
     services = current_services()
-    return services.scorer.status(method or services.scoring_method() or METHODS[0], services.datastore)
+    return services.scorer.status(method or services.scoring_method() or default_method(), services.datastore)

@@ -1,4 +1,4 @@
-"""Files as answers."""
+"""Files as responses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,32 @@ from starlette.background import BackgroundTask
 _BLOCK = 1024 * 1024
 
 
-def sent(
-    path: str | Path, name: str, kind: str = "application/octet-stream", after: Callable[[], None] | None = None
+def file_response(
+    path: str | Path,
+    name: str,
+    media_type: str = "application/octet-stream",
+    after: Callable[[], None] | None = None,
 ) -> StreamingResponse:
-    """A file under the name that the client is to save it by; `after` is called once it is sent.
+    """Return a response that sends a file.
 
-    It is opened here, so that it comes whole, whatever is removed or replaced while it is sent; unlike starlette's
-    FileResponse, which answers 500 then. Raises FileNotFoundError. A request for a part of it gets all.
+    The file is opened here, so that it is sent whole even if it is removed or replaced meanwhile; starlette's
+    FileResponse answers 500 then. A request for a range of bytes gets the whole file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        Name under which the client should save it.
+    media_type
+        MIME type of the file.
+    after
+        Called once the file is sent.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
     """
     stream = open(path, "rb")  # noqa: SIM115  closed by _blocks
     headers = {
@@ -28,7 +47,7 @@ def sent(
         "Content-Disposition": f"attachment; {_filename(name)}",
     }
     background = BackgroundTask(after) if after else None
-    return StreamingResponse(_blocks(stream), media_type=kind, headers=headers, background=background)
+    return StreamingResponse(_blocks(stream), media_type=media_type, headers=headers, background=background)
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:
@@ -38,6 +57,6 @@ def _blocks(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _filename(name: str) -> str:
-    """As RFC 6266 has it: what is not plain ASCII goes percent-encoded."""
+    """Return a file name as RFC 6266 defines it: percent-encoded unless it is plain ASCII."""
     quoted = quote(name)
     return f'filename="{name}"' if quoted == name else f"filename*=utf-8''{quoted}"

@@ -1,4 +1,4 @@
-"""POST /infer/{model}, and the progress and cancelling of what it started."""
+"""POST /infer/{model}, and the progress and cancelling of the inferences that it starts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
 
 from medclipad.server.errors import RequestError
-from medclipad.server.inference.dicom_results import KINDS, dicom_image, dicom_result, saved
+from medclipad.server.inference.dicom_results import (
+    DICOM_OUTPUTS,
+    dicom_result,
+    read_dicom_image,
+    write_temporary_dicom,
+)
 from medclipad.server.inference.service import InferenceService
 from medclipad.server.routes.datastore import writable
-from medclipad.server.routes.downloads import sent
-from medclipad.server.routes.uploads import json_object, received
+from medclipad.server.routes.downloads import file_response
+from medclipad.server.routes.uploads import json_object, uploaded_file
 from medclipad.server.services import current_services
 from medclipad.server.stores.dicomweb import DicomWebDatastore
 
 router = APIRouter(tags=["Infer"])
-_ROUTE_KEYS = ("image", "id", "model", "label", "session", "session_id")  # said by the address, never by params
+_ADDRESS_KEYS = ("image", "id", "model", "label", "session", "session_id")  # set by the address, never by params
 
 
-@router.post("/infer/{model}", summary="Anomaly map or labelmap of one volume, with its scores")
+@router.post("/infer/{model}", summary="Compute the anomaly map or labelmap of a volume, with its scores")
 def infer(
     model: str,
     image: str = "",
@@ -34,69 +39,73 @@ def infer(
     file: UploadFile | None = None,
     output: Literal["all", "image", "json", "dicom_seg", "dicom_map", "dicom_report"] = "all",
 ) -> Response:
-    """`image` names an image of the studies, or `file` brings one. `params` is a JSON object, see GET /info/.
+    """Detect anomalies in an image of the studies, named by `image`, or in an uploaded `file`.
 
-    The answer is multipart/form-data: `params` (JSON), then the file `image`; output=json or =image asks for one, and
-    output=dicom_seg, dicom_map or dicom_report for a DICOM object beside the image's series (params.store: true also
-    stores it in the archive of the studies).
+    `params` is a JSON object, see GET /info/. The answer is multipart/form-data: `params` (JSON), then the file
+    `image`. With `output` json or image it is one of the two; with dicom_seg, dicom_map or dicom_report it is a DICOM
+    object in the study of the image's series, which `params.store` (true) also stores in the archive of the studies.
     """
     services = current_services()
     service = services.inference.get(model)
     if service is None:
-        raise RequestError(f"There is no model {model!r}; there are: {', '.join(services.inference)}.", 404)
-    asked = json_object(params, "params")
-    for key in _ROUTE_KEYS:
-        if key in asked:
-            raise RequestError(f"params must not contain {key!r}: the address of the request says it.")
+        raise RequestError(f"Model {model!r} was not found; available: {', '.join(services.inference)}.", 404)
+    request_params = json_object(params, "params")
+    for key in _ADDRESS_KEYS:
+        if key in request_params:
+            raise RequestError(f"params must not contain {key!r}: the address of the request sets it.")
     with ExitStack() as stack:
         if file is not None:
-            path = str(stack.enter_context(received(file, archives=True)))
+            path = str(stack.enter_context(uploaded_file(file, archives=True)))
         elif image:
             path = services.datastore.get_image_uri(image)
             if not path or not os.path.exists(path):
-                raise RequestError(f"There is no image {image!r} in the studies.", 404)
+                raise RequestError(f"Image {image!r} was not found in the studies.", 404)
         else:
-            raise RequestError("Name an image of the studies with ?image=, or send one as file.")
-        request = {**asked, "image": path, "id": "" if file is not None else image}
-        if output in KINDS:
-            return _dicom(service, request, output)
-        if asked.get("store"):
-            raise RequestError(f"params.store needs a DICOM output: {', '.join(KINDS)}.")
+            raise RequestError("Name an image of the studies with ?image=, or upload one as file.")
+        request = {**request_params, "image": path, "id": "" if file is not None else image}
+        if output in DICOM_OUTPUTS:
+            return _dicom_response(service, request, output)
+        if request_params.get("store"):
+            raise RequestError(f"params.store needs a DICOM output: {', '.join(DICOM_OUTPUTS)}.")
         result, scores = service(request)
-    return _answer(Path(result), scores, output, image or "image")
+    return _response(Path(result), scores, output, image or "image")
 
 
-def _dicom(service: InferenceService, request: dict[str, Any], output: str) -> Response:
-    """The answer as a DICOM file, stored in the archive first if the request wants that."""
+def _dicom_response(service: InferenceService, request: dict[str, Any], output: str) -> Response:
+    """Return the result as a DICOM file, after storing it in the archive if the request says so."""
     params = service.parameters(request)
-    studies = current_services().datastore
-    if params.store and not (request["id"] and isinstance(studies, DicomWebDatastore)):
-        raise RequestError("Only results of images of a DICOMweb server can be stored there: leave params.store out.")
+    archive = None
     if params.store:
+        datastore = current_services().datastore
+        if not request["id"] or not isinstance(datastore, DicomWebDatastore):
+            raise RequestError(
+                "Only results of images in a DICOMweb archive can be stored there: leave out params.store."
+            )
+        archive = datastore
         writable()
-    volume_and_source = dicom_image(request["image"])  # before the work: it may be no DICOM
+    volume_and_source = read_dicom_image(request["image"])  # before the detection: the image may not be DICOM
     analysis, _ = service.analyse(request, params)
     dataset = dicom_result(volume_and_source, analysis, output)
-    if params.store:
-        studies.store([dataset])
-    path = saved(dataset)
-    name = f"{request['id'] or 'image'}_{KINDS[output]}.dcm"
-    return sent(path, name, "application/dicom", after=lambda: os.unlink(path))
+    if archive is not None:
+        archive.store([dataset])
+    path = write_temporary_dicom(dataset)
+    name = f"{request['id'] or 'image'}_{DICOM_OUTPUTS[output]}.dcm"
+    return file_response(path, name, "application/dicom", after=lambda: os.unlink(path))
 
 
-def _answer(result: Path, scores: dict[str, Any], output: str, image: str) -> Response:
-    """The response with the file `result`, which is removed once it is sent."""
+def _response(result: Path, scores: dict[str, Any], output: str, image: str) -> Response:
+    """Return the response with the file `result`, which is removed once it is sent."""
     remove = BackgroundTask(os.unlink, result)
-    kind = "application/octet-stream"
+    media_type = "application/octet-stream"
     name = f"{image}{''.join(result.suffixes)}"
     if output == "json":
         return JSONResponse(scores, background=remove)
     if output == "image":
-        return sent(result, name, kind, after=lambda: os.unlink(result))
+        return file_response(result, name, media_type, after=lambda: os.unlink(result))
     body = MultipartEncoder(
         {
             "params": (None, JSONResponse(scores).body, "application/json"),
-            "image": (f"result{''.join(result.suffixes)}", io.BytesIO(result.read_bytes()), kind),
+            "image": (f"result{''.join(result.suffixes)}", io.BytesIO(result.read_bytes()), media_type),
         }
     )
     return StreamingResponse(
@@ -107,13 +116,15 @@ def _answer(result: Path, scores: dict[str, Any], output: str, image: str) -> Re
     )
 
 
-@router.get("/progress/{request_id}", summary="How far the inference with this params.request_id is")
+@router.get("/progress/{request_id}", summary="Show how far the inference with this params.request_id is")
 def progress(request_id: str) -> dict[str, Any]:
+    """Show the state, phase and fraction of an inference."""
     return current_services().jobs.get(request_id).json()
 
 
 @router.delete("/progress/{request_id}", summary="Cancel an inference; its own request then answers 409")
 def cancel(request_id: str) -> dict[str, Any]:
+    """Cancel an inference and show its state; its own request then answers 409."""
     job = current_services().jobs.get(request_id)
     job.cancel()
     return job.json()

@@ -7,26 +7,27 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse
-from monailabel.interfaces.utils.app import app_instance
 
 from medclipad.server.security.guard import BODY_LIMIT
-from medclipad.server.services import current_services
+from medclipad.server.services import current_app
 
 router = APIRouter(tags=["App"])
 
 
 @router.get("/", include_in_schema=False)
 def home() -> RedirectResponse:
+    """Show the list of routes."""
     return RedirectResponse("/docs")
 
 
-@router.get("/info/", summary="Models, trainers with their parameters, strategies, and the state of the studies")
+@router.get("/info/", summary="List models, trainers with their parameters, strategies, and counts of the studies")
 def info(request: Request) -> dict[str, Any]:
-    app = app_instance()
+    """List models, trainers, strategies and counts; `medclipad` holds the version and limits of this server."""
+    app = current_app()
     server = {
         "version": version("medclipad"),
         "body_limit": BODY_LIMIT,
         "token": request.app.state.token,
-        "strategies": list(current_services().strategies),
+        "strategies": list(app.services.strategies),
     }
     return {**app.info(), "medclipad": server}

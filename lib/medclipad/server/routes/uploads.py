@@ -1,4 +1,4 @@
-"""What a client sends: files, taken to a temporary file, and JSON objects in forms."""
+"""Uploaded files, saved to a temporary file, and JSON objects in form fields."""
 
 from __future__ import annotations
 
@@ -9,51 +9,82 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fastapi import UploadFile
 
 from medclipad.server.errors import RequestError
-from medclipad.server.security.upload_limits import check_room, check_size
+from medclipad.server.security.upload_limits import check_free_space, check_volume_size
 from medclipad.server.stores.folder import UPLOADABLE, is_plain
 
-INFO_LIMIT = 1024**2  # characters that are kept of one image or label; all of it is in one file, often rewritten
-_OURS = ("marks", "strategy", "sha256", "sha256_of")  # in an image's info: checked where it is written
+INFO_LIMIT = 1024**2  # characters of one image's or label's info: all infos are in one file, which is often rewritten
+_MANAGED_KEYS = ("marks", "strategy", "sha256", "sha256_of")  # of an image's info: only the server writes them
 
 
 @contextmanager
-def received(upload: UploadFile, archives: bool = False) -> Iterator[Path]:
-    """The upload as a file with its own suffix, which with `archives` may be .zip too; it is gone after the block."""
+def uploaded_file(upload: UploadFile, archives: bool = False) -> Iterator[Path]:
+    """Save an upload to a temporary file, which is removed after the block.
+
+    Parameters
+    ----------
+    upload
+        The upload.
+    archives
+        Whether a .zip is accepted too.
+
+    Yields
+    ------
+    Path
+        The file, with the upload's own suffix.
+
+    Raises
+    ------
+    RequestError
+        413 if the volume is too large, 415 for an unknown suffix, 507 if the disk is full.
+    """
     name = Path(upload.filename or "").name
     suffixes = (*UPLOADABLE, ".zip") if archives else UPLOADABLE
     suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), None)
     if suffix is None:
         raise RequestError(f"The file's name must end in one of {', '.join(suffixes)}.", 415)
-    check_room(tempfile.gettempdir(), upload.size or 0)
+    check_free_space(tempfile.gettempdir(), upload.size or 0)
     with tempfile.TemporaryDirectory(prefix="medclipad-") as folder:
         stem = name[: -len(suffix)]
         path = Path(folder) / f"{stem if is_plain(stem) else 'upload'}{suffix}"  # errors name the file by its own name
         with open(path, "wb") as stream:
             shutil.copyfileobj(upload.file, stream, 1024 * 1024)
-        if suffix != ".zip":  # what may come out of an archive is limited when it is unpacked
-            check_size(path)
+        if suffix != ".zip":  # the contents of an archive are checked when it is unpacked
+            check_volume_size(path)
         yield path
 
 
 def json_object(text: str, field: str) -> dict[str, Any]:
-    """A form field that holds a JSON object; RequestError 400 otherwise.
+    """Parse a form field that holds a JSON object.
 
-    NaN and infinities are not JSON, and half a surrogate pair is no text: kept, neither could ever be sent again.
+    NaN and infinities are not JSON, and half a surrogate pair is not text: once stored, neither could be sent again.
+
+    Parameters
+    ----------
+    text
+        Value of the field; "" counts as {}.
+    field
+        Name of the field, for the error message.
+
+    Raises
+    ------
+    RequestError
+        400 if it is not a JSON object.
     """
 
-    def refuse(constant: str) -> None:
+    def refuse(constant: str) -> NoReturn:
         raise ValueError(constant)
 
     def finite(number: str) -> float:
-        return float(number) if math.isfinite(float(number)) else refuse(number)
+        value = float(number)
+        return value if math.isfinite(value) else refuse(number)  # 1e999 would be infinity
 
     try:
-        value = json.loads(text or "{}", parse_constant=refuse, parse_float=finite)  # 1e999 would be infinity
+        value = json.loads(text or "{}", parse_constant=refuse, parse_float=finite)
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         value = None
@@ -63,15 +94,23 @@ def json_object(text: str, field: str) -> dict[str, Any]:
 
 
 def image_info(text: str, field: str) -> dict[str, Any]:
-    """What a client wants to be known of an image; RequestError 400 if it is the server's to say."""
+    """Parse what a client stores about an image; raise RequestError 400 if it contains a key that the server manages.
+
+    Parameters
+    ----------
+    text
+        Value of the form field, a JSON object.
+    field
+        Name of the field, for the error message.
+    """
     info = json_object(text, field)
-    for key in _OURS:
+    for key in _MANAGED_KEYS:
         if key in info:
-            raise RequestError(f"{field} must not contain {key!r}: the server keeps that, see GET /docs.")
+            raise RequestError(f"{field} must not contain {key!r}: the server manages it, see GET /docs.")
     return info
 
 
 def check_info(info: dict[str, Any]) -> None:
-    """RequestError 413 if it is more than is kept of one image or label."""
+    """Raise RequestError 413 if the info of an image or label exceeds the limit."""
     if len(json.dumps(info, default=str)) > INFO_LIMIT:
-        raise RequestError(f"The info would be longer than {INFO_LIMIT // 1024**2} MiB: keep it elsewhere.", 413)
+        raise RequestError(f"The info would be longer than {INFO_LIMIT // 1024**2} MiB: store it elsewhere.", 413)

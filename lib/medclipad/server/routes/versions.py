@@ -1,4 +1,4 @@
-"""Detector versions: which there are, which serves, and removing what is no longer wanted."""
+"""Detector versions: list them, select the one in use, delete one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from medclipad.methods import METHODS
+from medclipad.methods import method_names
 from medclipad.server.errors import RequestError
 from medclipad.server.services import current_services
 from medclipad.server.training.versions import VersionStore
@@ -22,24 +22,27 @@ class Choice(BaseModel):
     name: str = Field(max_length=64)
 
 
-@router.get("/", summary="All versions of all methods, newest first, and the ones that serve")
+@router.get("/", summary="List all versions of all methods, newest first, and those in use")
 def versions() -> dict[str, Any]:
-    return {method: _store().entries(method) for method in METHODS}
+    """List all versions of all methods, newest first, and the names of those in use."""
+    return {method: _store().entries(method) for method in method_names()}
 
 
-@router.put("/{method}/current", summary="Let a version serve from the next request on: select, or roll back")
+@router.put("/{method}/current", summary="Select the version that is used from the next request on")
 def select(method: str, choice: Choice) -> dict[str, Any]:
+    """Select the version that is used from the next request on, a new one or an earlier one."""
     _check(method, choice.name)
     _store().select(method, choice.name)
     return _store().entries(method)
 
 
-@router.delete("/{method}/{name}", summary="Delete a version; 409 if it serves now or ships with the app")
+@router.delete("/{method}/{name}", summary="Delete a version; 409 if it is in use or ships with the app")
 def delete(method: str, name: str) -> dict[str, Any]:
+    """Delete a version for good; 409 if it is in use or ships with the app."""
     _check(method, name)
     folder = _store().path(method, name)
     _store().delete(method, name)
-    current_services().detectors.forget(folder)
+    current_services().detectors.remove(folder)
     return _store().entries(method)
 
 
@@ -48,7 +51,7 @@ def _store() -> VersionStore:
 
 
 def _check(method: str, name: str) -> None:
-    if method not in METHODS:
-        raise RequestError(f"There is no method {method!r}; there are: {', '.join(METHODS)}.", 404)
+    if method not in method_names():
+        raise RequestError(f"Method {method!r} was not found; available: {', '.join(method_names())}.", 404)
     if name not in _store().names(method):  # "current" is a pointer, not a version
-        raise RequestError(f"There is no {method} detector {name!r}.", 404)
+        raise RequestError(f"The {method} detector {name!r} was not found.", 404)

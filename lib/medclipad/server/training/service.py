@@ -11,9 +11,9 @@ from monailabel.interfaces.datastore import Datastore
 from pydantic import ValidationError
 
 from medclipad.encoders import encoder_family
-from medclipad.methods import method_class
+from medclipad.methods import get_method
 from medclipad.server.errors import RequestError, first_error
-from medclipad.server.params import TrainParams, train_config
+from medclipad.server.params import TrainRequest, parse_train_request, train_config, train_model
 from medclipad.server.training.sources import Sources
 from medclipad.server.training.versions import VersionStore
 from medclipad.server.training.worker import run
@@ -28,39 +28,38 @@ class TrainingService:
 
     def config(self) -> dict[str, Any]:
         """Return the parameters as a form of MONAI Label's clients."""
-        return train_config()
+        return train_config(self._method)
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the parameters."""
-        schema = TrainParams.model_json_schema()
-        schema["properties"]["options"] = method_class(self._method).Options.model_json_schema()
-        return schema
+        return train_model(self._method).model_json_schema()
 
     def stats(self) -> dict[str, Any]:
         """Return the version in use and the names of all versions."""
         return {"current": self._versions.current(self._method), "versions": self._versions.names(self._method)}
 
-    def plan(self, request: dict[str, Any], datastore: Datastore) -> tuple[TrainParams, Sources]:
+    def plan(self, request: dict[str, Any], datastore: Datastore) -> tuple[TrainRequest, Sources]:
         """Check all that can be checked without reading a volume; raise MedCLIPADError if something is wrong."""
         try:
-            params = TrainParams.of(request)
-            method_class(self._method).Options(**params.method_options())
+            plan = parse_train_request(self._method, request)
         except ValidationError as error:
             raise RequestError(first_error(error), 422) from error
-        if params.image_size:
-            encoder_family(params.encoder).check_image_size(params.encoder, params.image_size)
+        family = encoder_family(plan.config.encoder)
+        if plan.config.image_size is not None:
+            family.check_image_size(plan.config.encoder, plan.config.image_size)
         self._versions.check_writable()
-        if params.name:
-            self._versions.check_new(self._method, params.name)
-        return params, Sources(params, datastore, self._method)
+        if plan.params.name:
+            self._versions.check_new(self._method, plan.params.name)
+        return plan, Sources(plan.params, datastore, get_method(self._method))
 
-    def job(self, params: TrainParams) -> dict[str, Any]:
+    def job(self, plan: TrainRequest) -> dict[str, Any]:
         """Return the job of a training process, all but its cases."""
         return {
             "run": uuid.uuid4().hex,
             "method": self._method,
-            "name": params.name or self._free_name(),
-            "params": params.model_dump(),
+            "name": plan.params.name or self._free_name(),
+            "config": plan.config.model_dump(),
+            "params": plan.params.model_dump(),
             "models": str(self._versions.folder),
             "starter": str(self._versions.starter or ""),
             "previous": self._versions.current(self._method),
@@ -68,8 +67,8 @@ class TrainingService:
 
     def run(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train in this process; return the version and the outcome."""
-        params, sources = self.plan(request, datastore)
-        return run({**self.job(params), "cases": sources.cases(datastore)})
+        plan, sources = self.plan(request, datastore)
+        return run({**self.job(plan), "cases": sources.cases(datastore)})
 
     def _free_name(self) -> str:
         """Return a name made of the method and the time; clocks are set back, and then the time is taken."""

@@ -1,4 +1,4 @@
-"""Which images of the studies a training learns from, checked before it starts."""
+"""Choose the images of the studies that a training learns from, and check them before it starts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
+from medclipad.methods import Method
 from medclipad.server.errors import RequestError
 from medclipad.server.params import TrainParams
 
@@ -13,24 +14,40 @@ FINAL = DefaultLabelTag.FINAL.value
 
 
 class Sources:
-    """Ids of the images that a training learns from, and what is known of each.
+    """The images that a training learns from, and what is known about each.
 
-    Those that the request names, else all with a final label, with marked slices, or marked {"normal": true} in their
-    info. An unknown id raises RequestError 404; a case without the label that it needs, or nothing to learn from, 422.
+    They are those that the request names, or else all images with a final label, with marked slices, or with
+    {"normal": true} in their info.
+
+    Parameters
+    ----------
+    params
+        Parameters of the training.
+    datastore
+        The studies.
+    method
+        The method.
+
+    Raises
+    ------
+    RequestError
+        404 for an unknown id; 422 for an abnormal image without a label, or if there is nothing to learn from.
     """
 
-    def __init__(self, params: TrainParams, datastore: Datastore, method: str) -> None:
+    def __init__(self, params: TrainParams, datastore: Datastore, method: type[Method]) -> None:
         known = set(datastore.list_images())
         named = {*params.normal, *params.abnormal}
         for name in sorted(named - known):
-            raise RequestError(f"There is no image {name!r} in the studies.", 404)
+            raise RequestError(f"Image {name!r} was not found in the studies.", 404)
         self._labelled = set(datastore.get_labeled_images())
         infos = {name: datastore.get_image_info(name) for name in known}
         self._marks = {name: marks for name, info in infos.items() if (marks := _marks(info))}
         for name in params.abnormal:
             if name not in self._labelled and not self._marks.get(name, {}).get("abnormal"):
                 raise RequestError(
-                    f"Image {name!r} has no final label and no slice marked abnormal: an abnormal case needs one.", 422
+                    f"Image {name!r} has no final label and no slice marked abnormal: "
+                    "an abnormal case needs one of them.",
+                    422,
                 )
         self._normal = {*params.normal} if named else {name for name in known if infos[name].get("normal") is True}
         self._abnormal = {*params.abnormal} if named else {*self._labelled, *self._marks}
@@ -42,19 +59,20 @@ class Sources:
                 422,
             )
         shows_anomaly = any(name in self._labelled or self._marks[name]["abnormal"] for name in self._abnormal)
-        if method == "mvfa" and not shows_anomaly:
+        if "abnormal" in method.needs and not shows_anomaly:
             raise RequestError(
-                "mvfa needs at least one image with a final label that shows an anomaly, or a slice marked abnormal.",
+                f"{method.name} needs at least one image with a final label that shows an anomaly, "
+                "or with a slice marked abnormal.",
                 422,
             )
 
     @property
     def names(self) -> list[str]:
-        """Sorted: the same request learns the same."""
+        """Ids of all images, sorted so that the same request always learns the same."""
         return sorted(self._normal | self._abnormal)
 
     def cases(self, datastore: Datastore) -> list[dict[str, Any]]:
-        """As `learn` takes them; images of a DICOMweb server are fetched here."""
+        """Return the cases of a training job, after fetching images that are in an archive."""
         return [self._case(name, datastore) for name in self.names]
 
     def _case(self, name: str, datastore: Datastore) -> dict[str, Any]:

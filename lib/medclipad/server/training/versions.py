@@ -1,11 +1,11 @@
-"""Detectors on disk, their versions, and the ones that are loaded.
+"""Detector versions on disk, and the detectors in memory.
 
     <models>/<method>/<version>/detector.json + weights.safetensors     written once, never changed
-    <models>/<method>/current                                           the name of the version that serves
+    <models>/<method>/current                                           the name of the version in use
 
-A version appears with one rename and starts to serve with another, so whatever happens to a training, what served
-before goes on serving. The app's own `starter/` folder is one more detector, named "starter"; it serves its method
-until a first version is trained.
+A version appears with one rename and is put to use with another, so the previous detector stays in use whatever happens
+to a training. The detector that ships with the app is one more version, named "starter"; it is in use until the first
+version of its method is trained.
 """
 
 from __future__ import annotations
@@ -31,25 +31,34 @@ if TYPE_CHECKING:
 
 STARTER = "starter"
 CURRENT = "current"
+_Stamp = tuple[tuple[int, int], ...]
 VERSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_moving = threading.Lock()  # select and delete: what is made current must not vanish meanwhile
+_selection_lock = threading.Lock()  # a version must not be deleted while it is being selected
 
 
 @dataclass(frozen=True)
 class VersionStore:
-    """The detectors of one server: `folder` holds the trained versions, `starter` the one that ships with the app."""
+    """The detector versions of a server.
+
+    Attributes
+    ----------
+    folder
+        Folder of the trained versions.
+    starter
+        Folder of the detector that ships with the app; None for none.
+    """
 
     folder: Path
     starter: Path | None = None
 
     def names(self, method: str) -> list[str]:
-        """Names that can be asked for, newest first, the starter detector last."""
+        """Return the names of all versions of a method, newest first, the starter detector last."""
         folders = [path for path in (self.folder / method).glob("*") if _is_version(path)]
         names = [path.name for path in sorted(folders, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
         return [*names, STARTER] if self._starter_method() == method else names
 
     def current(self, method: str) -> str | None:
-        """Name of the version that serves; None while the method has none."""
+        """Return the name of the version in use; None while the method has none."""
         try:
             name = (self.folder / method / CURRENT).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
@@ -58,36 +67,47 @@ class VersionStore:
             return name
         return STARTER if self._starter_method() == method else None
 
-    def changed(self, method: str) -> float:
-        """When another version was last made current, in seconds; 0 if that never happened."""
+    def selected_at(self, method: str) -> float:
+        """Return when a version was last selected, in seconds since 1970; 0 if that never happened."""
         try:
             return (self.folder / method / CURRENT).stat().st_mtime
         except FileNotFoundError:
             return 0.0
 
     def path(self, method: str, name: str = CURRENT) -> Path:
-        """Folder of a version by name. An unknown name raises RequestError 404 with the names there are."""
+        """Return the folder of a version by name, by default the one in use.
+
+        Raises
+        ------
+        RequestError
+            404 for an unknown name, 409 if no version is in use.
+        """
         chosen = self.current(method) if name == CURRENT else name
         if chosen is None:
             raise RequestError(f"No {method} detector has been trained yet: start a training first.", 409)
         if chosen not in self.names(method):
-            known = ", ".join(self.names(method)) or "none"
-            raise RequestError(f"There is no {method} detector {chosen!r}; there are: {known}.", 404)
+            available = ", ".join(self.names(method)) or "none"
+            raise RequestError(f"The {method} detector {chosen!r} was not found; available: {available}.", 404)
         return self._folder_of(method, chosen)
 
     def check_new(self, method: str, name: str) -> None:
-        """RequestError if a training cannot store its result under `name`."""
+        """Raise RequestError if a new version cannot have this name: 422 if it is not valid, 409 if it is in use."""
         if not VERSION_NAME.fullmatch(name) or name in (STARTER, CURRENT):
             raise RequestError(
-                "The name of a detector must be 1 to 64 letters, digits, dots, hyphens or underscores, "
-                f"and not {STARTER!r} or {CURRENT!r}.",
+                "The name of a detector must have 1 to 64 letters, digits, dots, hyphens or underscores, "
+                f"and must not be {STARTER!r} or {CURRENT!r}.",
                 422,
             )
         if (self.folder / method / name).exists():
-            raise RequestError(f"There is already a {method} detector {name!r}: versions are never overwritten.", 409)
+            raise RequestError(
+                f"A {method} detector {name!r} already exists and is never overwritten: choose another name.", 409
+            )
 
     def check_writable(self) -> None:
-        """RequestError 409 if no version can be stored: better said before a training than after it."""
+        """Raise RequestError if no version can be stored: 507 if the disk is full, otherwise 409.
+
+        This is checked before a training, so that the training does not fail at its end.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
@@ -95,43 +115,50 @@ class VersionStore:
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise RequestError(
-                f"The server cannot store a detector ({error.strerror}): make room, or its models folder writable.",
+                f"The server cannot store a detector ({error.strerror}): "
+                "free disk space, or make its models folder writable.",
                 507 if full else 409,
             ) from error
 
     def publish(self, detector: AnomalyDetector, method: str, name: str) -> Path:
-        """Store a detector as a new version; which one serves does not change."""
+        """Store a detector as a new version and return its folder; the version in use does not change."""
         self.check_new(method, name)
         detector.save(self.folder / method / name)
         return self.folder / method / name
 
     def select(self, method: str, name: str) -> None:
-        """Let version `name` serve next. RequestError 404 if there is none, 409 if it is damaged."""
-        with _moving:
+        """Put a version to use; raise RequestError 404 if there is none of this name, 409 if it is damaged."""
+        with _selection_lock:
             chosen = self.path(method, name)
             if self.entry(method, name) is None:
-                raise RequestError(f"The {method} detector {name!r} is damaged: select another one.", 409)
+                raise RequestError(f"The {method} detector {name!r} is damaged: select another version.", 409)
             pointer = self.folder / method / CURRENT
             pointer.parent.mkdir(parents=True, exist_ok=True)
             write_text(pointer, chosen.name)
 
     def delete(self, method: str, name: str) -> None:
-        """Remove a version for good. RequestError 404 if there is none, 409 if it serves now or ships with the app."""
-        with _moving:
+        """Delete a version for good.
+
+        Raises
+        ------
+        RequestError
+            404 if there is none of this name, 409 if it is in use or ships with the app.
+        """
+        with _selection_lock:
             folder = self.path(method, name)
             if name == STARTER:
                 raise RequestError("The starter detector ships with the app and cannot be deleted.", 409)
             if name == self.current(method):
-                raise RequestError(f"{name!r} serves now: let another {method} detector serve first.", 409)
+                raise RequestError(f"{name!r} is in use: select another {method} detector first.", 409)
             remove_folder(folder)
 
     def entries(self, method: str) -> dict[str, Any]:
-        """{"current": name or None, "versions": [entry, ...]}, newest first; damaged versions are left out."""
-        found = [self.entry(method, name) for name in self.names(method)]
-        return {"current": self.current(method), "versions": [entry for entry in found if entry is not None]}
+        """Return {"current": name or None, "versions": [entry, ...]}, newest first, without damaged versions."""
+        entries = [self.entry(method, name) for name in self.names(method)]
+        return {"current": self.current(method), "versions": [entry for entry in entries if entry is not None]}
 
     def entry(self, method: str, name: str) -> dict[str, Any] | None:
-        """What is known of a version, in JSON's types; None if its detector.json is damaged."""
+        """Return what is known about a version, in JSON's types; None if its detector.json is damaged."""
         folder = self._folder_of(method, name)
         try:
             info, size = _summary(folder, _stamp(folder))
@@ -140,7 +167,7 @@ class VersionStore:
         return {**info, "name": name, "bytes": size, "starter": name == STARTER}
 
     def clean(self) -> None:
-        """Remove what a killed training or deletion left behind; only while none is running."""
+        """Remove what a killed training or deletion left; call it only while none is running."""
         for folder in (self.folder, *self.folder.glob("[!.]*")):
             remove_leftovers(folder)
 
@@ -150,7 +177,7 @@ class VersionStore:
     def _starter_method(self) -> str | None:
         if self.starter is None or not _is_version(self.starter):
             return None
-        return json.loads((self.starter / INFO).read_text(encoding="utf-8"))["method"]
+        return json.loads((self.starter / INFO).read_text(encoding="utf-8"))["config"]["method"]
 
 
 def starter_folder(app_folder: Path) -> Path:
@@ -158,27 +185,29 @@ def starter_folder(app_folder: Path) -> Path:
     return app_folder / STARTER
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether both files of a version are there."""
+def is_complete(folder: Path) -> bool:
+    """Return whether both files of a version exist."""
     return all((folder / name).is_file() for name in (INFO, WEIGHTS))
 
 
 def identity(folder: Path) -> str:
-    """SHA-256 (hex) of a version's files: two versions with the same say the same of every volume."""
+    """Return the SHA-256 (hex) of a version's files: versions with the same identity give the same results."""
     return _identity(folder, _stamp(folder))
 
 
 @functools.lru_cache(maxsize=256)
-def _identity(folder: Path, _: tuple) -> str:
+def _identity(folder: Path, _: _Stamp) -> str:
     return sha256_of_text(" ".join(sha256_of_file(folder / name) for name in (INFO, WEIGHTS)))
 
 
 @functools.lru_cache(maxsize=1024)
-def _summary(folder: Path, _: tuple) -> tuple[dict[str, Any], int]:
+def _summary(folder: Path, _: _Stamp) -> tuple[dict[str, Any], int]:
     info = read_info(folder)
-    kept = ("method", "encoder", "plane", "intensity", "image_size", "shots", "abnormal_shots", "description")
+    kept = ("method", "encoder", "plane", "intensity", "image_size", "description")
     fields = {
         **{name: getattr(info, name) for name in kept},
+        "shots": info.normal_slices,
+        "abnormal_shots": info.abnormal_slices,
         "created": info.created.isoformat(),
         "threshold": info.calibration.threshold,
         "metrics": info.metrics or None,
@@ -186,8 +215,11 @@ def _summary(folder: Path, _: tuple) -> tuple[dict[str, Any], int]:
     return fields, sum(file.stat().st_size for file in folder.iterdir())
 
 
-def _stamp(folder: Path) -> tuple:
-    """Changes if a version's files are replaced, which should never happen, and if they are gone raises OSError."""
+def _stamp(folder: Path) -> _Stamp:
+    """Return what changes if a version's files are replaced, though they never should be; raise OSError without them.
+
+    It is part of the keys of the caches above.
+    """
     stats = [(folder / name).stat() for name in (INFO, WEIGHTS)]
     return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
 
@@ -197,7 +229,13 @@ def _is_version(path: Path) -> bool:
 
 
 class DetectorCache:
-    """The detectors last used, loaded once each and shared by all requests."""
+    """The detectors that were used last, each loaded once and shared by all requests.
+
+    Parameters
+    ----------
+    size
+        Largest number of detectors in memory.
+    """
 
     def __init__(self, size: int = 4) -> None:
         self._size = size
@@ -205,8 +243,8 @@ class DetectorCache:
         self._loaded: OrderedDict[Path, AnomalyDetector] = OrderedDict()
 
     def get(self, path: Path) -> AnomalyDetector:
-        """The detector in folder `path`; a damaged one raises DetectorError."""
-        from medclipad.detection.detector import load_detector  # imports torch models: not before the first request
+        """Return the detector in a folder; raise DetectorError if it is damaged."""
+        from medclipad.detection.detector import load_detector  # imports torch: not before the first request
 
         with self._lock:
             if path not in self._loaded:
@@ -216,7 +254,7 @@ class DetectorCache:
                 self._loaded.popitem(last=False)
             return self._loaded[path]
 
-    def forget(self, path: Path) -> None:
-        """Drop a detector that was deleted."""
+    def remove(self, path: Path) -> None:
+        """Remove a detector, whose folder was deleted, from memory."""
         with self._lock:
             self._loaded.pop(path, None)

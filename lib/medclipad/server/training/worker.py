@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medclipad.detection.config import FitConfig
 from medclipad.errors import MedCLIPADError, TrainingError
 from medclipad.files import write_text
 from medclipad.server.params import TrainParams, to_json
 from medclipad.server.training.versions import VersionStore
 
 if TYPE_CHECKING:
+    from medclipad.detection.cases import Case
     from medclipad.detection.detector import AnomalyDetector
-    from medclipad.detection.slice_selection import Case
     from medclipad.evaluation.comparison import HeldOutEvaluation
     from medclipad.evaluation.held_out import HeldOut
 
@@ -110,29 +111,17 @@ def learn(job: dict[str, Any], progress: ProgressFile) -> dict[str, Any]:
     job: method, name, params (TrainParams), models (folder), previous (name of the version that serves, or None), cases
     [{name, volume, label, normal, abnormal, plane, only_normal, must_show}], see `train.Sources`.
     """
-    from medclipad.detection.detector import fit
+    from medclipad.detection.fit import fit
     from medclipad.evaluation.held_out import hold_out
 
-    params = TrainParams.model_validate(job["params"])
+    config, params = FitConfig.model_validate(job["config"]), TrainParams.model_validate(job["params"])
     versions = VersionStore(Path(job["models"]), Path(job["starter"]) if job["starter"] else None)
-    cases, notes = _read(job["cases"], params.plane, progress)
+    cases, notes = _read(job["cases"], config.plane, progress)
     old = _previous(versions, job["method"], job["previous"], notes)
-    learned = {one["volume"] for one in old.info.training_slices} if old else set()
-    kept, held = hold_out(cases, params.held_out, params.plane, learned)
-    detector = fit(
-        method=job["method"],
-        encoder=params.encoder,
-        cases=kept,
-        shots=params.shots or None,
-        plane=params.plane,
-        intensity=params.intensity,
-        image_size=params.image_size or None,
-        seed=params.seed,
-        name=job["name"],
-        progress=progress.report,
-        **params.method_options(),
-    )
-    outcome = _outcome(detector, old, held, job, params, learned, progress)
+    learned = {used["volume"] for used in old.info.training_slices} if old else set()
+    kept, held = hold_out(cases, params.held_out, config.plane, learned)
+    detector = fit(cases=kept, config=config, name=job["name"], progress=progress.report)
+    outcome = _outcome(detector, old, held, job, params.select, learned, progress)
     if outcome["new"]:
         detector.info.metrics = {**detector.info.metrics, "held_out": {**outcome["held_out"], **outcome["new"]}}
     progress.write("save", 0, 1, {})
@@ -160,7 +149,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def _read(described: Sequence[dict[str, Any]], plane: str, progress: ProgressFile) -> tuple[list[Case], list[str]]:
     """The cases, and sentences on what of them could not be used."""
-    from medclipad.detection.slice_selection import Case
+    from medclipad.detection.cases import Case
     from medclipad.volume import Slicing, read_volume
 
     cases, notes = [], []
@@ -204,17 +193,17 @@ def _outcome(
     old: AnomalyDetector | None,
     held: list[HeldOut],
     job: dict[str, Any],
-    params: TrainParams,
+    select: str,
     learned: set[str],
     progress: ProgressFile,
 ) -> dict[str, Any]:
     """What API.md calls the outcome: both versions' figures, whether the new one is to serve, and why in words."""
     from medclipad.evaluation.comparison import evaluate_held_out, measurably_worse
 
-    measured = evaluate_held_out(new, held, params.plane, job["name"], progress.report) if held else None
-    before = evaluate_held_out(old, held, params.plane, job["previous"], progress.report) if held and old else None
+    measured = evaluate_held_out(new, held, new.info.plane, job["name"], progress.report) if held else None
+    before = evaluate_held_out(old, held, new.info.plane, job["previous"], progress.report) if held and old else None
     worse = measured is not None and before is not None and measurably_worse(before, measured)
-    selected = params.select == "always" or (params.select == "better" and not worse)
+    selected = select == "always" or (select == "better" and not worse)
     names = [one.case.volume.name for one in held]
     return {
         "version": job["name"],

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from medclipad.errors import VolumeError
-from medclipad.evaluation.protocols.pictures import Picture, few, require_both
+from medclipad.methods.common.labelled_images import LabelledImage, few, require_both
 
 
 def dataset_folder(data: Path, name: str) -> Path:
@@ -26,7 +26,7 @@ def dataset_folder(data: Path, name: str) -> Path:
     )
 
 
-def train_pictures(folder: Path) -> list[Picture]:
+def train_pictures(folder: Path) -> list[LabelledImage]:
     """The normal training pictures in the file's order; raises VolumeError if one is missing or there is none."""
     pictures = [one for one in _pictures(folder, "train") if not one.label]
     if not pictures:
@@ -34,14 +34,14 @@ def train_pictures(folder: Path) -> list[Picture]:
     return pictures
 
 
-def test_pictures(folder: Path, limit: int | None = None) -> list[Picture]:
+def test_pictures(folder: Path, limit: int | None = None) -> list[LabelledImage]:
     """The test pictures in the file's order, at most `limit` of each kind; raises VolumeError without both kinds."""
     pictures = _pictures(folder, "test")
     require_both(pictures, folder)
     return few(pictures, limit)
 
 
-def _pictures(folder: Path, part: str) -> list[Picture]:
+def _pictures(folder: Path, part: str) -> list[LabelledImage]:
     pictures = []
     for number, line in enumerate(_lines(folder, part), 1):
         where = f"Line {number} of {folder}/samples/{part}.json"
@@ -53,7 +53,7 @@ def _pictures(folder: Path, part: str) -> list[Picture]:
         for file in files:
             if not _is_file(file):
                 raise VolumeError(f"{where} names {str(file)[:300]}, which is missing: fetch the data set again.")
-        pictures.append(Picture(files[0], int(line["label"]), *files[1:]))
+        pictures.append(LabelledImage(files[0], int(line["label"]), *files[1:]))
     return pictures
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +17,15 @@ from torch import Tensor
 
 from medclipad.encoders import load_encoder
 from medclipad.errors import TrainingError
-from medclipad.evaluation.protocols.jsonlines import dataset_folder, test_pictures, train_pictures
-from medclipad.evaluation.protocols.pictures import Picture, Pictures, check, open_picture, require_lesions
-from medclipad.evaluation.protocols.protocol import Protocol, Scores, Settings, Tick
-from medclipad.methods.base import Progress, silent
-from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
+from medclipad.methods.common.benchmark import BenchmarkProtocol, BenchmarkSuite, Scores, Settings, Tick
+from medclipad.methods.common.labelled_images import LabelledImage, LabelledImages, check, open_picture, require_lesions
+from medclipad.methods.mediclip.jsonlines import dataset_folder, test_pictures, train_pictures
+from medclipad.methods.mediclip.network import MediCLIPNetwork
+from medclipad.methods.mediclip.options import MediCLIPOptions
+from medclipad.methods.mediclip.reference import MediCLIPReference
 from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import new_optimiser, step
+from medclipad.volume.progress import Progress, no_progress
 
 REFERENCE = {
     "encoder": "ViT-L-14-quickgelu/openai",
@@ -34,14 +37,15 @@ REFERENCE = {
 }
 
 
-class MediCLIPProtocol(Protocol):
+class MediCLIPProtocol(BenchmarkProtocol):
     """k normal training pictures of a data set, and its test set."""
 
     name, batch = "mediclip", 8
+    format = MediCLIPReference()
     seeding = "shots, weights and anomalies drawn from the seed: the reference never seeds"
     choice = "As in the reference, the best-test epoch is chosen by its AUROC on the test set: too good a figure."
 
-    def __init__(self, data: Path, settings: Settings, progress: Progress = silent) -> None:
+    def __init__(self, data: Path, settings: Settings, progress: Progress = no_progress) -> None:
         """Read and check the pictures, load the encoder; raises VolumeError, TrainingError or DetectorError."""
         self.reference = REFERENCE
         folder = dataset_folder(data, settings.class_name)
@@ -64,11 +68,11 @@ class MediCLIPProtocol(Protocol):
         )
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            self.model = MediCLIP(tower, options)
+            self.model = MediCLIPNetwork(tower, options)
         blind = "learned vectors in place of prompts: the encoder has no text tower"
-        self.remarks = [] if tower.text else [blind]
+        self.remarks = [] if tower.has_text else [blind]
         size = tower.image_size
-        self.tests = Pictures(tests, partial(test_square, size=size))
+        self.tests = LabelledImages(tests, partial(test_square, size=size))
         masked = any(one.mask for one in tests)
         self.truth = require_lesions(np.stack([_mask(one, size) for one in tests]), folder) if masked else None
         self.normal = np.stack([training_square(open_picture(one.path), size) for one in chosen])
@@ -96,7 +100,7 @@ class MediCLIPProtocol(Protocol):
         return sum(step(self.model, self.optimiser, images, masks))
 
     def test(self, keep: Sequence[int] = (), tick: Tick = lambda done: None) -> Scores:
-        self.model.settle()
+        self.model.freeze_text_features()
         maps, scores, kept = [], [], {}
         for indices in torch.arange(len(self.tests)).split(self.batch):
             found = self.model.anomaly(self.tests[indices.tolist()])[0].cpu().numpy()
@@ -120,7 +124,27 @@ def test_square(image: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(resized / 255).permute(2, 0, 1)
 
 
-def _mask(picture: Picture, size: int) -> np.ndarray:
+def _mask(picture: LabelledImage, size: int) -> np.ndarray:
     if picture.mask is None:
         return np.zeros((size, size), bool)
     return np.asarray(open_picture(picture.mask).convert("L").resize((size, size), Image.Resampling.NEAREST)) > 0
+
+
+class MediCLIPBenchmark(BenchmarkSuite):
+    """MediCLIP on its three data sets. Of its figures no public table is at hand."""
+
+    name = "mediclip"
+    layout = "MediCLIP's data sets, each with samples/train.json and test.json"
+    classes = ("brainmri", "busi", "chexpert")
+    default_shots = 16
+    checkpoint_variants = ("reference", "paper")
+
+    def reference(self, zero_shot: bool) -> dict[str, Any]:
+        """Return the settings of train.py."""
+        return REFERENCE
+
+    def make(
+        self, data: Path, settings: Settings, zero_shot: bool, seeds: Path | None, progress: Progress
+    ) -> BenchmarkProtocol:
+        """Return the experiment on a data set."""
+        return MediCLIPProtocol(data, settings, progress)

@@ -2,78 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from medclipad.encoders import N_STAGES, ImageEncoder
 from medclipad.errors import DetectorError
-from medclipad.methods.base import (
-    AnomalyMethod,
-    MethodOptions,
-    Progress,
-    Shots,
-    as_rgb,
-    check_reference_state,
-    silent,
-)
+from medclipad.methods.base import AnomalyModel, as_rgb
 from medclipad.methods.common.layers import TokenLinear
 from medclipad.methods.common.learned_vectors import LearnedVectors
 from medclipad.methods.mediclip.normal_memory import NormalMemory
+from medclipad.methods.mediclip.options import MediCLIPOptions
 from medclipad.methods.mediclip.prompts import LearnablePrompts
 
 FIRST_STAGE = 1  # taps after 1/2, 3/4 and all of the encoder: blocks 12, 18 and 24 of ViT-L
 PAPER_TEMPERATURE = 0.07
-PROMPT_KINDS = ("abnormal", "normal")  # in the order of the reference's checkpoint
 
 
-class MediCLIPOptions(MethodOptions):
-    """Options of MediCLIP."""
-
-    variant: Literal["reference", "paper"] = Field(
-        "reference", description="what the reference code computes, or what the paper says"
-    )
-    epochs: int = Field(
-        200, ge=1, le=10_000, description="passes over the normal slices, a new anomaly drawn each time"
-    )
-    batch: int = Field(8, ge=1, le=256, description="slices a step; fewer if there are fewer normal slices")
-    schedule: Literal["published", "short"] | None = Field(
-        None,
-        description="'published': each synthetic anomaly is learned from once, the learning rate stays; 'short': each "
-        "is encoded once and learned from in four steps, the learning rate falls along a cosine; default short, or "
-        "published on an encoder without text tower",
-    )
-    max_steps: int | None = Field(
-        None,
-        ge=1,
-        description="end of the training, whatever the epochs; default 120 if short, 400 (16 shots for 200 epochs) if "
-        "as published, or 60 on an encoder without text tower",
-    )
-    learning_rate: float | None = Field(
-        None, gt=0, le=1, description="of Adam, at the start; default 0.002 if short, 0.001 if as published"
-    )
-    memory_share: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="share of a memory of normal tokens in the map; default 0, as published, or 0.9 on "
-        "an encoder without text tower",
-    )
-    memory_size: int = Field(4000, ge=1, le=100_000, description="normal tokens that the memory holds")
-    score_share: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="a slice's score is the mean of this share of its map, the highest; 0 is the maximum; default 0, "
-        "as published, or 0.02 on an encoder without text tower",
-    )
-
-
-class MediCLIP(AnomalyMethod):
+class MediCLIPNetwork(AnomalyModel):
     """MediCLIP on any encoder with stages.
 
     A 1×1 convolution (here: a linear map of tokens) adapts the patch tokens of each tapped stage to the text space. The
@@ -82,22 +29,19 @@ class MediCLIP(AnomalyMethod):
     softmax with temperature .07 per stage, then their mean.
     """
 
-    name = "mediclip"
-    Options = MediCLIPOptions
-    retired_options = frozenset({"reuse", "text_every"})
-    default_encoder_size = 224
+    options: MediCLIPOptions
 
     def __init__(self, encoder: ImageEncoder, options: MediCLIPOptions) -> None:
         super().__init__(encoder, options)
         self.adapters = nn.ModuleList(TokenLinear(width, encoder.embed_dim) for width in encoder.widths[FIRST_STAGE:])
-        self.prompts = LearnablePrompts(encoder) if encoder.text else LearnedVectors(encoder.embed_dim)
-        if encoder.text:  # what the prompts gave when they were trained: a finished model needs no text tower
+        self.prompts = LearnablePrompts(encoder) if encoder.has_text else LearnedVectors(encoder.embed_dim)
+        if encoder.has_text:  # what the prompts gave when they were trained: a finished model needs no text tower
             self.register_buffer("text_features", torch.zeros(encoder.embed_dim, 2))
-        self.schedule = options.schedule or ("short" if encoder.text else "published")
-        share = (0.0 if encoder.text else 0.9) if options.memory_share is None else options.memory_share
+        self.schedule = options.schedule or ("short" if encoder.has_text else "published")
+        share = (0.0 if encoder.has_text else 0.9) if options.memory_share is None else options.memory_share
         self.memory_share = share
         if options.score_share is None:
-            self.score_share = 0.0 if encoder.text else 0.02
+            self.score_share = 0.0 if encoder.has_text else 0.02
         else:
             self.score_share = options.score_share
         self.memory = NormalMemory(encoder.widths[1:3], options.memory_size) if share else None
@@ -142,25 +86,20 @@ class MediCLIP(AnomalyMethod):
             return maps
         return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=True)
 
-    def fit(self, shots: Shots, seed: int, progress: Progress = silent) -> dict:
-        from medclipad.methods.mediclip.training import train
-
-        return train(self, shots, seed, progress)
-
     @torch.no_grad()
-    def settle(self) -> None:
+    def freeze_text_features(self) -> None:
         """Keep the text features of the prompts as they are now, for `anomaly`."""
-        if self.encoder.text:
+        if self.encoder.has_text:
             self.text_features = self.prompts()
 
-    def _memory_maps(self, tokens: list[Tensor]) -> list[Tensor]:
+    def memory_maps(self, tokens: list[Tensor]) -> list[Tensor]:
         """Feature maps (B, C, grid, grid) of the two stages that the memory joins."""
         return [self.encoder.patch_maps(tokens[place], FIRST_STAGE + place) for place in (0, 1)]
 
     def _memory_tokens(self, images: np.ndarray) -> Tensor:
         """What the memory remembers of slices float32 (n, S, S): tokens (n, grid, grid, width)."""
         joined = [
-            self.memory.join(self._memory_maps(self.patch_tokens(part)), part.to(self.encoder.device))
+            self.memory.join(self.memory_maps(self.patch_tokens(part)), part.to(self.encoder.device))
             for part in torch.from_numpy(images).split(self.encoder.batch)
         ]
         return torch.cat(joined)
@@ -180,36 +119,11 @@ class MediCLIP(AnomalyMethod):
 
     @torch.inference_mode()
     def anomaly(self, images: Tensor) -> tuple[Tensor, None]:
-        if self.encoder.text and not self.text_features.any():
-            raise DetectorError("This MediCLIP model has no text features yet: fit it, or settle its prompts.")
+        if self.encoder.has_text and not self.text_features.any():
+            raise DetectorError("This MediCLIP model has no text features yet: fit it, or freeze its text features.")
         tokens = self.patch_tokens(images)
-        maps = self.probabilities(tokens, self.text_features if self.encoder.text else None)[:, 1]
+        maps = self.probabilities(tokens, self.text_features if self.encoder.has_text else None)[:, 1]
         if self.memory is not None:
-            remembered = self.memory(self._memory_maps(tokens), images.to(maps.device))
+            remembered = self.memory(self.memory_maps(tokens), images.to(maps.device))
             maps = (1 - self.memory_share) * maps + self.memory_share * remembered
         return maps, None
-
-    def adopt(self, state: dict[str, dict[str, Tensor]], shots: Shots | None, seed: int, progress: Progress) -> None:
-        self.load_reference_state(state)
-        if shots is not None:
-            self.remember(shots.normal, seed)
-
-    def reference_state(self) -> dict[str, dict[str, Tensor]]:
-        if not self.encoder.text:
-            raise DetectorError(
-                f"A MediCLIP detector on encoder {self.encoder.name} has learned vectors in place of prompts, which "
-                "the reference's checkpoint cannot hold: export one on a CLIP encoder."
-            )
-        adapters = {}
-        for level, adapter in enumerate(self.adapters):  # the reference has 1×1 convolutions
-            adapters[f"{level}_adapter.0.weight"] = adapter.weight.detach()[:, :, None, None]
-            adapters[f"{level}_adapter.0.bias"] = adapter.bias.detach()
-        prompts = {f"ctx.{kind}_end": getattr(self.prompts, f"{kind}_context").detach() for kind in PROMPT_KINDS}
-        return {"adapter_state_dict": adapters, "prompt_state_dict": prompts}
-
-    @torch.no_grad()
-    def load_reference_state(self, state: dict[str, dict[str, Tensor]]) -> None:
-        for part, own in check_reference_state(self, state).items():
-            for key, value in own.items():
-                value.copy_(state[part][key])
-        self.settle()

@@ -16,24 +16,24 @@ from torch import Tensor
 
 from medclipad.errors import VolumeError
 from medclipad.files import sha256_of_file
-from medclipad.methods.base import Progress
+from medclipad.volume.progress import Progress
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on damaged files
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture, its label (0 normal, 1 abnormal), and its lesion's mask where the benchmark has one."""
+class LabelledImage:
+    """An image, its label (0 normal, 1 abnormal), and its lesion's mask where the benchmark has one."""
 
     path: Path
     label: int
     mask: Path | None = None
 
 
-class Pictures:
+class LabelledImages:
     """RGB tensors (B, 3, S, S) in [0, 1] of pictures, read anew each time: a test set need not fit in memory."""
 
-    def __init__(self, pictures: Sequence[Picture], load: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(self, pictures: Sequence[LabelledImage], load: Callable[[Image.Image], Tensor]) -> None:
         self.pictures, self._load = tuple(pictures), load
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class Checked(NamedTuple):
     repeats: list[str]  # sentences on pictures that are there twice, byte for byte
 
 
-def check(tests: Sequence[Picture], training: Sequence[Picture], progress: Progress) -> Checked:
+def check(tests: Sequence[LabelledImage], training: Sequence[LabelledImage], progress: Progress) -> Checked:
     """Read every picture and mask once, so that a fault shows now and not after hours of training.
 
     Raises VolumeError for a damaged file, and a mask of another size than its picture.
@@ -105,14 +105,14 @@ def require_lesions(truth: np.ndarray, where: Path) -> np.ndarray:
     return truth
 
 
-def require_both(pictures: Sequence[Picture], where: Path) -> None:
+def require_both(pictures: Sequence[LabelledImage], where: Path) -> None:
     """Raises VolumeError unless a test set has normal and abnormal pictures."""
     for label, kind in enumerate(("normal", "abnormal")):
         if all(picture.label != label for picture in pictures):
             raise VolumeError(f"The test set in {where} has no {kind} picture: an AUROC needs both kinds.")
 
 
-def few(pictures: list[Picture], limit: int | None) -> list[Picture]:
+def few(pictures: list[LabelledImage], limit: int | None) -> list[LabelledImage]:
     """The first `limit` normal and the first `limit` abnormal pictures, in their order; all for None."""
     seen: Counter[int] = Counter()
     kept = []

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from medclipad.encoders import N_STAGES, ImageEncoder
 from medclipad.encoders.tensor_cache import cached
 from medclipad.errors import DetectorError
-from medclipad.methods.base import (
-    AnomalyMethod,
-    MethodOptions,
-    Progress,
-    Shots,
-    as_rgb,
-    check_reference_state,
-    silent,
-)
+from medclipad.methods.base import AnomalyModel, as_rgb
 from medclipad.methods.common.learned_vectors import LearnedVectors
 from medclipad.methods.common.token_memory import TokenMemory, draw
 from medclipad.methods.mvfa.adapters import HEADS, RESIDUAL, VARIANTS
+from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.prompts import prompts, text_features
+from medclipad.volume.progress import Progress, no_progress
 
-PAPER_BATCH = 16
 EPOCHS, EPOCHS_WITHOUT_TEXT = 50, 7
 MAX_SAMPLES, MAX_SAMPLES_WITHOUT_TEXT = 600, 2400
 SCALE = 100.0  # of cosines before the softmax: CLIP's temperature
@@ -37,46 +29,6 @@ SCORE_SHARE = 0.02  # of a map, the highest values, whose mean is a slice's scor
 _EPS = 1e-12
 
 Array = TypeVar("Array", np.ndarray, Tensor)
-
-
-class MVFAOptions(MethodOptions):
-    """Options of MVFA."""
-
-    variant: Literal["reference", "paper"] = Field(
-        "reference", description="what the reference code computes, or what the paper says"
-    )
-    class_name: str = Field("Brain", min_length=1, max_length=100, description="what the prompts call the picture")
-    epochs: int | None = Field(
-        None, ge=1, le=10_000, description="passes over the augmented shots; none: 50, or 7 without a text tower"
-    )
-    batch: int = Field(8, ge=1, le=256, description="slices a step; the reference code has 1, the paper 16")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="of both Adams; the reference's zero-shot code has 1e-4")
-    max_samples: int | None = Field(
-        None,
-        ge=0,
-        description="training ends after so many slices even within the epochs; 0: never, as the reference; none: 600, "
-        "or 2400 without a text tower",
-    )
-    memory_tokens: int | None = Field(
-        2000, ge=1, description="normal tokens remembered per level, drawn at random; none: all, as the reference"
-    )
-    residual: float | None = Field(
-        None, ge=0, lt=0.5, description="share of each adapter in the next stage's input; none: 0.1 on CLIP, else 0"
-    )
-    score_share: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="a slice's score is the mean of this share of its map, the highest; 0: the published score; "
-        "none: 0 on CLIP, else 0.02",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _batch_of_the_paper(cls, given):
-        """The paper's variant has another default batch."""
-        paper = isinstance(given, dict) and given.get("variant") == "paper"
-        return {"batch": PAPER_BATCH, **given} if paper else given
 
 
 class Level(NamedTuple):
@@ -110,7 +62,7 @@ class Evidence(NamedTuple):
     few_score: Tensor  # (B,) mean of few_map
 
 
-class MVFA(AnomalyMethod):
+class MVFANetwork(AnomalyModel):
     """MVFA on any encoder with stages.
 
     Two adapters after each stage, one of a head for pixel maps (seg) and one of a head for image scores (det), change
@@ -120,26 +72,24 @@ class MVFA(AnomalyMethod):
     for map and score. The paper's variant has other adapters, see `PaperAdapters`.
     """
 
-    name = "mvfa"
-    Options = MVFAOptions
-    default_encoder_size = 240
+    options: MVFAOptions
 
     def __init__(self, encoder: ImageEncoder, options: MVFAOptions) -> None:
         super().__init__(encoder, options)
         self.residual = options.residual
         if self.residual is None:  # a CNN's batch norms are made for its own activations: altering them costs accuracy
-            self.residual = RESIDUAL if encoder.text else 0.0
+            self.residual = RESIDUAL if encoder.has_text else 0.0
         self.score_share = options.score_share
         if self.score_share is None:
-            self.score_share = 0.0 if encoder.text else SCORE_SHARE
-        self.epochs = options.epochs or (EPOCHS if encoder.text else EPOCHS_WITHOUT_TEXT)
+            self.score_share = 0.0 if encoder.has_text else SCORE_SHARE
+        self.epochs = options.epochs or (EPOCHS if encoder.has_text else EPOCHS_WITHOUT_TEXT)
         self.max_samples = options.max_samples
         if self.max_samples is None:
-            self.max_samples = MAX_SAMPLES if encoder.text else MAX_SAMPLES_WITHOUT_TEXT
+            self.max_samples = MAX_SAMPLES if encoder.has_text else MAX_SAMPLES_WITHOUT_TEXT
         self.adaptation = VARIANTS[options.variant](encoder, self.residual)
         for name, module in self.adaptation.modules.items():
             self.add_module(name, module)
-        if encoder.text:
+        if encoder.has_text:
             self.register_buffer("text_features", torch.zeros(encoder.embed_dim, 2))
         else:
             self.learned_text = nn.ModuleDict({head: LearnedVectors(encoder.embed_dim) for head in HEADS})
@@ -168,11 +118,11 @@ class MVFA(AnomalyMethod):
 
     def text(self, head: str) -> Tensor:
         """Features (embed_dim, 2) of normal and abnormal: of the prompts, or a head's learned vectors."""
-        return self.text_features if self.encoder.text else self.learned_text[head]()
+        return self.text_features if self.encoder.has_text else self.learned_text[head]()
 
     def use_class(self, class_name: str) -> None:
         """Take the prompts of a class; raises DetectorError if the encoder has no text tower."""
-        if not self.encoder.text:
+        if not self.encoder.has_text:
             raise DetectorError(
                 f'Encoder "{self.encoder.name}" has no text tower for prompts: use a CLIP encoder such as '
                 '"ViT-L-14-336/openai".'
@@ -260,7 +210,7 @@ class MVFA(AnomalyMethod):
         Without `scores` the det head is not asked unless it is the head in use, and zero_score is zero. Raises
         DetectorError if the prompts were never encoded (`fit` and `use_class` do).
         """
-        if self.encoder.text and not self.text_features.any():
+        if self.encoder.has_text and not self.text_features.any():
             raise DetectorError("This MVFA model knows no class yet: fit it, or name the class of the pictures.")
         parts, heads = [], {self.head, "det"} if scores else {self.head}
         for chunk in torch.as_tensor(images).split(self.encoder.batch):
@@ -279,21 +229,11 @@ class MVFA(AnomalyMethod):
 
     # -- use -----------------------------------------------------------------------------------------------------
 
-    def fit(self, shots: Shots, seed: int, progress: Progress = silent) -> dict:
-        from medclipad.methods.mvfa.training import fit
-
-        return fit(self, shots, seed, progress)
-
-    def adopt(self, state: dict[str, dict[str, Tensor]], shots: Shots | None, seed: int, progress: Progress) -> None:
-        from medclipad.methods.mvfa.training import adopt
-
-        adopt(self, state, shots, seed, progress)
-
     def remember(
         self,
         images: np.ndarray | Tensor,
         seed: int = 0,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         states: Callable[[Tensor], list[Tensor]] | None = None,
     ) -> list[Tensor]:
         """Fill the memory with tokens of normal images, prefix included: of each level all, or `memory_tokens`.
@@ -301,7 +241,8 @@ class MVFA(AnomalyMethod):
         `states` gives what `frozen` has for the images of these numbers, int64 (B,), where that is known already.
         Returns what is remembered, per level (n, embed_dim), before normalisation.
         """
-        limit, n = self.options.memory_tokens, len(images)
+        limit = None if self.options.memory_tokens == "all" else self.options.memory_tokens
+        n = len(images)
         generator, kept = torch.Generator().manual_seed(seed), []
         for start in range(0, n, self.encoder.batch):
             stop = min(start + self.encoder.batch, n)
@@ -353,19 +294,6 @@ class MVFA(AnomalyMethod):
             if tokens is not None and tokens.ndim == 2 and tokens.shape[1] == self.encoder.embed_dim:
                 setattr(self.memory, f"level{level}", torch.empty_like(tokens, device="meta"))  # of that shape
         super().load_head_state(state)
-
-    def reference_state(self) -> dict[str, dict[str, Tensor]]:
-        if self.options.variant != "reference" or not self.encoder.text:
-            what = "learned vectors in place of prompts" if not self.encoder.text else "the paper's projectors"
-            raise DetectorError(
-                f"An MVFA detector with {what} has no place in the reference's checkpoint: export one of variant "
-                "reference on a CLIP encoder."
-            )
-        return {name: module.state_dict() for name, module in self.adaptation.modules.items()}
-
-    def load_reference_state(self, state: dict[str, dict[str, Tensor]]) -> None:
-        for part in check_reference_state(self, state):
-            getattr(self, part).load_state_dict(state[part])
 
 
 def _cosine(tokens: Tensor, text: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medclipad.errors import VolumeError
-from medclipad.evaluation.protocols.pictures import Picture, few, require_both
+from medclipad.methods.common.labelled_images import LabelledImage, few, require_both
 from medclipad.methods.mvfa.prompts import CLASS_NAMES
 
 CLASSES = tuple(CLASS_NAMES)
@@ -21,7 +21,7 @@ def check_class(class_name: str) -> None:
         raise VolumeError(f'BMAD has no class "{class_name}": choose one of {", ".join(CLASSES)}.')
 
 
-def test_pictures(data: Path, class_name: str, limit: int | None = None) -> list[Picture]:
+def test_pictures(data: Path, class_name: str, limit: int | None = None) -> list[LabelledImage]:
     """The test set of a class: good, then Ungood, each sorted by name; at most `limit` of each.
 
     Raises VolumeError for an unknown class, a missing folder or mask, and a set without both kinds.
@@ -29,7 +29,7 @@ def test_pictures(data: Path, class_name: str, limit: int | None = None) -> list
     check_class(class_name)
     folder = data / f"{class_name}_AD" / "test"
     pictures = [
-        Picture(path, label, _mask(path) if label and class_name in MASKED else None)
+        LabelledImage(path, label, _mask(path) if label and class_name in MASKED else None)
         for label, kind in enumerate(_KINDS)
         for path in _files(folder / kind / "img")
     ]
@@ -37,7 +37,7 @@ def test_pictures(data: Path, class_name: str, limit: int | None = None) -> list
     return few(pictures, limit)
 
 
-def shots(data: Path, seeds: Path, class_name: str, k: int, iterate: int = 0) -> list[Picture]:
+def shots(data: Path, seeds: Path, class_name: str, k: int, iterate: int = 0) -> list[LabelledImage]:
     """The k normal and then the k abnormal shots that the seed file names, in its order.
 
     seeds: folder of {Class}/{k}-shot.txt, with lines "n-0: NAME …" and "a-0: NAME …" in either order; `iterate` is the
@@ -68,7 +68,9 @@ def shots(data: Path, seeds: Path, class_name: str, k: int, iterate: int = 0) ->
         for name in names:
             if name not in there:
                 raise VolumeError(f"{file} names {name}, which is not in {folder}: fetch the data set again.")
-            pictures.append(Picture(there[name], label, _mask(there[name]) if label and class_name in MASKED else None))
+            pictures.append(
+                LabelledImage(there[name], label, _mask(there[name]) if label and class_name in MASKED else None)
+            )
     return pictures
 
 

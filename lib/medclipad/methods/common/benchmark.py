@@ -1,4 +1,4 @@
-"""What the two benchmarks have in common: settings, a model in training, and a look at the test set."""
+"""The benchmark of a method's paper: settings, a model in training, and evaluations on the test set."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from medclipad.errors import DetectorError, TrainingError
+from medclipad.methods.base import AnomalyModel
 from medclipad.methods.common.auroc import auroc
-from medclipad.evaluation.protocols.pictures import Pictures
-from medclipad.methods.base import AnomalyMethod
+from medclipad.methods.common.labelled_images import LabelledImages
+from medclipad.methods.common.reference import ReferenceFormat
+from medclipad.volume.progress import Progress
 
 _OF_TRAINING = ("epochs", "learning_rate", "seed")
 
@@ -80,7 +82,7 @@ Tick = Callable[[int], None]
 """Called with the number of test pictures just looked at."""
 
 
-class Protocol(ABC):
+class BenchmarkProtocol(ABC):
     """A model, its training pictures and its test set.
 
     settings, reference: of this run and of the reference code. pictures: SHA-256 of the files. repeats: sentences on
@@ -97,13 +99,14 @@ class Protocol(ABC):
 
     settings: Settings
     reference: dict
+    format: ReferenceFormat
     batch: int
     pictures: str
     repeats: list[str]
     remarks: list[str]
-    model: AnomalyMethod
+    model: AnomalyModel
     optimisers: dict[str, torch.optim.Optimizer]
-    tests: Pictures
+    tests: LabelledImages
     truth: np.ndarray | None  # bool (n, S, S)
     steps: int  # an epoch
 
@@ -115,7 +118,7 @@ class Protocol(ABC):
     def step(self, chosen: Tensor | np.ndarray) -> float:
         """Learn from the chosen pictures; returns the loss."""
 
-    def looks(self) -> set[int]:
+    def evaluations(self) -> set[int]:
         """Before which steps of an epoch the reference tests; `steps` stands for after the last."""
         return {self.steps}
 
@@ -134,13 +137,15 @@ class Protocol(ABC):
 
     def load_checkpoint(self, state: dict) -> None:
         """Take weights as the reference saves them; raises DetectorError if they do not fit."""
-        if not self.model.encoder.text:
-            raise DetectorError('The reference\'s checkpoints belong to CLIP: give a CLIP encoder, not "embedded".')
-        self.model.load_reference_state(state)
+        if not self.model.encoder.has_text:
+            raise DetectorError(
+                f'The reference\'s checkpoints belong to CLIP: give a CLIP encoder, not "{self.settings.encoder}".'
+            )
+        self.format.load_state(self.model, state)
 
     def checkpoint(self) -> dict | None:
         """The weights as the reference saves them; None where its format has no place for learned vectors."""
-        return self.model.reference_state() if self.model.encoder.text else None
+        return self.format.state(self.model) if self.model.encoder.has_text else None
 
     def deviations(self, trained: bool) -> list[str]:
         """How this run, with its training or without, differs from the reference's, in words."""
@@ -164,6 +169,65 @@ class Protocol(ABC):
             raise TrainingError("The training diverged: the scores are not numbers; lower the learning rate.")
         pixel = None if self.truth is None else auroc(maps, self.truth)
         return Figures(auroc(images, self.tests.labels.numpy() > 0), pixel)
+
+
+class PublishedFigures(NamedTuple):
+    """AUROCs in 0..1 of a paper and of its published code and weights, and where they stand.
+
+    Each of the two is a pair (image AUROC, pixel AUROC); None where no figure is known.
+    """
+
+    source: str
+    paper: tuple[float | None, float | None]
+    reference_code: tuple[float | None, float | None]
+
+
+NOT_AT_HAND = "not at hand"
+UNKNOWN_FIGURES = PublishedFigures(NOT_AT_HAND, (None, None), (None, None))
+
+
+class BenchmarkSuite(ABC):
+    """The experiments of a method's paper.
+
+    Attributes
+    ----------
+    name
+        Name of the method.
+    layout
+        What `--data` must hold, for the help text.
+    classes
+        The classes or data sets of the paper's table.
+    default_shots
+        How many normal images (and abnormal ones, if the method needs them) it learns from by default.
+    has_zero_shot
+        Whether there is a zero-shot experiment.
+    checkpoint_variants
+        Variants whose weights the reference code's checkpoints can hold.
+    """
+
+    name: ClassVar[str]
+    layout: ClassVar[str]
+    classes: ClassVar[tuple[str, ...]]
+    default_shots: ClassVar[int]
+    has_zero_shot: ClassVar[bool] = False
+    checkpoint_variants: ClassVar[tuple[str, ...]] = ("reference",)
+
+    @abstractmethod
+    def reference(self, zero_shot: bool) -> dict[str, Any]:
+        """Return the settings of the reference code, by the names of `Settings`."""
+
+    @abstractmethod
+    def make(
+        self, data: Path, settings: Settings, zero_shot: bool, seeds: Path | None, progress: Progress
+    ) -> BenchmarkProtocol:
+        """Return an experiment on a class; raise VolumeError, TrainingError or DetectorError if it cannot be run.
+
+        `seeds` is a folder that names the few-shot images, for benchmarks that have one.
+        """
+
+    def published(self, class_name: str, shots: int) -> PublishedFigures:
+        """Return the figures of the paper and of its code; `shots` is 0 for zero-shot."""
+        return UNKNOWN_FIGURES
 
 
 def example_indices(labels: Sequence[int], normal: int = 3, abnormal: int = 5) -> list[int]:

@@ -1,0 +1,160 @@
+"""What a fit takes: the one source of options for Python, the command line, the server, the Slicer form and files.
+
+Add a field to `FitConfig`, or to the `Options` of a method, and it is an argument of `medclipad.fit`, an option of
+`medclipad fit`, a property of the schema of `POST /train`, a row of the Slicer form, and an entry of `detector.json`.
+
+"The default of the method or encoder" is spelled `None` everywhere: null in JSON, an option that is left out on the
+command line, an empty row in a form.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic.fields import FieldInfo
+
+from medclipad.encoders import default_encoder, encoder_usage
+from medclipad.errors import TrainingError
+from medclipad.methods import ADVANCED, CountOrAll, default_method, get_method, method_names
+
+MAX_SEED = 2**63 - 1
+MAX_SMOOTHING = 100.0  # mm
+
+
+class FitConfig(BaseModel):
+    """Options of a fit.
+
+    Attributes
+    ----------
+    method, encoder
+        Names of the method and of the encoder.
+    plane, intensity, shots, image_size, smoothing, precision, seed
+        See their descriptions, which help texts and forms show.
+    options
+        The method's own options, complete with its defaults.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: str = Field(default_method(), title="Method", description=f"one of {', '.join(method_names())}")
+    encoder: str = Field(
+        default_encoder(), max_length=256, title="Encoder", description=f"the frozen image encoder: {encoder_usage()}"
+    )
+    shots: CountOrAll = Field(
+        32, title="Training slices", description="normal slices, and abnormal slices, to learn from; or all"
+    )
+    plane: Literal["axial", "coronal", "sagittal", "acquisition"] = Field(
+        "axial", title="Plane", description="plane of the slices"
+    )
+    intensity: str = Field(
+        "auto",
+        max_length=64,
+        title="Modality",
+        description="intensity preset: auto, mr, raw, ct:brain, ct:lung, ct:abdomen, ct:bone or ct:LEVEL,WIDTH",
+    )
+    image_size: int | None = Field(
+        None,
+        ge=1,
+        le=2048,
+        title="Image size",
+        description="side of the encoder's input in pixels; more pixels give finer maps; default: the method's own",
+        json_schema_extra=ADVANCED,
+    )
+    smoothing: float = Field(
+        4.0,
+        ge=0,
+        le=MAX_SMOOTHING,
+        title="Smoothing (mm)",
+        description="standard deviation in mm of the Gaussian that smooths the maps; 0: none",
+        json_schema_extra=ADVANCED,
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        title="Precision",
+        description="of the frozen encoder: float32 as published; auto: bfloat16 where that is faster",
+        json_schema_extra=ADVANCED,
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        le=MAX_SEED,
+        title="Seed",
+        description="the same seed gives the same detector",
+        json_schema_extra=ADVANCED,
+    )
+    options: dict[str, Any] = Field({}, title="Options of the method", description="the method's own options")
+
+    @model_validator(mode="after")
+    def _complete_options(self) -> FitConfig:
+        """Check the method's options and fill in its defaults."""
+        method = get_method(self.method)
+        try:
+            self.options = method.Options.model_validate(self.options).model_dump()
+        except ValidationError as error:
+            raise TrainingError(f"Option {first_fault(error)} (method {self.method}).") from error
+        return self
+
+    @classmethod
+    def of(cls, **options: Any) -> FitConfig:
+        """Return the configuration for options of the fit and of the method, side by side.
+
+        Raises
+        ------
+        TrainingError
+            If an option is unknown or not possible; the sentence names it.
+        DetectorError
+            If there is no such method.
+
+        Examples
+        --------
+        >>> FitConfig.of(method="mediclip", shots=16, epochs=20).options["epochs"]
+        20
+        """
+        own = {name: value for name, value in options.items() if name in cls.model_fields}
+        rest = {name: value for name, value in options.items() if name not in own}
+        try:
+            return cls(**own, options={**own.pop("options", {}), **rest})
+        except ValidationError as error:
+            raise TrainingError(f"Option {first_fault(error)}.") from error
+
+    def method_options(self) -> BaseModel:
+        """Return the method's options as its own class."""
+        return get_method(self.method).Options.model_validate(self.options)
+
+
+def fit_fields(method: str) -> dict[str, FieldInfo]:
+    """Return all options of a fit with a method, by name: those of `FitConfig`, then the method's own."""
+    own = {name: field for name, field in FitConfig.model_fields.items() if name not in ("method", "options")}
+    return {**own, **get_method(method).Options.model_fields}
+
+
+def fit_model(method: str, base: type[BaseModel]) -> type[BaseModel]:
+    """Return a pydantic model with all options of a fit with a method, before the fields of `base`."""
+    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in fit_fields(method).items()}
+    options = create_model(f"{method}_options", **fields)
+    return create_model(f"{base.__name__}_{method}", __base__=(base, options))
+
+
+def fit_signature(before: inspect.Signature) -> inspect.Signature:
+    """Return a signature whose `**options` are spelled out as `FitConfig` and all methods have them."""
+    names = {parameter.name for parameter in before.parameters.values()}
+    fields = {name: field for name, field in FitConfig.model_fields.items() if name != "options"}
+    for method in method_names():
+        for name, field in get_method(method).Options.model_fields.items():
+            fields.setdefault(name, field)
+    extra = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
+        for name, field in fields.items()
+        if name not in names
+    ]
+    kept = [one for one in before.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    return before.replace(parameters=[*kept, *extra])
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first fault that pydantic found, such as "shots: Input should be greater than or equal to 1"."""
+    fault = error.errors()[0]
+    place = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("literal[", "constrained-")))
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,110 @@
+"""Checkpoints of a method's reference code: what they hold, how they go into our model and come out of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from medclipad.errors import DetectorError
+from medclipad.methods.base import AnomalyModel, Shots, describe
+from medclipad.volume.progress import Progress
+
+State = dict[str, dict[str, Tensor]]
+"""State dicts by name, as the reference code saves them."""
+
+
+class ReferenceFormat(ABC):
+    """How a method's reference code saves its weights.
+
+    Attributes
+    ----------
+    parts
+        Names of the state dicts in a checkpoint, sorted: a file is recognised by them.
+    encoder
+        Name of the encoder that the reference code trains on.
+    quick_gelu
+        Whether the reference code runs OpenAI's weights with QuickGELU, as OpenAI trained them.
+    file_hint
+        What such files are called, for help texts.
+    """
+
+    parts: ClassVar[tuple[str, ...]]
+    encoder: ClassVar[str]
+    quick_gelu: ClassVar[bool]
+    file_hint: ClassVar[str]
+
+    @abstractmethod
+    def options(self, stem: str, class_name: str | None) -> dict[str, Any]:
+        """Return the method's options that a checkpoint implies.
+
+        Parameters
+        ----------
+        stem
+            Name of the file without its suffix.
+        class_name
+            What the user says that the pictures show; None to take it from the file's name.
+
+        Raises
+        ------
+        DetectorError
+            If the class is needed and unknown, or given and meaningless.
+        """
+
+    @abstractmethod
+    def state(self, model: AnomalyModel) -> State:
+        """Return the trained tensors as a checkpoint has them.
+
+        Raises DetectorError if the format has no place for what the model learned.
+        """
+
+    @abstractmethod
+    def load_state(self, model: AnomalyModel, state: State) -> None:
+        """Put a checkpoint's tensors into a model; raise DetectorError if a key, shape or type differs."""
+
+    @abstractmethod
+    def load(
+        self, model: AnomalyModel, state: State, shots: Shots | None, seed: int, progress: Progress, image_class: str
+    ) -> None:
+        """Put a checkpoint's tensors into a model, and learn from `shots` what it does not hold.
+
+        Without shots the model works with the checkpoint alone. `image_class` is what the pictures show: the
+        given class name, else the file's name without suffix. Raises DetectorError as `load_state` does.
+        """
+
+    def require_calibrated(self, shots: int, abnormal_shots: int, held_out: bool) -> str | None:
+        """Return why a detector made from these slices cannot be used; None if it can."""
+        return None
+
+    def uncalibrated_note(self) -> str:
+        """Return what an uncalibrated detector of this method lacks, to follow "no normal slices were given"."""
+        return ""
+
+    def left_out(self, options: dict[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
+        """Return what of a detector the format has no place for, in words."""
+        return ["the plane, intensity preset and calibration"]
+
+
+def check_state(model: AnomalyModel, state: object, own: State, method: str) -> State:
+    """Return `own`, the model's state; raise DetectorError unless `state` has its keys, shapes and types."""
+    if not isinstance(state, Mapping) or state.keys() != own.keys():
+        raise DetectorError(f"A checkpoint of {method} holds {' and '.join(own)} alone: choose such a file.")
+    for part, expected in own.items():
+        given = state[part]
+        if not isinstance(given, Mapping) or not all(isinstance(value, Tensor) for value in given.values()):
+            raise DetectorError(f"{part} of the checkpoint is no state dict: choose a file of the reference code.")
+        if different := sorted(map(str, expected.keys() ^ given.keys())):
+            fault = "lacks" if different[0] in expected else "has an unknown"
+            raise DetectorError(
+                f"{part} of the checkpoint {fault} {different[0][:80]}: choose the file that belongs to {method} "
+                f"and to encoder {model.encoder.name}."
+            )
+        for key, value in expected.items():
+            if given[key].shape != value.shape or given[key].dtype != value.dtype:
+                raise DetectorError(
+                    f"{key} in {part} of the checkpoint is {describe(given[key])}, but encoder {model.encoder.name} "
+                    f"needs {describe(value)}: name the encoder that it was trained on."
+                )
+    return own

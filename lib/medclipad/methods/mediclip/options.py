@@ -1,0 +1,85 @@
+"""Options of MediCLIP."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from medclipad.methods.registry import ADVANCED, MethodOptions
+
+
+class MediCLIPOptions(MethodOptions):
+    """Options of MediCLIP."""
+
+    epochs: int = Field(
+        default=200,
+        ge=1,
+        le=10_000,
+        title="Epochs",
+        description="passes over the normal slices, each time with a new synthetic anomaly",
+    )
+    variant: Literal["reference", "paper"] = Field(
+        default="reference",
+        title="Variant",
+        description="what the reference code computes, or what the paper says",
+        json_schema_extra=ADVANCED,
+    )
+    batch: int = Field(
+        default=8,
+        ge=1,
+        le=256,
+        title="Batch size",
+        description="slices in a training step; fewer if there are fewer normal slices",
+        json_schema_extra=ADVANCED,
+    )
+    schedule: Literal["published", "short"] | None = Field(
+        default=None,
+        title="Schedule",
+        description="published: each synthetic anomaly is learned from once, at a constant learning rate; short: each "
+        "is encoded once and learned from in four steps, while the learning rate falls along a cosine; default: short, "
+        "or published on an encoder without text tower",
+        json_schema_extra=ADVANCED,
+    )
+    max_steps: int | None = Field(
+        default=None,
+        ge=1,
+        title="Largest number of steps",
+        description="end of the training, whatever the epochs; default: 120 if short, 400 (16 slices for 200 epochs) "
+        "if as published, or 60 on an encoder without text tower",
+        json_schema_extra=ADVANCED,
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        title="Learning rate",
+        description="of Adam, at the start; default: 0.002 if short, 0.001 if as published",
+        json_schema_extra=ADVANCED,
+    )
+    memory_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        title="Memory share",
+        description="share of a memory of normal tokens in the map; default: 0, as published, or 0.9 on an encoder "
+        "without text tower",
+        json_schema_extra=ADVANCED,
+    )
+    memory_size: int = Field(
+        default=4000,
+        ge=1,
+        le=100_000,
+        title="Memory size",
+        description="normal tokens that the memory holds",
+        json_schema_extra=ADVANCED,
+    )
+    score_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        title="Score share",
+        description="a slice's score is the mean of this share of its map, the highest values; 0: the maximum; "
+        "default: 0, as published, or 0.02 on an encoder without text tower",
+        json_schema_extra=ADVANCED,
+    )

@@ -1,0 +1,79 @@
+"""Checkpoints of MediCLIP's reference code: the adapters and the learned contexts of the prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medclipad.errors import DetectorError
+from medclipad.methods.base import AnomalyModel, Shots
+from medclipad.methods.common.reference import ReferenceFormat, State, check_state
+from medclipad.methods.mediclip.network import MediCLIPNetwork
+from medclipad.methods.mediclip.prompts import LearnablePrompts
+from medclipad.volume.progress import Progress
+
+PROMPT_KINDS = ("abnormal", "normal")  # in the order of the reference's checkpoint
+
+
+class MediCLIPReference(ReferenceFormat):
+    """MediCLIP's checkpoints: the state dicts of adapters and prompts."""
+
+    parts = ("adapter_state_dict", "prompt_state_dict")
+    encoder = "ViT-L-14-quickgelu/openai"
+    quick_gelu = True
+    file_hint = "MediCLIP's checkpoint"
+
+    def options(self, stem: str, class_name: str | None) -> dict[str, Any]:
+        """Return nothing; raise DetectorError if a class is given."""
+        if class_name:
+            raise DetectorError("MediCLIP's prompts name no class: leave the class name out.")
+        return {}
+
+    def state(self, model: AnomalyModel) -> State:
+        """Return adapters and prompts; raise DetectorError for learned vectors."""
+        network, prompts = _network(model), _network(model).prompts
+        if not isinstance(prompts, LearnablePrompts):
+            raise DetectorError(
+                f"A MediCLIP detector on encoder {network.encoder.name} has learned vectors in place of prompts, which "
+                "the reference's checkpoint cannot hold: export one on a CLIP encoder."
+            )
+        adapters = {}
+        for level, adapter in enumerate(network.adapters):  # the reference has 1×1 convolutions
+            adapters[f"{level}_adapter.0.weight"] = adapter.weight.detach()[:, :, None, None]
+            adapters[f"{level}_adapter.0.bias"] = adapter.bias.detach()
+        contexts = {f"ctx.{kind}_end": getattr(prompts, f"{kind}_context").detach() for kind in PROMPT_KINDS}
+        return {"adapter_state_dict": adapters, "prompt_state_dict": contexts}
+
+    @torch.no_grad()
+    def load_state(self, model: AnomalyModel, state: State) -> None:
+        """Put adapters and prompts into a model, and freeze the features of its prompts."""
+        for part, own in check_state(model, state, self.state(model), "mediclip").items():
+            for key, value in own.items():
+                value.copy_(state[part][key])
+        _network(model).freeze_text_features()
+
+    def load(
+        self, model: AnomalyModel, state: State, shots: Shots | None, seed: int, progress: Progress, image_class: str
+    ) -> None:
+        """Put adapters and prompts into a model, and fill its memory, if it has one, from the shots."""
+        self.load_state(model, state)
+        if shots is not None:
+            _network(model).remember(shots.normal, seed)
+
+    def left_out(self, options: dict[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
+        """Return what of a detector the format has no place for."""
+        found = super().left_out(options, weights)
+        if any(key.startswith("memory.") and len(value) for key, value in weights.items() if value.ndim):
+            found.append("the memory of normal tokens")
+        if options.get("variant", "reference") != "reference":
+            found.append("the paper's variant (the reference code computes another map from the same weights)")
+        return found
+
+
+def _network(model: AnomalyModel) -> MediCLIPNetwork:
+    if not isinstance(model, MediCLIPNetwork):
+        raise DetectorError("This is no MediCLIP model.")
+    return model

@@ -1,0 +1,100 @@
+"""Checkpoints of MVFA's reference code: {Class}.pth with the adapters of both heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medclipad.errors import DetectorError
+from medclipad.methods.base import AnomalyModel, Shots
+from medclipad.methods.common.reference import ReferenceFormat, State, check_state
+from medclipad.methods.mvfa.augment import augment
+from medclipad.methods.mvfa.network import MVFANetwork, extremes
+from medclipad.methods.mvfa.prompts import CLASS_NAMES
+from medclipad.methods.mvfa.training import encode_class
+from medclipad.volume.progress import Progress
+
+CLASSES_WITHOUT_MASKS = ("Chest", "Histopathology", "Retina_OCT2017")  # of BMAD: the reference maps nothing there
+
+
+class MVFAReference(ReferenceFormat):
+    """MVFA-AD's checkpoints: the state dicts of the seg and det adapters."""
+
+    parts = ("det_adapters", "seg_adapters")
+    encoder = "ViT-L-14-336/openai"
+    quick_gelu = False
+    file_hint = "MVFA's {Class}.pth"
+
+    def options(self, stem: str, class_name: str | None) -> dict[str, Any]:
+        """Return the class that the prompts name: the given one, or a class of BMAD that the file is called after."""
+        given = class_name or (stem if stem in CLASS_NAMES else None)
+        if given is None:
+            raise DetectorError(
+                f"{stem}.pth does not say what its pictures show: name it with --class-name, such as Brain."
+            )
+        return {"class_name": CLASS_NAMES.get(given, given)}
+
+    def state(self, model: AnomalyModel) -> State:
+        """Return the adapters; raise DetectorError for learned vectors and the paper's variant."""
+        network = _network(model)
+        if network.options.variant != "reference" or not network.encoder.has_text:
+            what = "learned vectors in place of prompts" if not network.encoder.has_text else "the paper's projectors"
+            raise DetectorError(
+                f"An MVFA detector with {what} has no place in the reference's checkpoint: export one of variant "
+                "reference on a CLIP encoder."
+            )
+        return {name: module.state_dict() for name, module in network.adaptation.modules.items()}
+
+    def load_state(self, model: AnomalyModel, state: State) -> None:
+        """Put the adapters into a model."""
+        for part in check_state(model, state, self.state(model), "mvfa"):
+            getattr(model, part).load_state_dict(state[part])
+
+    def load(
+        self, model: AnomalyModel, state: State, shots: Shots | None, seed: int, progress: Progress, image_class: str
+    ) -> None:
+        """Put the adapters into a model, encode its prompts, and fill its memory from the shots."""
+        network = _network(model)
+        network.has_masks.fill_(image_class not in CLASSES_WITHOUT_MASKS)
+        self.load_state(network, state)
+        encode_class(network, progress)
+        if shots is None:
+            return
+        network.remember(augment(torch.as_tensor(shots.normal)), seed, progress)
+        if len(shots.abnormal):
+            network.ranges = torch.stack(extremes(network.evidence(shots.abnormal, network.scored)), dim=1)
+        else:
+            network.ranges = torch.full_like(network.ranges, torch.nan)  # until `calibrate`
+
+    def require_calibrated(self, shots: int, abnormal_shots: int, held_out: bool) -> str | None:
+        """Return why the maps have no scale: no abnormal slice, and no normal slice outside of the memory."""
+        if abnormal_shots or held_out:
+            return None
+        return (
+            f"All {shots} normal slices went into the memory and none is left to scale the maps by: ask for "
+            "fewer shots, or give another normal volume."
+        )
+
+    def uncalibrated_note(self) -> str:
+        """Return that the maps are zero-shot."""
+        return ", the map is the zero-shot evidence alone"
+
+    def left_out(self, options: dict[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
+        """Return what of a detector the format has no place for."""
+        found = ["the class name, plane, intensity preset and calibration"]
+        if any(key.startswith("memory.") and len(value) for key, value in weights.items() if value.ndim):
+            found.append("the memory of normal tokens")
+        if options.get("variant", "reference") != "reference":
+            found.append("the paper's variant (the reference code computes another map from the same weights)")
+        if options.get("residual") is not None:
+            found.append("the residual share")
+        return found
+
+
+def _network(model: AnomalyModel) -> MVFANetwork:
+    if not isinstance(model, MVFANetwork):
+        raise DetectorError("This is no MVFA model.")
+    return model
