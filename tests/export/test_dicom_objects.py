@@ -10,7 +10,7 @@ from dicom_cases import PATIENT, make, result_of, validate
 from pydicom.uid import UID
 
 from medclipad.errors import VolumeError
-from medclipad.export.dicom import KINDS, mask_of, read_source, segmentation, write_dicom
+from medclipad.export.dicom import KINDS, read_source, segmentation, segmentation_to_mask, write_dicom
 from medclipad.volume import read_volume, write_volume
 from medclipad.volume.volume import LPS_TO_RAS
 
@@ -208,7 +208,7 @@ def test_an_empty_mask_and_several_labels(dciodvfy, tmp_path):
         made.save_as(tmp_path / "seg.dcm")
         assert validate(tmp_path / "seg.dcm") == []
         assert made.SegmentSequence[0].SegmentAlgorithmType == "MANUAL"
-        back = mask_of(pydicom.dcmread(tmp_path / "seg.dcm"), volume).array
+        back = segmentation_to_mask(pydicom.dcmread(tmp_path / "seg.dcm"), volume).array
         assert np.array_equal(back > 0, mask > 0)
         assert back.max() == len(labels)
         mask[:] = 0
@@ -264,7 +264,7 @@ def test_a_mask_of_another_grid_is_refused(tmp_path):
     volume, elsewhere = read_volume(one), read_volume(other)
     made = segmentation(read_source(other, elsewhere), result_of(elsewhere).segmentation(), "x")
     with pytest.raises(VolumeError, match="does not lie on its grid"):
-        mask_of(made, volume)
+        segmentation_to_mask(made, volume)
 
 
 def test_the_objects_beside_their_source_do_not_hinder_reading_it(written):

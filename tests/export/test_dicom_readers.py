@@ -15,7 +15,7 @@ import pydicom
 import pytest
 import SimpleITK
 
-from medclipad.export.dicom import mask_of
+from medclipad.export.dicom import segmentation_to_mask
 from medclipad.volume import Volume, read_volume
 from medclipad.volume.volume import LPS_TO_RAS
 
@@ -112,7 +112,7 @@ def test_slicer_reads_both(written, nrrd):
 
 
 def test_a_segmentation_comes_back_on_the_whole_grid(written):
-    mask = mask_of(pydicom.dcmread(written.files["segmentation"]), written.volume)
+    mask = segmentation_to_mask(pydicom.dcmread(written.files["segmentation"]), written.volume)
     assert np.array_equal(mask.array, written.result.segmentation().array)
     assert np.array_equal(mask.affine, written.volume.affine)
 
@@ -150,4 +150,4 @@ def test_a_segmentation_of_another_tool_too(written, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     theirs = pydicom.dcmread(tmp_path / "seg.dcm")
     assert int(theirs.NumberOfFrames) == 2
-    assert np.array_equal(mask_of(theirs, written.volume).array, mask)
+    assert np.array_equal(segmentation_to_mask(theirs, written.volume).array, mask)

@@ -1,7 +1,8 @@
-"""What all objects have in common: who made them, what they refer to, and the order of their frames."""
+"""What all DICOM objects have in common: their attributes, their references, and the order of their frames."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -23,12 +24,24 @@ VOLUME_SCORE = Code("VOLUME", SCHEME, "Anomaly score of volume")
 
 
 def new_uid() -> str:
-    """A UID of the kind that needs no registered root."""
+    """Return a new UID of the form that needs no registered root (2.25...)."""
     return generate_uid(prefix=None)
 
 
-def identity(detector: str, series_number: int, description: str, instance: int = 1) -> dict[str, Any]:
-    """Keyword arguments that say what an object is, and which software and detector made it."""
+def object_attributes(detector: str, series_number: int, description: str, instance: int = 1) -> dict[str, Any]:
+    """Return highdicom's keyword arguments that identify an object and what made it.
+
+    Parameters
+    ----------
+    detector
+        Name of the detector.
+    series_number
+        Number of the new series.
+    description
+        Description of the new series, cut to 64 characters.
+    instance
+        Number of the object in its series.
+    """
     return {
         "series_instance_uid": new_uid(),
         "series_number": series_number,
@@ -44,30 +57,41 @@ def identity(detector: str, series_number: int, description: str, instance: int 
 
 
 def algorithm(detector: str) -> highdicom.AlgorithmIdentificationSequence:
-    """The detector, as an algorithm."""
+    """Return the identification of a detector as an algorithm."""
     return highdicom.AlgorithmIdentificationSequence(
         name=f"{NAME} {detector}"[:64], family=codes.DCM.ArtificialIntelligence, version=version("medclipad")
     )
 
 
-def finished(dataset: Dataset, source: DicomSource) -> Dataset:
-    """Complete an object: the body part, frame numbers in references to multi-frame files, frames in slice order."""
+def complete(dataset: Dataset, source: DicomSource) -> Dataset:
+    """Complete an object made by highdicom, in place, and return it.
+
+    Copies patient, study and body part from the source, corrects the references to multi-frame files, puts the frames
+    in slice order, and completes the de-identification if the source is de-identified.
+
+    Parameters
+    ----------
+    dataset
+        Object made by highdicom.
+    source
+        Source that it was made from.
+    """
     for keyword in (*PATIENT_AND_STUDY, "SpecificCharacterSet"):
-        if keyword in source.headers[0]:  # highdicom copies some for some kinds of object
+        if keyword in source.headers[0]:  # which of them highdicom copies depends on the kind of object
             dataset[keyword] = source.headers[0][keyword]
     if dataset.Modality != "SR":
         _copy_body_part(dataset, source.headers[0])
     if "PerFrameFunctionalGroupsSequence" in dataset:
         dataset.ContentCreatorName = ""
         _refer_to_frames(dataset, source)
-        _in_slice_order(dataset)
+        _put_in_slice_order(dataset)
     if source.deidentifier:
         source.deidentifier.finish(dataset)
     return dataset
 
 
 def _copy_body_part(dataset: Dataset, header: Dataset) -> None:
-    """The body part and, unless the frames say it, its side."""
+    """Copy the body part and, unless the frames state it, its side."""
     if header.get("BodyPartExamined"):
         dataset.BodyPartExamined = header.BodyPartExamined
     if dataset.SOPClassUID == ParametricMapStorage:
@@ -79,7 +103,10 @@ def _copy_body_part(dataset: Dataset, header: Dataset) -> None:
 
 
 def _refer_to_frames(dataset: Dataset, source: DicomSource) -> None:
-    """highdicom took each slice for a file of its own: name multi-frame files once, and their frames."""
+    """Refer to each multi-frame file once, and to its frames.
+
+    `DicomSource.single_images` presents each slice to highdicom as a file of its own.
+    """
     if source.single_images is source.headers:
         return
     slices = {tuple(header.ImagePositionPatient): n for n, header in enumerate(source.headers)}
@@ -88,23 +115,24 @@ def _refer_to_frames(dataset: Dataset, source: DicomSource) -> None:
         reference = groups.DerivationImageSequence[0].SourceImageSequence[0]
         reference.ReferencedSOPClassUID = source.headers[n].SOPClassUID
         reference.ReferencedFrameNumber = source.frames[n]
-    kind = source.headers[0].SOPClassUID
-    dataset.SourceImageSequence = _once(dataset.SourceImageSequence, kind)
+    sop_class = source.headers[0].SOPClassUID
+    dataset.SourceImageSequence = _unique_references(dataset.SourceImageSequence, sop_class)
     for series in dataset.ReferencedSeriesSequence:
-        series.ReferencedInstanceSequence = _once(series.ReferencedInstanceSequence, kind)
+        series.ReferencedInstanceSequence = _unique_references(series.ReferencedInstanceSequence, sop_class)
 
 
-def _once(references: list[Dataset], kind: str) -> list[Dataset]:
+def _unique_references(references: Iterable[Dataset], sop_class: str) -> list[Dataset]:
+    """Return one reference for each file, with its SOP class."""
     files = {reference.ReferencedSOPInstanceUID: reference for reference in references}
     for reference in files.values():
-        reference.ReferencedSOPClassUID = kind
+        reference.ReferencedSOPClassUID = sop_class
     return list(files.values())
 
 
-def _in_slice_order(dataset: Dataset) -> None:
+def _put_in_slice_order(dataset: Dataset) -> None:
     """Let the frames of each segment ascend along the slice normal, as the source's slices do.
 
-    highdicom stores them the other way round, which readers that trust the right-handed order of DICOM would mirror.
+    highdicom stores them the other way round; readers that rely on DICOM's right-handed order would mirror them.
     """
     groups = list(dataset.PerFrameFunctionalGroupsSequence)
     index = [np.atleast_1d(item.FrameContentSequence[0].DimensionIndexValues).tolist() for item in groups]
@@ -120,4 +148,4 @@ def _in_slice_order(dataset: Dataset) -> None:
         size = dataset.Rows * dataset.Columns
         bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")
         packed = np.packbits(bits[: len(groups) * size].reshape(len(groups), size)[order].ravel(), bitorder="little")
-        dataset.PixelData = packed.tobytes() + bytes(len(packed) % 2)
+        dataset.PixelData = packed.tobytes() + bytes(len(packed) % 2)  # an even number of bytes, as DICOM requires

@@ -1,7 +1,7 @@
-"""Taking the identity out of what is written: the headers keep what is named here, and nothing else.
+"""De-identify what is written: of the headers, only what is named here is kept.
 
-This follows the Basic Application Level Confidentiality Profile (DICOM PS3.15, Annex E) by leaving out instead of
-looking for what to remove; docs/dicom.md says what is kept, emptied and replaced.
+This follows the Basic Application Level Confidentiality Profile (DICOM PS3.15, Annex E) with a list of what to keep
+instead of a list of what to remove; docs/dicom.md says what is kept, emptied and replaced.
 """
 
 from __future__ import annotations
@@ -21,25 +21,30 @@ EMPTIED = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
     "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
 )  # fmt: skip
-_DAY, _HOUR = date(2000, 1, 1), time(0, 0)
+_DATE, _TIME = date(2000, 1, 1), time(0, 0)  # every date and time of a de-identified object
 
 
 def uid_of(*words: str) -> str:
-    """A UID, always the same for the same words."""
+    """Return a UID that is always the same for the same words."""
     return f"2.25.{uuid5(NAMESPACE_OID, ' '.join(words)).int}"
 
 
 class Deidentifier:
-    """New UIDs are the same for the same old one within one object of this class, and cannot be traced back."""
+    """De-identification of headers and of the objects made with them.
+
+    One instance replaces the same UID by the same new one, so that the results of one image belong together. The new
+    UIDs cannot be traced back.
+    """
 
     def __init__(self) -> None:
         self._salt = secrets.token_hex(32)
 
-    def uid(self, uid: str) -> str:
-        return uid_of(self._salt, uid)
+    def uid(self, original: str) -> str:
+        """Return the UID that replaces an original one."""
+        return uid_of(self._salt, original)
 
     def header(self, original: Dataset) -> Dataset:
-        """A header without identity."""
+        """Return a header without identity."""
         header = Dataset()
         header.update({element.tag: element for element in original if element.keyword in KEPT})
         for keyword in EMPTIED:
@@ -49,8 +54,8 @@ class Deidentifier:
         return header
 
     def finish(self, dataset: Dataset) -> None:
-        """Say in an object made from such headers what was done, and take its own dates and times away."""
-        dataset.walk(_undate)
+        """Replace the dates and times of an object, and state in it how it was de-identified."""
+        dataset.walk(_replace_date_or_time)
         dataset.PatientIdentityRemoved = "YES"
         dataset.LongitudinalTemporalInformationModified = "REMOVED"
         dataset.DeidentificationMethod = "MedCLIPAD: only geometry, modality and new UIDs kept"
@@ -60,11 +65,12 @@ class Deidentifier:
         dataset.DeidentificationMethodCodeSequence = [item]
 
 
-def _undate(_: Dataset, element: DataElement) -> None:
+def _replace_date_or_time(_: Dataset, element: DataElement) -> None:
+    """Set the value of a date or time element to the fixed one."""
     if element.VM:
         if element.VR == "DA":
-            element.value = DA(_DAY)
+            element.value = DA(_DATE)
         elif element.VR == "TM":
-            element.value = TM(_HOUR)
+            element.value = TM(_TIME)
         elif element.VR == "DT":
             element.value = DT("20000101000000")

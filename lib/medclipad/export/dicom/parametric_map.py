@@ -10,7 +10,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from medclipad.detection.result import AnomalyResult
-from medclipad.export.dicom.common import ANOMALY_SCORE, finished, identity
+from medclipad.export.dicom.common import ANOMALY_SCORE, complete, object_attributes
 from medclipad.export.dicom.source import DicomSource
 
 SERIES_NUMBER = 9002
@@ -25,7 +25,17 @@ _REGIONS = {
 
 
 def parametric_map(source: DicomSource, result: AnomalyResult) -> Dataset:
-    """The map, bit for bit; its values, 0 to 1 and without unit, are the anomaly scores of the voxels."""
+    """Return the anomaly map as a Parametric Map, bit for bit.
+
+    Its values are the anomaly scores of the voxels: 0 to 1, without unit.
+
+    Parameters
+    ----------
+    source
+        Source of the volume that was analysed.
+    result
+        What the detector found.
+    """
     score = RealWorldValueMapping(
         lut_label="ANOMALY",
         lut_explanation="Anomaly score of the voxel",
@@ -44,14 +54,14 @@ def parametric_map(source: DicomSource, result: AnomalyResult) -> Dataset:
         voi_lut_transformations=[VOILUTTransformation(window_center=0.5, window_width=1.0)],
         content_label="ANOMALY_MAP",
         content_description=description,
-        **identity(result.detector, SERIES_NUMBER, description),
+        **object_attributes(result.detector, SERIES_NUMBER, description),
     )
-    dataset.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [_anatomy(source.headers[0])]
-    return finished(dataset, source)
+    dataset.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [_frame_anatomy(source.headers[0])]
+    return complete(dataset, source)
 
 
-def _anatomy(header: Dataset) -> Dataset:
-    """The body part, which dcmqi, and so 3D Slicer, must find to read a parametric map."""
+def _frame_anatomy(header: Dataset) -> Dataset:
+    """Return the body part; dcmqi, and so 3D Slicer, reads no parametric map without it."""
     region = Dataset()
     code = _REGIONS.get(header.get("BodyPartExamined"), Code("91723000", "SCT", "Anatomical structure"))
     region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = code.value, "SCT", code.meaning

@@ -1,4 +1,4 @@
-"""Masks as DICOM Segmentation, and back."""
+"""Convert masks to DICOM Segmentations, and back."""
 
 from __future__ import annotations
 
@@ -9,21 +9,35 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from medclipad.errors import VolumeError
-from medclipad.export.dicom.common import NAME, algorithm, finished, identity
+from medclipad.export.dicom.common import NAME, algorithm, complete, object_attributes
 from medclipad.export.dicom.source import DicomSource
 from medclipad.volume import Volume
 from medclipad.volume.volume import LPS_TO_RAS
 
 SERIES_NUMBER = 9001
+TOLERANCE = 1e-2  # of a voxel, by which a segmentation may lie beside the grid
 
 
 def segmentation(source: DicomSource, mask: Volume, detector: str | None, description: str = "Anomalies") -> Dataset:
-    """A binary segmentation of all slices, the empty ones too, so that every reader gets the whole grid.
+    """Return a mask as a binary Segmentation.
 
-    mask: integers on the source's grid; each value above 0 becomes a segment, numbered from 1 in ascending order.
-    detector: name of the detector that made it, None for a reader's own work.
+    It holds all slices, the empty ones too, so that every reader gets the whole grid.
 
-    Raises VolumeError if the mask does not have the source's slices.
+    Parameters
+    ----------
+    source
+        Source of the volume that the mask belongs to.
+    mask
+        Integers on the source's grid. Each value above 0 becomes a segment, numbered from 1 in ascending order.
+    detector
+        Name of the detector that made the mask; None if a reader painted it.
+    description
+        Description of the series, cut to 64 characters.
+
+    Raises
+    ------
+    VolumeError
+        If the mask has another number of slices than the source, or more than 255 labels.
     """
     values = [value for value in np.unique(mask.array) if value > 0] or [1]
     numbered = np.zeros(mask.shape, np.uint8)
@@ -31,7 +45,10 @@ def segmentation(source: DicomSource, mask: Volume, detector: str | None, descri
         numbered[mask.array == value] = number
     frames = numbered.transpose(2, 1, 0)
     if len(frames) != len(source.headers) or len(values) > 255:
-        raise VolumeError(f"{mask.name}: a mask of {len(frames)} slices and {len(values)} labels does not fit.")
+        raise VolumeError(
+            f"{mask.name}: a mask of {len(frames)} slices and {len(values)} labels does not fit; it needs "
+            f"{len(source.headers)} slices and at most 255 labels."
+        )
     segments = [
         SegmentDescription(
             segment_number=number,
@@ -51,15 +68,30 @@ def segmentation(source: DicomSource, mask: Volume, detector: str | None, descri
         omit_empty_frames=False,
         content_label="ANOMALIES",
         content_description=description[:64],
-        **identity(detector or NAME, SERIES_NUMBER, description),
+        **object_attributes(detector or NAME, SERIES_NUMBER, description),
     )
-    return finished(dataset, source)
+    return complete(dataset, source)
 
 
-def mask_of(dataset: Dataset, volume: Volume) -> Volume:
-    """A DICOM Segmentation as a uint8 mask of segment numbers on the full grid of `volume`, whichever slices it holds.
+def segmentation_to_mask(dataset: Dataset, volume: Volume) -> Volume:
+    """Return a Segmentation as a mask on the whole grid of a volume, whichever slices it holds.
 
-    Where segments overlap, the higher number counts. Raises VolumeError if it does not lie on that grid.
+    Parameters
+    ----------
+    dataset
+        A DICOM Segmentation.
+    volume
+        Volume that it segments.
+
+    Returns
+    -------
+    Volume
+        uint8 segment numbers, 0 outside. Where segments overlap, the higher number counts.
+
+    Raises
+    ------
+    VolumeError
+        If the segmentation does not lie on the volume's grid.
     """
     geometry = VolumeGeometry(
         affine=(LPS_TO_RAS @ volume.affine)[:, [2, 1, 0, 3]],
@@ -68,7 +100,7 @@ def mask_of(dataset: Dataset, volume: Volume) -> Volume:
     )
     try:
         stored = Segmentation.from_dataset(dataset, copy=False).get_volume(allow_missing_positions=True)
-        matched = stored.match_geometry(geometry, tol=1e-2)
+        matched = stored.match_geometry(geometry, tol=TOLERANCE)
     except (RuntimeError, ValueError, AttributeError) as error:
         raise VolumeError(
             f"{volume.name}: the segmentation does not lie on its grid ({error}); make it on the image itself."

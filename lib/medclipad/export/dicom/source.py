@@ -1,16 +1,17 @@
-"""The images that a volume was read from: what the objects made from it copy and refer to."""
+"""The images that a volume was read from, which the objects made from it copy from and refer to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
-from pydicom.valuerep import DS, validate_value
+from pydicom.valuerep import DSfloat, validate_value
 
 from medclipad.errors import VolumeError
 from medclipad.export.dicom.deidentify import Deidentifier, uid_of
@@ -19,7 +20,7 @@ from medclipad.volume.dicom.files import dicom_files, is_dicom
 from medclipad.volume.read_errors import volume_errors
 from medclipad.volume.volume import LPS_TO_RAS
 
-# Copied as they are. The first are of type 2 in every object: empty where the source lacks them.
+# Copied unchanged. These are of type 2 in every object: empty where the source lacks them.
 REQUIRED = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
     "AccessionNumber", "ReferringPhysicianName",
@@ -43,10 +44,16 @@ IDENTITY = (
 
 @dataclass(frozen=True, eq=False)
 class DicomSource:
-    """headers: one a slice of the volume's last axis, in its order, each on the volume's own regular grid.
+    """Headers of the images that a volume was read from.
 
-    frames: number of the slice within its file, from 1; None for a file of a single image.
-    deidentifier: what has taken the identity out of the headers, if anything has.
+    Attributes
+    ----------
+    headers
+        A header for each slice along the volume's last axis, in its order, each on the volume's own regular grid.
+    frames
+        Number of each slice within its file, counted from 1; None for a file of a single image.
+    deidentifier
+        What removed the identity from the headers; None if they hold the patient's identity.
     """
 
     headers: list[Dataset]
@@ -55,24 +62,26 @@ class DicomSource:
 
     @property
     def single_images(self) -> list[Dataset]:
-        """The headers for highdicom, which can refer to single images only where not all frames of one file are
-        meant: each slice as an image of its own."""
+        """The headers for highdicom, each slice as an image of its own.
+
+        highdicom can refer to some frames of a file only if each of them is an image.
+        """
         if all(number is None for number in self.frames):
             return self.headers
-        images = [_copied(header) for header in self.headers]
+        images = [_shallow_copy(header) for header in self.headers]
         for image in images:
-            del image.SOPClassUID  # the copies share their elements
+            del image.SOPClassUID  # the copies share their elements: replace the element, do not change it
             image.SOPClassUID = MRImageStorage
         return images
 
     @property
     def burned_in(self) -> bool:
-        """Whether the images say that text is written into their pixels."""
+        """Whether the images declare text burned into their pixels."""
         return any(header.get("BurnedInAnnotation") == "YES" for header in self.headers)
 
 
 def require_images(volume: Volume) -> None:
-    """Raise VolumeError unless the volume lies on the images of a DICOM series, which can be told apart."""
+    """Raise VolumeError unless the volume lies on the distinct images of a DICOM series."""
     instances = volume.metadata.get("dicom", {}).get("instances")
     if instances is None:
         raise VolumeError(
@@ -84,7 +93,7 @@ def require_images(volume: Volume) -> None:
             f"{volume.name}: it was resampled, so that it does not lie on the images of its DICOM series, to which "
             "DICOM results must refer; write other formats."
         )
-    if len({tuple(one) for one in instances}) < len(instances):
+    if len({tuple(instance) for instance in instances}) < len(instances):
         raise VolumeError(
             f"{volume.name}: several of its images have the same SOP Instance UID, so that DICOM results cannot refer "
             "to them; write other formats, or export the series again."
@@ -92,26 +101,37 @@ def require_images(volume: Volume) -> None:
 
 
 def read_source(path: str | Path | Sequence[str | Path], volume: Volume, deidentify: bool = False) -> DicomSource:
-    """The source of `volume`, which `read_volume(path)` has read.
+    """Read the headers of the images that a volume was read from.
 
-    deidentify: keep nothing of the headers but geometry, modality and new UIDs (see docs/dicom.md).
+    Parameters
+    ----------
+    path
+        What the volume was read from, as given to `read_volume`.
+    volume
+        The volume.
+    deidentify
+        Keep nothing of the headers but geometry, modality and new UIDs, see docs/dicom.md.
 
-    Raises VolumeError if the volume does not come from DICOM, or its images are no longer in `path`.
+    Raises
+    ------
+    VolumeError
+        If the volume does not come from DICOM, or its images are no longer in `path`.
     """
     require_images(volume)
     instances = volume.metadata["dicom"]["instances"]
     source = Path(path).expanduser() if isinstance(path, (str, Path)) else [Path(file) for file in path]
-    found = _headers(source, {uid for uid, _ in instances})
+    found = _read_headers(source, {uid for uid, _ in instances})
     if any(uid not in found for uid, _ in instances):
         raise VolumeError(f"{volume.name}: its images are no longer in {path}; pass the folder that it was read from.")
     deidentifier = Deidentifier() if deidentify else None
     originals = {uid: deidentifier.header(header) if deidentifier else header for uid, header in found.items()}
-    placed = [_on_grid(originals[uid], volume, k) for k, (uid, _) in enumerate(instances)]
+    headers = [_on_grid(originals[uid], volume, k) for k, (uid, _) in enumerate(instances)]
     frames = [number if "NumberOfFrames" in found[uid] else None for uid, number in instances]
-    return DicomSource(placed, frames, deidentifier)
+    return DicomSource(headers, frames, deidentifier)
 
 
-def _headers(source: Path | Sequence[Path], wanted: set[str]) -> dict[str, Dataset]:
+def _read_headers(source: Path | Sequence[Path], uids: set[str]) -> dict[str, Dataset]:
+    """Return the headers of the images with these SOP Instance UIDs, by UID."""
     found = {}
     with dicom_files(source) as (files, _):
         for path in files:
@@ -121,27 +141,27 @@ def _headers(source: Path | Sequence[Path], wanted: set[str]) -> dict[str, Datas
                 header = pydicom.dcmread(
                     path, stop_before_pixels=True, force=True, specific_tags=[*PATIENT_AND_STUDY, *OTHER, *IDENTITY]
                 )
-                if header.get("SOPInstanceUID") in wanted:
-                    found[header.SOPInstanceUID] = _completed(header)
+                if header.get("SOPInstanceUID") in uids:
+                    found[header.SOPInstanceUID] = _with_required_elements(header)
     return found
 
 
-def _completed(header: Dataset) -> Dataset:
-    """The header with what every object must have; a value that DICOM does not allow becomes an empty one."""
+def _with_required_elements(header: Dataset) -> Dataset:
+    """Return the header with what every object must have; values that DICOM does not allow are removed or emptied."""
     for keyword in (*PATIENT_AND_STUDY, *OTHER):
         if not _is_valid(header, keyword):
             header.pop(keyword, None)
             if keyword in (*REQUIRED, "PositionReferenceIndicator"):
                 setattr(header, keyword, "")
     if header.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethodCodeSequence" not in header:
-        header.DeidentificationMethod = header.get("DeidentificationMethod", "not said by the source")
-    if not header.get("FrameOfReferenceUID"):  # a series has one frame of reference at most, so it can stand for it
+        header.DeidentificationMethod = header.get("DeidentificationMethod", "not stated by the source")
+    if not header.get("FrameOfReferenceUID"):  # a series has at most one frame of reference, so its UID can stand in
         header.FrameOfReferenceUID = uid_of("frame of reference of", header.SeriesInstanceUID)
     return header
 
 
 def _is_valid(header: Dataset, keyword: str) -> bool:
-    """Whether there is a value that DICOM allows."""
+    """Return whether the header has a value that DICOM allows."""
     if not header.get(keyword):
         return False
     element = header[keyword]
@@ -149,18 +169,18 @@ def _is_valid(header: Dataset, keyword: str) -> bool:
         return element.value in ("M", "F", "O")
     try:
         for value in element.value if element.VM > 1 else [element.value]:
-            validate_value(element.VR, value, pydicom.config.RAISE)
+            validate_value(element.VR, value, config.RAISE)
     except (ValueError, TypeError):
         return False
     return True
 
 
 def _on_grid(header: Dataset, volume: Volume, k: int) -> Dataset:
-    """A copy of the header as of a single image, in the place of slice k."""
+    """Return a copy of the header as that of a single image, at the position of slice k."""
     lps = LPS_TO_RAS @ volume.affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     along_row, along_column = (lps[:3, :2] / spacing[:2]).T
-    placed = _copied(header)
+    placed = _shallow_copy(header)
     placed.pop("NumberOfFrames", None)
     placed.ImageOrientationPatient = _decimals([*along_row, *along_column])
     placed.ImagePositionPatient = _decimals(lps[:3, 3] + k * lps[:3, 2])
@@ -169,11 +189,13 @@ def _on_grid(header: Dataset, volume: Volume, k: int) -> Dataset:
     return placed
 
 
-def _copied(header: Dataset) -> Dataset:
+def _shallow_copy(header: Dataset) -> Dataset:
+    """Return a copy that shares its elements with the original."""
     copied = Dataset()
     copied.update({element.tag: element for element in header})
     return copied
 
 
-def _decimals(values: Sequence[float]) -> list[DS]:
-    return [DS(round(float(value), 10) + 0.0, auto_format=True) for value in values]
+def _decimals(values: Iterable[float]) -> list[DSfloat]:
+    """Return numbers as decimal strings, without the noise of floating point beyond ten decimals."""
+    return [DSfloat(round(float(value), 10) + 0.0, auto_format=True) for value in values]  # + 0.0 makes -0.0 a 0.0

@@ -1,4 +1,4 @@
-"""DICOM results as files."""
+"""Write results as DICOM files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 
 from medclipad.detection.result import AnomalyResult
 from medclipad.errors import VolumeError
+from medclipad.export.dicom.key_slices import key_slice_images
 from medclipad.export.dicom.parametric_map import parametric_map
 from medclipad.export.dicom.report import score_report
 from medclipad.export.dicom.segmentation import segmentation
@@ -21,11 +22,26 @@ KINDS = ("segmentation", "map", "report", "key-slices")
 
 
 def dicom_objects(source: DicomSource, volume: Volume, result: AnomalyResult, kind: str) -> list[Dataset]:
-    """The objects of one of KINDS."""
-    if kind == "key-slices":
-        from medclipad.export.dicom.key_slices import key_slices  # imports what draws: a server does without
+    """Return a result as DICOM objects of one kind.
 
-        return key_slices(source, volume, result)
+    Parameters
+    ----------
+    source
+        Source of the volume.
+    volume
+        Volume that was analysed.
+    result
+        What the detector found.
+    kind
+        One of KINDS. Key slices are several objects, the others one.
+
+    Raises
+    ------
+    VolumeError
+        If the kind is unknown, or the result cannot be written without identifying the patient.
+    """
+    if kind == "key-slices":
+        return key_slice_images(source, volume, result)
     if kind == "map":
         return [parametric_map(source, result)]
     if kind == "report":
@@ -33,7 +49,7 @@ def dicom_objects(source: DicomSource, volume: Volume, result: AnomalyResult, ki
     if kind == "segmentation":
         description = f"Anomalies, {result.plane}, above {result.threshold:.3f}"
         return [segmentation(source, result.segmentation(), result.detector, description)]
-    raise VolumeError(f"{kind!r} is no DICOM result; choose of {', '.join(KINDS)}.")
+    raise VolumeError(f"{kind!r} is not a kind of DICOM result: choose one of {', '.join(KINDS)}.")
 
 
 def write_dicom(
@@ -44,12 +60,33 @@ def write_dicom(
     kinds: Collection[str] = KINDS,
     deidentify: bool = False,
 ) -> list[Path]:
-    """Write <name>_segmentation.dcm, _map.dcm, _report.dcm and _key-slices_1.dcm ... into an existing folder.
+    """Write <name>_segmentation.dcm, _map.dcm, _report.dcm and _key-slices_1.dcm, ... into a folder.
 
-    path: what `volume` was read from. deidentify: keep nothing of the source's headers but geometry, modality and new
-    UIDs; the files are still called after the volume.
+    Parameters
+    ----------
+    folder
+        Folder to write to; it must exist.
+    path
+        What `volume` was read from.
+    volume
+        Volume that was analysed; its name is the name of the files.
+    result
+        What the detector found.
+    kinds
+        Which of KINDS to write; all by default.
+    deidentify
+        Keep nothing of the source's headers but geometry, modality and new UIDs. The files are still named after the
+        volume.
 
-    Returns the paths. Raises VolumeError if the volume does not come from DICOM, or a file cannot be written.
+    Returns
+    -------
+    list of pathlib.Path
+        The files written.
+
+    Raises
+    ------
+    VolumeError
+        If the volume does not come from DICOM, or a file cannot be written.
     """
     source = read_source(path, volume, deidentify)
     files = []
@@ -67,4 +104,4 @@ def _save(dataset: Dataset, path: Path) -> None:
         with atomic_file(path) as temp_path:
             dataset.save_as(temp_path, enforce_file_format=True)
     except OSError as error:
-        raise VolumeError(f"{path}: it cannot be written ({reason(error)}); check space and rights.") from error
+        raise VolumeError(f"{path} cannot be written ({reason(error)}): check space and permissions.") from error

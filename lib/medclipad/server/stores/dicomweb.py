@@ -28,7 +28,7 @@ from filelock import FileLock
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from pydicom.dataset import Dataset
 
-from medclipad.export.dicom import mask_of, read_source, segmentation
+from medclipad.export.dicom import read_source, segmentation, segmentation_to_mask
 from medclipad.files import atomic_folder, remove_leftovers, sha256_of_text, write_text
 from medclipad.server.errors import RequestError
 from medclipad.server.process_lifetime import is_stale
@@ -163,7 +163,7 @@ class DicomWebDatastore(Datastore):
             with self._one_at_a_time(label.series.uid), tempfile.TemporaryDirectory(dir=self._home()) as folder:
                 (file,) = self._pacs.fetch(label.series, Path(folder))
                 volume = read_volume(self.get_image_uri(label.image))
-                self._write_label(mask_of(pydicom.dcmread(file), volume), label.series.uid)
+                self._write_label(segmentation_to_mask(pydicom.dcmread(file), volume), label.series.uid)
         return str(path)
 
     def get_label(self, label_id: str, label_tag: str, params: Any = None) -> Any:
@@ -192,7 +192,7 @@ class DicomWebDatastore(Datastore):
         volume, mask = read_volume(path), read_volume(label_filename)
         made = segmentation(read_source(path, volume), volume.with_array(mask.array), None, f"{LABEL}{tag}"[:64])
         self._pacs.store([made])
-        self._write_label(mask_of(made, volume), made.SeriesInstanceUID)
+        self._write_label(segmentation_to_mask(made, volume), made.SeriesInstanceUID)
         with self._noting() as notes:
             notes["labels"][made.SeriesInstanceUID] = {**label_info, "ts": int(time.time())}
         self.refresh()
