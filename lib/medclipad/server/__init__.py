@@ -1,1 +1,1 @@
-"""What `medclipad serve` runs: MONAI Label's interface over HTTP with routes, limits and training of our own."""
+"""What `medclipad serve` runs: MONAI Label's interface with our own routes, limits and training."""

@@ -1,9 +1,11 @@
-"""Errors as HTTP answers: always {"detail": one sentence}, never a stack trace."""
+"""Turn errors into HTTP responses: always {"detail": one sentence}, never a stack trace."""
 
 from __future__ import annotations
 
 import errno
+import functools
 import logging
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,76 +19,95 @@ from medclipad.server.security.guard import TooLargeError
 
 logger = logging.getLogger(__name__)
 
-
-_GONE = "A file that this needs has been removed: list what there is, and ask again."
-_FULL = "The server's disk is full: make room on it, then try again."
-_NO_SPACE, _NO_RIGHT = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
-_NO_DISK = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)  # a network drive that is away
-_NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-
-
-def _number(error: BaseException | None) -> int | None:
-    return error.errno if isinstance(error, OSError) else None
+_FILE_REMOVED = "A file that this request needs has been removed: list the images again, then repeat the request."
+_DISK_FULL = "The server's disk is full: free some space, then try again."
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
+# A network drive that is away, or a process that has too many files open: both pass.
+_TEMPORARY = (
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+)
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception that a route can raise with a status and one sentence."""
+    """Answer every exception that a route of an app raises with a status and one sentence."""
 
-    def answer(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        return JSONResponse({"detail": detail}, status_code=status, headers=headers)
+    def answer(_: Request, error: Exception) -> JSONResponse:
+        return _answer(error)
 
-    def unexpected(error: Exception) -> JSONResponse:
-        return answer(500, f"The server failed unexpectedly ({type(error).__name__}); its log says where.")
+    for error_class in _answer.registry:
+        app.add_exception_handler(Exception if error_class is object else error_class, answer)
 
-    @app.exception_handler(RequestError)
-    def _(_: Request, error: RequestError) -> JSONResponse:
-        return answer(error.status, str(error), error.headers)
 
-    @app.exception_handler(Cancelled)
-    def _(_: Request, error: Cancelled) -> JSONResponse:
-        return answer(409, str(error) or "The work was cancelled.")
+@functools.singledispatch
+def _answer(error: Exception) -> JSONResponse:
+    """Return the response to an error; this one is for errors of no known class."""
+    # Starlette raises such an error again after the response, and uvicorn logs it.
+    return _response(500, f"The server failed unexpectedly ({type(error).__name__}): see its log.")
 
-    @app.exception_handler(MedCLIPADError)
-    def _(_: Request, error: MedCLIPADError) -> JSONResponse:
-        number = _number(error.__cause__)
-        if number == errno.ENOENT and isinstance(error, VolumeError):  # whose own sentence names a path on this server
-            return answer(404, _GONE)
-        return answer(507, _FULL) if number in _NO_SPACE else answer(422, str(error))
 
-    @app.exception_handler(OSError)
-    def _(_: Request, error: OSError) -> JSONResponse:
-        if _number(error) in _NO_SPACE:
-            return answer(507, _FULL)
-        if _number(error) in _NO_RIGHT:
-            return answer(507, "The server may not write to its disk: give it the right to, then try again.")
-        if _number(error) == errno.ENOENT:
-            return answer(404, _GONE)
-        if _number(error) in (*_NO_DISK, *_NO_MORE):
-            reason = error.strerror or type(error).__name__
-            return answer(503, f"The server cannot get at its files ({reason}): try again.", {"Retry-After": "10"})
-        logger.error("Unexpected %s", type(error).__name__, exc_info=error)
-        return unexpected(error)
+@_answer.register
+def _answer_request_error(error: RequestError) -> JSONResponse:
+    return _response(error.status, str(error), error.headers)
 
-    @app.exception_handler(HTTPException)
-    def _(_: Request, error: HTTPException) -> JSONResponse:
-        if _number(error.__cause__) in _NO_SPACE:  # while a body was received
-            return answer(507, _FULL)
-        if isinstance(error.__cause__, TooLargeError):
-            return answer(413, str(error.__cause__), {"Connection": "close"})
-        return answer(error.status_code, str(error.detail), error.headers)
 
-    @app.exception_handler(UnicodeEncodeError)
-    def _(_: Request, __: UnicodeEncodeError) -> JSONResponse:
-        return answer(400, "The request holds characters that cannot be stored as text.")
+@_answer.register
+def _answer_cancelled(error: Cancelled) -> JSONResponse:
+    return _response(409, str(error) or "The work was cancelled.")
 
-    @app.exception_handler(MONAILabelException)
-    def _(_: Request, error: MONAILabelException) -> JSONResponse:
-        return answer(400, error.msg)
 
-    @app.exception_handler(RequestValidationError)
-    def _(_: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(422, first_error(error))
+@_answer.register
+def _answer_medclipad_error(error: MedCLIPADError) -> JSONResponse:
+    number = _error_number(error.__cause__)
+    if number == errno.ENOENT and isinstance(error, VolumeError):  # its own message names a path on this server
+        return _response(404, _FILE_REMOVED)
+    return _response(507, _DISK_FULL) if number in _NO_SPACE else _response(422, str(error))
 
-    @app.exception_handler(Exception)
-    def _(_: Request, error: Exception) -> JSONResponse:
-        return unexpected(error)  # starlette hands it on, and uvicorn logs it
+
+@_answer.register
+def _answer_os_error(error: OSError) -> JSONResponse:
+    number = _error_number(error)
+    if number in _NO_SPACE:
+        return _response(507, _DISK_FULL)
+    if number in _NO_PERMISSION:
+        return _response(507, "The server may not write to its disk: grant it write access, then try again.")
+    if number == errno.ENOENT:
+        return _response(404, _FILE_REMOVED)
+    if number in _TEMPORARY:
+        reason = error.strerror or type(error).__name__
+        return _response(503, f"The server cannot reach its files ({reason}): try again.", {"Retry-After": "10"})
+    logger.error("Unexpected %s", type(error).__name__, exc_info=error)
+    return _response(500, f"The server failed unexpectedly ({type(error).__name__}): see its log.")
+
+
+@_answer.register
+def _answer_http_exception(error: HTTPException) -> JSONResponse:
+    if _error_number(error.__cause__) in _NO_SPACE:  # while FastAPI received the body
+        return _response(507, _DISK_FULL)
+    if isinstance(error.__cause__, TooLargeError):
+        return _response(413, str(error.__cause__), {"Connection": "close"})
+    return _response(error.status_code, str(error.detail), error.headers)
+
+
+@_answer.register
+def _answer_encode_error(_: UnicodeEncodeError) -> JSONResponse:
+    return _response(400, "The request contains characters that cannot be stored as text.")
+
+
+@_answer.register
+def _answer_monai_label_error(error: MONAILabelException) -> JSONResponse:
+    return _response(400, error.msg)
+
+
+@_answer.register
+def _answer_validation_error(error: RequestValidationError) -> JSONResponse:
+    return _response(422, first_error(error))
+
+
+def _response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status_code=status, headers=headers)
+
+
+def _error_number(error: BaseException | None) -> int | None:
+    return error.errno if isinstance(error, OSError) else None

@@ -1,4 +1,7 @@
-"""The error that becomes an HTTP answer; it imports no web framework, which a training process does without."""
+"""The error that becomes an HTTP response.
+
+It imports no web framework: a training process raises it too and must start fast.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,22 @@ if TYPE_CHECKING:
 
 
 class RequestError(MedCLIPADError):
-    """A request that cannot be served as asked; `status` is its HTTP status."""
+    """Request that the server cannot carry out.
+
+    Parameters
+    ----------
+    message
+        One sentence for the user: what is wrong and what to do.
+    status
+        HTTP status of the response.
+    headers
+        HTTP headers to add to the response, such as `Retry-After`.
+
+    Attributes
+    ----------
+    status, headers
+        As given.
+    """
 
     def __init__(self, message: str, status: int = 400, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -21,8 +39,8 @@ class RequestError(MedCLIPADError):
 
 
 def first_error(error: ValidationError | RequestValidationError) -> str:
-    """The first thing that is wrong in a request, e.g. "epochs: Input should be a valid integer"."""
+    """Return the first problem of a request, such as "epochs: Input should be a valid integer."."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     message = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}." if place else f"{message}."
+    return f"{field}: {message}." if field else f"{message}."

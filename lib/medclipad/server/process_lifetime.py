@@ -1,6 +1,6 @@
-"""Nothing outlives a server, however it ended: neither the processes that it started nor its temporary files.
+"""End the processes and remove the temporary files of a server with it, however it ends.
 
-A server that is told to stop can see to both; one that is killed cannot, so its children look themselves, and the next
+A server that is told to stop does both itself. One that is killed cannot: its child processes watch it, and the next
 server removes its files.
 """
 
@@ -17,22 +17,22 @@ from pathlib import Path
 
 import psutil
 
-_SERVER = "MEDCLIPAD_SERVER_PID"  # environment variable, which the children inherit
+_SERVER = "MEDCLIPAD_SERVER_PID"  # environment variable, which child processes inherit
 
 
 def mark_server() -> None:
-    """Make this process the one whose children end with it."""
+    """Make this process the one whose child processes end with it."""
     os.environ[_SERVER] = str(os.getpid())
 
 
 def end_with_server() -> None:
-    """In a child of a marked server: watch it in a thread, and end this process within a second of its end."""
+    """End this process within a second of its server's end; call it in a child process of a marked server."""
     server = int(os.environ.get(_SERVER, os.getpid()))
     if server == os.getpid():
         return
 
     def watch() -> None:
-        while os.getppid() == server and psutil.pid_exists(server):  # on Windows only the second one changes
+        while os.getppid() == server and psutil.pid_exists(server):  # on Windows the parent's number never changes
             time.sleep(0.5)
         os._exit(1)
 
@@ -40,18 +40,25 @@ def end_with_server() -> None:
 
 
 def is_stale(pid: str) -> bool:
-    """Whether what a process with this number left is no one's, asked before this process writes anything itself.
+    """Return whether the process that left a file is gone; call it before this process writes such files itself.
 
-    In a container every server has the same number: what bears ours is an earlier server's.
+    Parameters
+    ----------
+    pid
+        Number of the process, as the name of the file gives it.
+
+    Notes
+    -----
+    In a container every server has the same number: a file with our own number belongs to an earlier server.
     """
     return pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid)))
 
 
 @contextmanager
 def own_temporary_folder() -> Iterator[None]:
-    """All temporary files of this process in one folder, which goes with the block; those of killed servers go too."""
-    before = tempfile.gettempdir()
-    for folder in Path(before).glob("medclipad-server-*-*"):
+    """Keep all temporary files of this process in one folder, removed after the block; remove those of dead servers."""
+    default = tempfile.gettempdir()
+    for folder in Path(default).glob("medclipad-server-*-*"):
         if is_stale(folder.name.split("-")[2]):
             shutil.rmtree(folder, ignore_errors=True)
     tempfile.tempdir = tempfile.mkdtemp(prefix=f"medclipad-server-{os.getpid()}-")
@@ -59,4 +66,4 @@ def own_temporary_folder() -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(tempfile.tempdir, ignore_errors=True)
-        tempfile.tempdir = before
+        tempfile.tempdir = default

@@ -1,4 +1,4 @@
-"""How often a client may ask: a token bucket per address, in bounded memory."""
+"""Limit how often an address may send requests: a token bucket for each, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,21 +10,31 @@ from collections import OrderedDict
 from medclipad.errors import MedCLIPADError
 
 RATE = "MEDCLIPAD_RATE"  # environment variable: requests per second and address; 0 for no limit
-DEFAULT_RATE = 200.0  # what one eager client with progress polling and thumbnails never reaches
-BURST = 5.0  # seconds' worth that may come at once
-_ADDRESSES = 1024  # remembered; the one that was silent longest is forgotten first
+DEFAULT_RATE = 200.0  # more than one client with progress polling and thumbnails ever sends
+BURST_SECONDS = 5.0  # requests of so many seconds may arrive at once
+MAX_ADDRESSES = 1024  # remembered; the address that was silent longest is dropped first
 
 
 class RateLimit:
-    """`wait(address)` says how long a client has to wait, 0 if it may go on."""
+    """Token bucket for each address.
+
+    Parameters
+    ----------
+    rate
+        Requests per second and address; 0 for no limit.
+    """
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address: (tokens, when)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address: (tokens, time of last request)
+
+    def __len__(self) -> int:
+        """Return the number of addresses that are remembered."""
+        return len(self._buckets)
 
     @classmethod
     def from_environment(cls) -> RateLimit:
-        """With the rate of the environment variable; MedCLIPADError if it is no number from 0 on."""
+        """Return the limit that MEDCLIPAD_RATE sets; raise MedCLIPADError if it is not a number of at least 0."""
         try:
             rate = float(os.environ.get(RATE, DEFAULT_RATE))
         except ValueError:
@@ -34,14 +44,14 @@ class RateLimit:
         return cls(rate)
 
     def wait(self, address: str) -> float:
-        """Seconds until the next request of `address` is taken; 0 takes it now and counts it."""
+        """Return the seconds until an address may send its next request; 0 accepts this one and counts it."""
         if not self._rate:
             return 0.0
-        now, full = time.monotonic(), self._rate * BURST
-        tokens, before = self._buckets.pop(address, (full, now))
-        tokens = min(full, tokens + (now - before) * self._rate)
+        now, capacity = time.monotonic(), self._rate * BURST_SECONDS
+        tokens, last = self._buckets.pop(address, (capacity, now))
+        tokens = min(capacity, tokens + (now - last) * self._rate)
         allowed = tokens >= 1
         self._buckets[address] = (tokens - 1 if allowed else tokens, now)
-        while len(self._buckets) > _ADDRESSES:
+        while len(self._buckets) > MAX_ADDRESSES:
             self._buckets.popitem(last=False)
         return 0.0 if allowed else (1 - tokens) / self._rate
