@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
@@ -16,10 +16,23 @@ from medclipad.server.stores.folder import is_text
 
 
 class NextSample:
-    """One of `medclipad.active_learning`'s strategies, on the scores that there are by now.
+    """One strategy of `medclipad.active_learning`, applied to the scores that are available.
 
-    `request`: {"strategy", "method", "seed"}. It never waits for scores: images that have none yet come after those
-    that have, least recently offered first.
+    It never waits for scores: images without them come after those with them, least recently offered first.
+
+    Parameters
+    ----------
+    name
+        Name of the strategy.
+    scorer
+        The background scoring.
+    default_method
+        Called for the method whose scores count where a request names none.
+
+    Attributes
+    ----------
+    description
+        What the strategy prefers.
     """
 
     def __init__(self, name: str, scorer: Scorer, default_method: Callable[[], str | None]) -> None:
@@ -27,40 +40,57 @@ class NextSample:
         self._name, self._scorer, self._default_method = name, scorer, default_method
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose the image to label next.
+
+        Parameters
+        ----------
+        request
+            May hold "method", whose scores count, "seed", and MONAI Label's "label_tag" and "labels".
+        datastore
+            The studies.
+
+        Returns
+        -------
+        dict or None
+            "id" of the image, its "weight", "score", "slices" to look at first, the "reason" in words, and the numbers
+            of "scored" and "unlabelled" images; None when all images have a label.
+        """
         unlabelled = sorted(datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels")))
         if not unlabelled:
             return None
         method, seed = request.get("method") or self._default_method(), request.get("seed")
-        known = self._candidates(method, unlabelled, datastore)
+        scored = self._candidates(method, unlabelled, datastore)
         if method and self._name != "random":
             self._scorer.request_scoring(method, datastore)
         oldest, waited = _least_recently_offered(unlabelled, self._name, datastore)
-        if self._name == "random" or not known:
+        if self._name == "random" or not scored:
             image = random.Random(seed).choice(oldest)
-            score, candidate, labelled = None, known.get(image), []
+            score, candidate, labelled = None, scored.get(image), []
             reason = "Any unlabelled image, least recently offered first."
             if self._name != "random":
                 reason = f"No image is scored by {method or 'any method'} yet: {reason[0].lower()}{reason[1:]}"
         else:
             labelled = list(self._candidates(method, datastore.get_labeled_images(), datastore).values())
-            candidate, score = rank(self._name, list(known.values()), labelled, seed)[0]
+            candidate, score = rank(self._name, list(scored.values()), labelled, seed)[0]
             image, waited = candidate.name, 0
-            reason = f"{STRATEGIES[self._name]}, of {len(known)} scored ones among {len(unlabelled)} unlabelled."
+            reason = (
+                f"{STRATEGIES[self._name]}, of {len(scored)} scored images among {len(unlabelled)} unlabelled ones."
+            )
         return {
             "id": image,
             "weight": waited if score is None else score,
             "score": score,
             "slices": self._slices(candidate, labelled, method, seed),
-            "scored": len(known),
+            "scored": len(scored),
             "unlabelled": len(unlabelled),
             "reason": reason,
         }
 
-    def _candidates(self, method: str | None, images: list[str], datastore: Datastore) -> dict[str, Candidate]:
+    def _candidates(self, method: str | None, images: Sequence[str], datastore: Datastore) -> dict[str, Candidate]:
         if method is None:
             return {}
-        found = ((image, self._scorer.candidate(method, image, datastore)) for image in images)
-        return {image: candidate for image, candidate in found if candidate is not None}
+        candidates = ((image, self._scorer.candidate(method, image, datastore)) for image in images)
+        return {image: candidate for image, candidate in candidates if candidate is not None}
 
     def _slices(
         self, candidate: Candidate | None, labelled: list[Candidate], method: str | None, seed: int | None
@@ -69,23 +99,26 @@ class NextSample:
             return []
         plane = self._scorer.plane(method)
         chosen = rank_slices(self._name, candidate, labelled, seed=seed)
-        return [{"plane": plane, "slice": number, "score": merit} for number, merit in chosen]
+        return [{"plane": plane, "slice": index, "score": score} for index, score in chosen]
 
 
 def _least_recently_offered(images: list[str], strategy: str, datastore: Datastore) -> tuple[list[str], int]:
-    """(images, seconds since they were offered): a reader who skips an image is not shown it again at once."""
-    offered = {
+    """Return the images that were not offered for longest, and for how many seconds.
+
+    So a reader who skips an image is not shown it again at once.
+    """
+    offered_at = {
         image: datastore.get_image_info(image).get("strategy", {}).get(strategy, {}).get("ts", 0) for image in images
     }
-    oldest = min(offered.values())
-    return [image for image in images if offered[image] == oldest], int(time.time()) - oldest
+    oldest = min(offered_at.values())
+    return [image for image in images if offered_at[image] == oldest], int(time.time()) - oldest
 
 
-def check_request(request: dict[str, Any], methods: list[str]) -> None:
-    """RequestError 422 if the method, the seed or the client's name is none."""
+def check_request(request: dict[str, Any], methods: Sequence[str]) -> None:
+    """Raise RequestError 422 if the method, the seed or the client's name of a request is not valid."""
     method, seed = request.get("method"), request.get("seed")
     if method is not None and method not in methods:
-        raise RequestError(f"method: there is no {method!r}; there are: {', '.join(methods)}.", 422)
+        raise RequestError(f"method: {method!r} was not found; available: {', '.join(methods)}.", 422)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise RequestError("seed: give a whole number.", 422)
     client = request.get("client_id")

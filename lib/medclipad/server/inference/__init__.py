@@ -1,1 +1,1 @@
-"""Detections for requests: one at a time, off the event loop, cancelled on request, kept once computed."""
+"""Detections for requests: one at a time, off the event loop, cancellable, stored once computed."""

@@ -1,4 +1,4 @@
-"""POST /infer/{model}?output=dicom_...: the answer as a DICOM object that refers to the image's own series."""
+"""DICOM objects as answers of POST /infer/{model}?output=dicom_...; they refer to the image's own series."""
 
 from __future__ import annotations
 
@@ -14,24 +14,35 @@ from medclipad.export.dicom import DicomSource, dicom_objects, read_source
 from medclipad.server.inference.queue import Analysis
 from medclipad.volume import Slicing, Volume, read_volume
 
-KINDS = {"dicom_seg": "segmentation", "dicom_map": "map", "dicom_report": "report"}
+DICOM_OUTPUTS = {"dicom_seg": "segmentation", "dicom_map": "map", "dicom_report": "report"}
+"""Values of the request's `output`, and what `medclipad.export.dicom` calls them."""
 
 
-def dicom_image(path: str) -> tuple[Volume, DicomSource]:
-    """An image and what its results will refer to. Raises VolumeError if it does not come from a DICOM series."""
+def read_dicom_image(path: str) -> tuple[Volume, DicomSource]:
+    """Return an image and what its results refer to; raise VolumeError if it is not a DICOM series."""
     volume = read_volume(path)
     return volume, read_source(path, volume)
 
 
 def dicom_result(image: tuple[Volume, DicomSource], analysis: Analysis, output: str) -> Dataset:
-    """The object for one of KINDS."""
+    """Return a detection as a DICOM object.
+
+    Parameters
+    ----------
+    image
+        The image, from `read_dicom_image`.
+    analysis
+        What the detector found in it.
+    output
+        One of `DICOM_OUTPUTS`.
+    """
     volume, source = image
-    (dataset,) = dicom_objects(source, volume, _result(analysis, volume), KINDS[output])
+    (dataset,) = dicom_objects(source, volume, _result(analysis, volume), DICOM_OUTPUTS[output])
     return dataset
 
 
-def saved(dataset: Dataset) -> Path:
-    """A new temporary file with the object."""
+def write_temporary_dicom(dataset: Dataset) -> Path:
+    """Write an object to a new temporary file and return its path; the caller removes it."""
     handle, name = tempfile.mkstemp(prefix="medclipad-", suffix=".dcm")
     os.close(handle)
     try:

@@ -1,7 +1,7 @@
-"""Detections for requests: one at a time per device, off the event loop, each key answered once.
+"""The detections of a server: one at a time per device, off the event loop, each key computed once.
 
-A request waits for a piece of work. A second request for the same thing joins the first one's; the work ends early only
-when all who wait for it have cancelled.
+A request waits for a detection. A second request for the same image, detector and plane joins the first one's
+detection, which ends early only when all requests that wait for it are cancelled.
 """
 
 from __future__ import annotations
@@ -9,31 +9,65 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from medclipad.errors import Cancelled
-from medclipad.methods.base import Progress
 from medclipad.server.errors import RequestError
 from medclipad.server.inference.jobs import Job
-from medclipad.server.inference.result_cache import CacheKey, ResultCache, file_state
+from medclipad.server.inference.result_cache import CacheKey, ResultCache
 from medclipad.server.params import to_json
+from medclipad.server.stores.image_state import file_state
 from medclipad.server.training.versions import DetectorCache, identity
 from medclipad.volume import Volume, read_volume
+from medclipad.volume.progress import Progress
 
-_LOOK = 0.1  # seconds between two looks whether the request was cancelled
+_POLL = 0.1  # seconds between two checks whether the request was cancelled
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to detect on, and with what.
+
+    Attributes
+    ----------
+    path
+        File or DICOM folder of the image.
+    folder
+        Folder of the detector version.
+    plane
+        Plane to analyse.
+    key
+        Key to store the result under; None for an image that came with the request, whose result is not stored.
+    """
+
+    path: str
+    folder: Path
+    plane: str
+    key: CacheKey | None
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a detector says of an image.
+    """What a detector found in an image.
 
-    path: of the image's file or DICOM folder. scores: `AnomalyResult.summary()`, in JSON's types. encoder: of the
-    detector. key: what it is kept under, None for an image that was sent along. cached: whether it had been
-    computed before. load_map: gives the map, which is read from the disk only if somebody wants it.
+    Attributes
+    ----------
+    path
+        File or DICOM folder of the image.
+    scores
+        `AnomalyResult.summary()`, in JSON's types.
+    encoder
+        Name of the detector's encoder.
+    key
+        Key that the result is stored under; None for an image that came with the request.
+    cached
+        Whether the result had been computed before.
+    load_map
+        Returns the map, which is read from the disk only when it is needed.
     """
 
     path: str
@@ -45,111 +79,136 @@ class Analysis:
 
     @cached_property
     def anomaly_map(self) -> Volume:
-        """Float32 in [0, 1], on the image's grid."""
+        """The map, float32 in [0, 1], on the image's grid."""
         return self.load_map()
 
 
 class _Detection:
-    """A detection under way, and the requests that wait for it."""
+    """A running detection, and the jobs that wait for it."""
 
     def __init__(self) -> None:
         self.future: Future[Analysis] = Future()
         self._lock = threading.Lock()
         self._jobs: list[Job] = []
-        self._over = False
+        self._abandoned = False
 
     def join(self, job: Job) -> bool:
-        """Wait for it too; False if it has just been given up."""
+        """Let a job wait for this detection; return False if it has just been abandoned."""
         with self._lock:
-            if not self._over:
+            if not self._abandoned:
                 self._jobs.append(job)
-            return not self._over
+            return not self._abandoned
 
     def report(self, phase: str, done: int, total: int, info: dict[str, Any] | None = None) -> None:
-        """Progress callback: tells all who wait; raises Cancelled once nobody does."""
+        """Pass the progress on to all waiting jobs; raise Cancelled once none is left."""
         with self._lock:
             self._jobs = [job for job in self._jobs if not job.cancelled and job.active]
-            self._over = not self._jobs
-            if self._over:
+            self._abandoned = not self._jobs
+            if self._abandoned:
                 raise Cancelled("The inference was cancelled.")
             for job in self._jobs:
                 job.update(phase, done, total, info)
 
 
 class DetectionQueue:
-    """The detections of a server."""
+    """The detections of a server.
+
+    Parameters
+    ----------
+    detectors
+        Detectors in memory.
+    results
+        Stored results; new ones are added.
+    """
 
     def __init__(self, detectors: DetectorCache, results: ResultCache) -> None:
         self._detectors, self._results = detectors, results
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="detect")  # a second one would only slow both down
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="detect")  # a second thread would only slow both down
         self._lock = threading.Lock()
         self._running: dict[CacheKey, _Detection] = {}
 
-    def cache_key(self, image: str, path: str, folder: Path, plane: str) -> CacheKey:
-        """The key that an inference of an image of the studies answers."""
-        return CacheKey(image, file_state(path), identity(folder), plane)
+    def target(self, image: str, path: str, folder: Path, plane: str) -> Target:
+        """Return a detection target for an image of the studies, or with `image` "" for one that came with a request.
 
-    def find(self, key: CacheKey, path: str, encoder: str) -> Analysis | None:
-        """The answer, if it was computed before."""
-        scores = self.scores(key)
-        if scores is None:
+        Parameters
+        ----------
+        image
+            Id in the studies, or "".
+        path
+            File or DICOM folder of the image.
+        folder
+            Folder of the detector version.
+        plane
+            Plane to analyse.
+        """
+        key = CacheKey(image, file_state(path), identity(folder), plane) if image else None
+        return Target(path, folder, plane, key)
+
+    def find(self, target: Target, encoder: str) -> Analysis | None:
+        """Return the stored result of a target; None if there is none."""
+        key, scores = target.key, self.scores(target)
+        if key is None or scores is None:
             return None
-        return Analysis(path, scores, encoder, key, True, lambda: self._kept_map(key))
+        return Analysis(target.path, scores, encoder, key, True, lambda: self._load_map(key))
 
-    def _kept_map(self, key: CacheKey) -> Volume:
-        found = self._results.find(key)
-        if found is None:  # dropped since, to make room, or damaged
-            raise RequestError("The kept result has just gone: ask again.", 503, {"Retry-After": "1"})
-        return found.anomaly_map
-
-    def scores(self, key: CacheKey) -> dict[str, Any] | None:
-        """The scores alone, if the key was answered before; no voxel is read."""
-        record = self._results.record(key)
+    def scores(self, target: Target) -> dict[str, Any] | None:
+        """Return the stored scores of a target without reading a voxel; None if there are none."""
+        record = self._results.get_record(target.key) if target.key else None
         return record["scores"] if record else None
 
-    def analyse(self, path: str, folder: Path, plane: str, job: Job, key: CacheKey | None) -> Analysis:
-        """Detect, or wait for another request's detection; without a `key` the result is not kept.
+    def analyse(self, target: Target, job: Job) -> Analysis:
+        """Detect, or wait for another request's detection of the same target.
 
-        Raises Cancelled when `job` is cancelled, whatever the work itself does.
+        Raises
+        ------
+        Cancelled
+            When `job` is cancelled, whatever the detection itself does.
         """
-        work = self._work(path, folder, plane, job, key)
+        detection = self._start_or_join(target, job)
         while True:
             try:
-                return work.future.result(_LOOK)
-            except NotYet:
+                return detection.future.result(_POLL)
+            except FutureTimeoutError:
                 job.check()
 
-    def _work(self, path: str, folder: Path, plane: str, job: Job, key: CacheKey | None) -> _Detection:
+    def run_detection(self, volume: Volume, target: Target, report: Progress) -> Analysis:
+        """Detect in this thread, and store the result if the target has a key."""
+        detector = self._detectors.get(target.folder)
+        result = detector.detect(volume, plane=target.plane, progress=report)
+        scores = to_json(result.summary())
+        if target.key is not None:
+            self._results.put(target.key, result.anomaly_map, {"scores": scores})
+        return Analysis(
+            target.path, scores, detector.info.encoder, target.key, False, load_map=lambda: result.anomaly_map
+        )
+
+    def _load_map(self, key: CacheKey) -> Volume:
+        result = self._results.get(key)
+        if result is None:  # removed since, to make room, or damaged
+            raise RequestError("The stored result has just been removed: try again.", 503, {"Retry-After": "1"})
+        return result.anomaly_map
+
+    def _start_or_join(self, target: Target, job: Job) -> _Detection:
+        key = target.key
         with self._lock:
             if key is not None and key in self._running and self._running[key].join(job):
                 return self._running[key]
-            work = _Detection()
-            work.join(job)
+            detection = _Detection()
+            detection.join(job)
             if key is not None:
-                self._running[key] = work
-        self._pool.submit(self._run, work, path, folder, plane, key)
-        return work
+                self._running[key] = detection
+        self._pool.submit(self._run, detection, target)
+        return detection
 
-    def _run(self, work: _Detection, path: str, folder: Path, plane: str, key: CacheKey | None) -> None:
+    def _run(self, detection: _Detection, target: Target) -> None:
         try:
-            work.report("load", 0, 1)
-            analysis = self.run_detection(read_volume(path), path, folder, plane, work.report, key)
-        except BaseException as error:  # whoever waits gets it
-            work.future.set_exception(error)
+            detection.report("load", 0, 1)
+            analysis = self.run_detection(read_volume(target.path), target, detection.report)
+        except BaseException as error:  # the waiting requests raise it
+            detection.future.set_exception(error)
         else:
-            work.future.set_result(analysis)
+            detection.future.set_result(analysis)
         finally:
             with self._lock:
-                if key is not None and self._running.get(key) is work:
-                    del self._running[key]
-
-    def run_detection(
-        self, volume: Volume, path: str, folder: Path, plane: str, report: Progress, key: CacheKey | None
-    ) -> Analysis:
-        """Detect in this thread, and keep the result if there is a key."""
-        detector = self._detectors.get(folder)
-        result = detector.detect(volume, plane=plane, progress=report)
-        scores = to_json(result.summary())
-        if key is not None:
-            self._results.keep(key, result.anomaly_map, {"scores": scores})
-        return Analysis(path, scores, detector.info.encoder, key, False, lambda: result.anomaly_map)
+                if target.key is not None and self._running.get(target.key) is detection:
+                    del self._running[target.key]

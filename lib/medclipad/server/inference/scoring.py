@@ -1,8 +1,8 @@
-"""What the serving detector says of every image, computed in the background and kept.
+"""Score every image with the detector in use, in the background.
 
     <models>/scores/<detector>/<image>.npz      one small file per detector identity and image, both hashed
 
-The strategies of active learning only ever read what is there.
+The strategies of active learning only read what has been scored.
 """
 
 from __future__ import annotations
@@ -22,42 +22,61 @@ from monailabel.interfaces.datastore import Datastore
 from medclipad.active_learning import Candidate, project
 from medclipad.errors import Cancelled, MedCLIPADError
 from medclipad.files import atomic_file, sha256_of_text
-from medclipad.methods import METHODS
+from medclipad.methods import method_names
 from medclipad.server.inference.queue import DetectionQueue
 from medclipad.server.inference.result_cache import ResultCache
-from medclipad.server.stores.content import state_of
-from medclipad.server.training.versions import DetectorCache, VersionStore, identity, is_whole
+from medclipad.server.stores.image_state import image_state
+from medclipad.server.training.versions import DetectorCache, VersionStore, identity, is_complete
 from medclipad.volume import read_volume
 
 logger = logging.getLogger(__name__)
 IDLE = 2.0  # seconds without an inference or training before the next image is scored
-_LOOK = 5.0  # seconds until a new image or version is noticed, if nobody tells
+NORMAL_QUANTILE = 0.95  # of the normal slices' scores: the boundary that most_uncertain looks near
+_CHECK_INTERVAL = 5.0  # seconds until a new image or version is noticed that no request announced
 
 
 class ScoreStore:
-    """Candidates on disk and in memory, by detector identity, image and state of its file. Thread-safe."""
+    """Scores on disk and in memory, by detector identity, image and state of its file. Thread-safe.
+
+    Parameters
+    ----------
+    folder
+        Folder of the scores.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, str], tuple[str, Candidate | None]] = {}
+        self._loaded: dict[tuple[str, str], tuple[str, Candidate | None]] = {}
 
     def get(self, detector: str, image: str, state: str) -> Candidate | None:
-        """The scores of an image; None if there are none or they are of an earlier file."""
+        """Return the scores of an image; None if it has none, or those of an earlier file."""
         found = self._find(detector, image)
         return found[1] if found and found[0] == state else None
 
     def has(self, detector: str, image: str, state: str) -> bool:
-        """Whether an image was scored; also if that failed, since it would fail again."""
+        """Return whether an image was scored, with success or not: an attempt that failed would fail again."""
         found = self._find(detector, image)
         return found is not None and found[0] == state
 
     def put(self, detector: str, image: str, state: str, candidate: Candidate | None) -> None:
-        """Keep scores; None says that the image cannot be scored."""
+        """Store the scores of an image.
+
+        Parameters
+        ----------
+        detector
+            Identity of the detector.
+        image
+            Id in the studies.
+        state
+            State of the image's file.
+        candidate
+            The scores; None if the image cannot be scored.
+        """
         with self._lock:
-            self._known[detector, image] = (state, candidate)
+            self._loaded[detector, image] = (state, candidate)
         if candidate is None:
-            return  # a damaged file may be replaced by another program: try again after a restart
+            return  # only in memory: another program may replace a damaged file, so a restart tries again
         path = self._path(detector, image)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,36 +90,55 @@ class ScoreStore:
                     features=candidate.features,
                 )
         except OSError as error:
-            logger.warning("Scores could not be kept: %s", error.strerror)
+            logger.warning("Scores could not be stored: %s", error.strerror)
 
     def prune(self, versions: Iterable[Path]) -> None:
-        """Drop the scores of all detectors but those in these folders."""
-        kept = {sha256_of_text(identity(folder)) for folder in versions if is_whole(folder)}
+        """Remove the scores of all detectors but those in these folders."""
+        kept = {sha256_of_text(identity(folder)) for folder in versions if is_complete(folder)}
         for folder in self._folder.glob("*"):
             if folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _find(self, detector: str, image: str) -> tuple[str, Candidate | None] | None:
         with self._lock:
-            if (detector, image) in self._known:
-                return self._known[detector, image]
+            if (detector, image) in self._loaded:
+                return self._loaded[detector, image]
         try:
-            with np.load(self._path(detector, image), allow_pickle=False) as held:
+            with np.load(self._path(detector, image), allow_pickle=False) as arrays:
                 candidate = Candidate(
-                    image, float(held["volume_score"]), held["slice_scores"], float(held["boundary"]), held["features"]
+                    name=image,
+                    volume_score=float(arrays["volume_score"]),
+                    slice_scores=arrays["slice_scores"],
+                    boundary=float(arrays["boundary"]),
+                    features=arrays["features"],
                 )
-                found = (str(held["state"]), candidate)
+                found = (str(arrays["state"]), candidate)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         with self._lock:
-            return self._known.setdefault((detector, image), found)
+            return self._loaded.setdefault((detector, image), found)
 
     def _path(self, detector: str, image: str) -> Path:
         return self._folder / sha256_of_text(detector) / f"{sha256_of_text(image)}.npz"
 
 
 class Scorer:
-    """A thread that scores what is not scored yet, one image at a time, and steps aside for every request."""
+    """Thread that scores images one at a time, and pauses for every inference and training.
+
+    Parameters
+    ----------
+    versions, detectors
+        Detector versions on disk, and detectors in memory.
+    detections, results
+        The queue that detects, and the stored results.
+    is_busy
+        Called for whether an inference or training is running.
+
+    Attributes
+    ----------
+    scores
+        The scores so far.
+    """
 
     def __init__(
         self,
@@ -108,33 +146,34 @@ class Scorer:
         detectors: DetectorCache,
         detections: DetectionQueue,
         results: ResultCache,
-        busy: Callable[[], bool],
+        is_busy: Callable[[], bool],
     ) -> None:
         self.scores = ScoreStore(versions.folder / "scores")
         self._versions, self._detectors, self._detections, self._results = versions, detectors, detections, results
-        self._busy = busy
+        self._is_busy = is_busy
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._wanted: str | None = None  # the method
+        self._method: str | None = None
         self._running = False
         self._thread: threading.Thread | None = None
-        self._tidied: tuple[list[str], list[Path]] | None = None
+        self._pruned_for: tuple[list[str], list[Path]] | None = None
 
     def request_scoring(self, method: str | None, datastore: Datastore) -> None:
-        """Score the images of the studies with the method's current detector, from now on."""
-        self._wanted = method or self._wanted
+        """Score the images of the studies with the method's current detector from now on."""
+        self._method = method or self._method
         if self._thread is None and method:
-            self._thread = threading.Thread(target=self._work, args=(datastore,), name="scorer", daemon=True)
+            self._thread = threading.Thread(target=self._run, args=(datastore,), name="scorer", daemon=True)
             self._thread.start()
         self._wake.set()
 
     def stop(self) -> None:
+        """Stop the thread."""
         self._stop.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(5)
 
     def detector(self, method: str) -> str | None:
-        """Identity of the method's current detector."""
+        """Return the identity of the method's current detector; None if it has none."""
         if self._versions.current(method) is None:
             return None
         try:
@@ -143,19 +182,19 @@ class Scorer:
             return None
 
     def plane(self, method: str) -> str | None:
-        """Plane that the slices of the method's candidates are numbered in."""
+        """Return the plane in which the slices of the method's candidates are numbered."""
         entry = self._versions.entry(method, self._versions.current(method) or "")
         return entry["plane"] if entry else None
 
     def candidate(self, method: str, image: str, datastore: Datastore) -> Candidate | None:
-        """What is known of an image; no image is read nor fetched for it."""
-        detector, state = self.detector(method), state_of(datastore, image)
+        """Return the scores of an image, without reading or fetching it; None if it has none."""
+        detector, state = self.detector(method), image_state(datastore, image)
         return self.scores.get(detector, image, state) if detector and state else None
 
     def status(self, method: str, datastore: Datastore) -> dict[str, Any]:
-        """GET /scoring/. An image that cannot be read counts as done: it will not be tried again."""
+        """Return what GET /scoring/ answers; an image that cannot be read counts as done, since it is not retried."""
         images, detector = datastore.list_images(), self.detector(method)
-        states = ((image, state_of(datastore, image)) for image in images)
+        states = ((image, image_state(datastore, image)) for image in images)
         done = sum(bool(detector and state and self.scores.has(detector, image, state)) for image, state in states)
         return {
             "method": method,
@@ -165,22 +204,22 @@ class Scorer:
             "running": self._running,
         }
 
-    def _work(self, datastore: Datastore) -> None:
+    def _run(self, datastore: Datastore) -> None:
         while not self._stop.is_set():
             try:
-                self._running = self._next(datastore)
+                self._running = self._score_next(datastore)
             except Cancelled:
                 return
-            except Exception as error:  # the thread must live on; the image's name must not be logged
+            except Exception as error:  # the thread must survive; the message may name an image, so it is not logged
                 logger.warning("Scoring failed unexpectedly: %s", type(error).__name__)
                 self._running = False
             if not self._running:
-                self._wake.wait(_LOOK)
+                self._wake.wait(_CHECK_INTERVAL)
                 self._wake.clear()
 
-    def _next(self, datastore: Datastore) -> bool:
-        """Score one image; False if all are."""
-        method = self._wanted
+    def _score_next(self, datastore: Datastore) -> bool:
+        """Score one image, unlabelled ones first; return False if all are scored."""
+        method = self._method
         if method is None or self.detector(method) is None:
             return False
         folder = self._versions.path(method)
@@ -188,51 +227,53 @@ class Scorer:
         images = datastore.list_images()
         unlabelled = set(datastore.get_unlabeled_images())
         for image in sorted(images, key=lambda name: (name not in unlabelled, name)):
-            state = state_of(datastore, image)
+            state = image_state(datastore, image)
             if state and not self.scores.has(detector, image, state):
                 self._running = True
-                self._step_aside()
+                self._wait_until_idle()
                 self.scores.put(detector, image, state, self._score(folder, image, datastore))
                 return True
-        self._tidy(images)
+        self._prune(images)
         return False
 
-    def _tidy(self, images: list[str]) -> None:
-        """Drop what is kept of images and versions that are no more."""
-        versions = [self._versions.path(one, name) for one in METHODS for name in self._versions.names(one)]
-        if self._tidied != (images, versions):
+    def _prune(self, images: list[str]) -> None:
+        """Remove what is stored for images and versions that no longer exist."""
+        versions = [
+            self._versions.path(method, name) for method in method_names() for name in self._versions.names(method)
+        ]
+        if self._pruned_for != (images, versions):
             self._results.prune(images)
             self.scores.prune(versions)
-            self._tidied = (images, versions)
+            self._pruned_for = (images, versions)
 
     def _score(self, folder: Path, image: str, datastore: Datastore) -> Candidate | None:
         path = datastore.get_image_uri(image)
         try:
             detector, volume = self._detectors.get(folder), read_volume(path)
-            plane = detector.info.plane
-            key = self._detections.cache_key(image, path, folder, plane)
-            scores = self._detections.scores(key)
+            target = self._detections.target(image, path, folder, detector.info.plane)
+            scores = self._detections.scores(target)
             if scores is None:
-                scores = self._detections.run_detection(volume, path, folder, plane, self._step_aside, key).scores
-            features = detector.features(volume, progress=self._step_aside)
+                scores = self._detections.run_detection(volume, target, self._wait_until_idle).scores
+            features = detector.features(volume, progress=self._wait_until_idle)
         except Cancelled:
             raise
         except (MedCLIPADError, OSError):
-            return None  # a damaged file: the one who opens it is told why
+            return None  # a damaged file: whoever opens it is told why
         normal = detector.info.calibration.normal_scores
+        boundary = float(np.quantile(normal, NORMAL_QUANTILE)) if normal else detector.info.calibration.threshold
         return Candidate(
             name=image,
             volume_score=np.nan if scores["volume_score"] is None else scores["volume_score"],
             slice_scores=np.array([np.nan if score is None else score for score in scores["slice_scores"]]),
-            boundary=float(np.quantile(normal, 0.95)) if normal else detector.info.calibration.threshold,
+            boundary=boundary,
             features=project(features),
         )
 
-    def _step_aside(self, *_: Any) -> None:
-        """Wait while anybody else needs the processor; Cancelled once the server stops."""
-        while not self._stop.is_set() and self._busy():
+    def _wait_until_idle(self, *_: Any) -> None:
+        """Wait while an inference or training runs; raise Cancelled once the server stops."""
+        while not self._stop.is_set() and self._is_busy():
             quiet_until = time.monotonic() + IDLE
             while not self._stop.is_set() and time.monotonic() < quiet_until:
                 self._stop.wait(0.1)
         if self._stop.is_set():
-            raise Cancelled("The server stops.")
+            raise Cancelled("The server is stopping.")

@@ -1,1 +1,1 @@
-"""Where the studies are: a folder, or an archive that speaks DICOMweb."""
+"""Where the studies are: in a folder, or in an archive that speaks DICOMweb."""

@@ -1,37 +1,30 @@
-"""Which image of the studies holds a given content, so that nobody uploads what is there already."""
+"""Find the image of the studies with a given content, so that no client uploads it a second time."""
 
 from __future__ import annotations
 
 import threading
 import time
+from typing import Any, cast
 
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from medclipad.errors import MedCLIPADError
-from medclipad.server.inference.result_cache import file_state
-from medclipad.server.security.upload_limits import READING
+from medclipad.server.security.upload_limits import READ_SLOTS
 from medclipad.server.stores.folder import StudyDatastore
+from medclipad.server.stores.image_state import file_state
 from medclipad.volume import read_volume
 from medclipad.volume.fingerprint import content_sha256
 
-PATIENCE = 5.0  # seconds that one question may spend on reading images that nobody has read yet
-_reading = threading.Lock()
+MAX_SECONDS = 5.0  # that one request may spend on hashing images; what is left is hashed by the next one
+_hashing = threading.Lock()
 
 
-def state_of(datastore: Datastore, image: str) -> str | None:
-    """Changes when the image does; None if there is no file. Nothing is fetched: a DICOM series never changes."""
-    if not isinstance(datastore, StudyDatastore):
-        return "series"
-    path = datastore.get_image_uri(image)
-    try:
-        return file_state(path) if path else None
-    except OSError:
-        return None
+def hash_content(datastore: Datastore, image: str) -> str | None:
+    """Return the SHA-256 of an image's content, computed again only if its file changed, and store it in its info.
 
-
-def note_content(datastore: Datastore, image: str) -> str | None:
-    """SHA-256 of an image's content, kept in its info; read anew only if its file changed. None if it is unreadable."""
+    Returns None if the image cannot be read.
+    """
     path = datastore.get_image_uri(image)
     if not path:
         return None
@@ -40,7 +33,7 @@ def note_content(datastore: Datastore, image: str) -> str | None:
         if info.get("sha256_of") == state:
             return info.get("sha256")
         try:
-            with READING:
+            with READ_SLOTS:
                 digest = content_sha256(read_volume(path))
         except MedCLIPADError:
             digest = None
@@ -51,21 +44,29 @@ def note_content(datastore: Datastore, image: str) -> str | None:
 
 
 def find_content(datastore: Datastore, digest: str) -> str | None:
-    """Id of an image with this content; images whose content is not known yet are read, for `PATIENCE` seconds.
+    """Return the id of an image with the given content; None if none is known.
 
-    Only of images in a local folder: those of a DICOMweb server would have to be fetched, and are known by their UIDs.
+    Images of a local folder that have no hash yet are read, for at most `MAX_SECONDS`. Those of an archive would have
+    to be fetched, and are known by their UIDs anyway.
+
+    Parameters
+    ----------
+    datastore
+        The studies.
+    digest
+        SHA-256 from `medclipad.volume.fingerprint.content_sha256`.
     """
-    objects = datastore.json()["objects"]
-    for image, known in objects.items():
-        if known["image"]["info"].get("sha256") == digest and note_content(datastore, image) == digest:
+    objects = cast(dict[str, Any], datastore.json())["objects"]  # MONAI Label declares no type for it
+    for image, entry in objects.items():
+        if entry["image"]["info"].get("sha256") == digest and hash_content(datastore, image) == digest:
             return image
     if not isinstance(datastore, StudyDatastore):
         return None
-    deadline = time.monotonic() + PATIENCE
-    with _reading:  # two clients must not read the same images twice
-        for image, known in objects.items():
+    deadline = time.monotonic() + MAX_SECONDS
+    with _hashing:  # two clients must not read the same images twice
+        for image, entry in objects.items():
             if time.monotonic() > deadline:
                 return None
-            if "sha256_of" not in known["image"]["info"] and note_content(datastore, image) == digest:
+            if "sha256_of" not in entry["image"]["info"] and hash_content(datastore, image) == digest:
                 return image
     return None

@@ -1,7 +1,7 @@
-"""The archive that holds the studies, over DICOMweb: what is there, fetching a series, storing objects.
+"""List, fetch and store DICOM objects in the archive that holds the studies, over DICOMweb.
 
-Whatever goes wrong on the way is one sentence: 503 where the archive cannot be reached, 502 where it fails or answers
-nonsense. No message holds an address's credentials, a patient's name or an answer of the archive.
+Every failure becomes one sentence: 503 if the archive cannot be reached, 502 if it fails or its answer is not valid. No
+message contains credentials, a patient's name or text from the archive.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from pydicom.uid import (
 from medclipad.server.errors import RequestError
 
 TIMEOUT = (5.0, 60.0)  # seconds to connect, and between two packets of an answer
-NO_IMAGES = frozenset(  # modalities
+NON_IMAGE_MODALITIES = frozenset(
     [
         *("SEG", "SR", "PR", "KO", "DOC", "REG", "FID", "PLAN", "AU", "ECG", "EPS", "HD", "RESP", "STAIN", "ASMT"),
         *("RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "TEXTUREMAP"),
     ]
 )
-MADE_OF_IMAGES = frozenset(
+DERIVED_CLASSES = frozenset(  # SOP classes of objects that are made from images
     {
         SegmentationStorage,
         ParametricMapStorage,
@@ -44,7 +44,15 @@ MADE_OF_IMAGES = frozenset(
 
 @dataclass(frozen=True)
 class RemoteSeries:
-    """A series in the archive."""
+    """A series in the archive.
+
+    Attributes
+    ----------
+    uid, study
+        UIDs of the series and of its study.
+    modality, description
+        As the archive lists them; "" if it does not.
+    """
 
     uid: str
     study: str
@@ -53,11 +61,20 @@ class RemoteSeries:
 
 
 class Pacs:
-    """An archive by the address of its DICOMweb service, such as http://127.0.0.1:8042/dicom-web.
+    """Archive that speaks DICOMweb.
 
-    search: QIDO filters, such as {"StudyDate": "20260101-"}, that all its series must match. user and password are
-    sent as HTTP basic authentication; or `token` as bearer token. authority: file with the certificate of the
-    authority that signed the archive's, where that is no public one.
+    Parameters
+    ----------
+    url
+        Address of its DICOMweb service, such as "http://127.0.0.1:8042/dicom-web".
+    user, password
+        Sent as HTTP basic authentication; "" for none.
+    token
+        Sent as bearer token; "" for none.
+    authority
+        File with the certificate of the authority that signed the archive's; "" for the public ones.
+    search
+        QIDO filters that the series must match, such as {"StudyDate": "20260101-"}.
     """
 
     def __init__(
@@ -76,38 +93,48 @@ class Pacs:
             session.auth = (user, password)
         headers = {"Authorization": f"Bearer {token}"} if token else None
         self._client = DICOMwebClient(url, session=session, headers=headers, timeout=TIMEOUT, chunk_size=2**23)
-        self._client.set_http_retry_params(retry=False)  # it would send the rest of what it has sent half
+        self._client.set_http_retry_params(retry=False)  # a retry would continue a request half-way
         self._search = search or {}
-        self._kinds: dict[str, str] = {}
+        self._sop_classes: dict[str, str] = {}  # by series UID
 
     @classmethod
     def from_environment(cls, url: str) -> Pacs:
-        """By MEDCLIPAD_PACS_USER and _PASSWORD, or _TOKEN; _AUTHORITY, a file; _SEARCH, written A=1&B=2."""
+        """Return the archive at an address, with the settings of the environment.
+
+        They are MEDCLIPAD_PACS_USER and MEDCLIPAD_PACS_PASSWORD, or MEDCLIPAD_PACS_TOKEN; MEDCLIPAD_PACS_AUTHORITY; and
+        MEDCLIPAD_PACS_SEARCH, written as A=1&B=2.
+        """
         search = dict(part.split("=", 1) for part in os.environ.get("MEDCLIPAD_PACS_SEARCH", "").split("&") if part)
         names = ("USER", "PASSWORD", "TOKEN", "AUTHORITY")
         return cls(url, *(os.environ.get(f"MEDCLIPAD_PACS_{name}", "") for name in names), search=search)
 
     def images(self) -> list[RemoteSeries]:
-        """The series that can be volumes: no segmentations, maps, captures, reports or plans."""
-        found = [series for series in self._series(self._search) if series.modality not in NO_IMAGES]
-        return [series for series in found if self._kind(series) not in MADE_OF_IMAGES]
+        """Return the series that can be volumes: no segmentations, maps, captures, reports or plans."""
+        found = [series for series in self._series(self._search) if series.modality not in NON_IMAGE_MODALITIES]
+        return [series for series in found if self._sop_class(series) not in DERIVED_CLASSES]
 
     def segmentations(self) -> list[RemoteSeries]:
-        """The series of segmentations, whoever made them."""
+        """Return the series of segmentations, whoever made them."""
         return self._series({"Modality": "SEG"})
 
     def header(self, series: RemoteSeries) -> Dataset:
-        """All of the first object of a series but its pixels."""
-        with _answered():
+        """Return the first object of a series without its pixels."""
+        with _archive_errors():
             first = self._client.retrieve_series_metadata(series.study, series.uid)[0]
             first.pop("7FE00010", None)
             return Dataset.from_json(first, bulk_data_uri_handler=lambda *_: None)
 
     def fetch(self, series: RemoteSeries, folder: Path) -> list[Path]:
-        """Save the objects of a series as files in an existing folder, as they are; all of them, or RequestError."""
-        with _answered():
+        """Save the objects of a series as files in an existing folder, unchanged.
+
+        Raises
+        ------
+        RequestError
+            502 if the archive does not send all of them.
+        """
+        with _archive_errors():
             instances = self._client.search_for_instances(series.study, series.uid, get_remaining=True)
-            wanted = {item["00080018"]["Value"][0] for item in instances}
+            expected = {item["00080018"]["Value"][0] for item in instances}
             files = {}
             for dataset in self._client.iter_series(
                 series.study, series.uid, media_types=(("application/dicom", "*"),)
@@ -115,56 +142,57 @@ class Pacs:
                 path = folder / f"{len(files):05d}.dcm"
                 dataset.save_as(path)
                 files[str(dataset.SOPInstanceUID)] = path
-        if not wanted or wanted - set(files):
+        if not expected or expected - set(files):
             raise RequestError(
-                f"The archive sent {len(files)} of the {len(wanted)} images of a series: try again, or look after it.",
+                f"The archive sent {len(files)} of the {len(expected)} images of a series: "
+                "try again, or check the archive.",
                 502,
             )
         return list(files.values())
 
     def store(self, datasets: Sequence[Dataset]) -> None:
-        """Store objects; RequestError 502 if one is refused."""
-        with _answered():
+        """Store objects in the archive; raise RequestError 502 if it refuses one."""
+        with _archive_errors():
             answer = self._client.store_instances(datasets)
             stored = {item.ReferencedSOPInstanceUID for item in answer.get("ReferencedSOPSequence", [])}
         if {str(dataset.SOPInstanceUID) for dataset in datasets} - stored:
-            raise RequestError("The archive did not take what was to be stored: look at its log.", 502)
+            raise RequestError("The archive did not store the objects: see its log.", 502)
 
     def _series(self, search: dict[str, Any]) -> list[RemoteSeries]:
-        with _answered():
+        with _archive_errors():
             items = self._client.search_for_series(
                 search_filters=search, fields=["SeriesDescription", "Modality"], get_remaining=True
             )
             found = [Dataset.from_json(item) for item in items]
             return [
                 RemoteSeries(
-                    str(one.SeriesInstanceUID),
-                    str(one.StudyInstanceUID),
-                    str(one.get("Modality") or ""),
-                    str(one.get("SeriesDescription") or ""),
+                    uid=str(item.SeriesInstanceUID),
+                    study=str(item.StudyInstanceUID),
+                    modality=str(item.get("Modality") or ""),
+                    description=str(item.get("SeriesDescription") or ""),
                 )
-                for one in found
+                for item in found
             ]
 
-    def _kind(self, series: RemoteSeries) -> str:
-        """SOP class of a series, asked for once: it never changes."""
-        if series.uid not in self._kinds:
-            with _answered():
+    def _sop_class(self, series: RemoteSeries) -> str:
+        """Return the SOP class of a series, requested once: it never changes."""
+        if series.uid not in self._sop_classes:
+            with _archive_errors():
                 first = self._client.search_for_instances(series.study, series.uid, limit=1, fields=["SOPClassUID"])
-                self._kinds[series.uid] = first[0]["00080016"]["Value"][0] if first else ""
-        return self._kinds[series.uid]
+                self._sop_classes[series.uid] = first[0]["00080016"]["Value"][0] if first else ""
+        return self._sop_classes[series.uid]
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
-    """Turn whatever happens between us and the archive into one sentence."""
+def _archive_errors() -> Iterator[None]:
+    """Turn every error between this server and the archive into a RequestError."""
     try:
         yield
     except RequestError:
         raise
     except requests.exceptions.SSLError as error:
         raise RequestError(
-            "The archive's certificate is not trusted: name its authority's file in MEDCLIPAD_PACS_AUTHORITY.", 502
+            "The archive's certificate is not trusted: set MEDCLIPAD_PACS_AUTHORITY to its authority's file.", 502
         ) from error
     except (requests.ConnectionError, requests.Timeout) as error:
         raise RequestError(
@@ -176,12 +204,12 @@ def _answered() -> Iterator[None]:
             raise RequestError(
                 "The archive with the studies refuses this server: check MEDCLIPAD_PACS_USER and its password.", 502
             ) from error
-        raise RequestError(
-            f"The archive with the studies failed (HTTP status {status}): look at its log.", 502
-        ) from error
+        raise RequestError(f"The archive with the studies failed (HTTP status {status}): see its log.", 502) from error
     except OSError as error:
-        if isinstance(error, requests.RequestException):  # an answer that broke off
-            raise RequestError("The archive's answer broke off: try again.", 502) from error
-        raise RequestError(f"The server cannot keep what it fetches ({error.strerror}): make room.", 507) from error
-    except Exception as error:  # what parsers raise over half an answer, or something else than DICOM
+        if isinstance(error, requests.RequestException):  # the connection was lost during the answer
+            raise RequestError("The archive's answer is incomplete: try again.", 502) from error
+        raise RequestError(
+            f"The server cannot store what it fetches ({error.strerror}): free some disk space.", 507
+        ) from error
+    except Exception as error:  # what parsers raise on half an answer, or on something other than DICOM
         raise RequestError("The archive's answer is not DICOM: check its address, and try again.", 502) from error

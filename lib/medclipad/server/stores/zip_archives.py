@@ -1,4 +1,4 @@
-"""A zip of DICOM files as images of a studies folder: one for each series that is a volume."""
+"""Add a zip of DICOM files to a studies folder: one image for each series that is a volume."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medclipad.errors import VolumeError
-from medclipad.server.security.upload_limits import check_room
+from medclipad.server.security.upload_limits import check_free_space
 from medclipad.server.stores.folder import INCOMING, StudyDatastore
 from medclipad.volume import read_volume
 from medclipad.volume.dicom.files import may_be_dicom, others_note
@@ -19,21 +19,40 @@ ARCHIVE = ".zip"
 
 
 def add_archive(store: StudyDatastore, archive: Path, image: str, info: dict[str, Any]) -> dict[str, Any]:
-    """Unpack an archive into the studies, as `image`, or as `image`_1, `image`_2 ... where it holds several series.
+    """Unpack an archive into the studies.
 
-    Returns {"image": the first id, "images": all ids, "left_out": [why a series is no image, ...]}. Nothing is added
-    if nothing can be read. Raises VolumeError for an archive without a readable series, RequestError 409 for a taken
-    id.
+    Parameters
+    ----------
+    store
+        The studies.
+    archive
+        The zip.
+    image
+        Id of the image; an archive with several series becomes `image`_1, `image`_2, ...
+    info
+        What to store about each image.
+
+    Returns
+    -------
+    dict
+        "image", the first id; "images", all ids; "left_out", a sentence for each series that is not an image.
+
+    Raises
+    ------
+    VolumeError
+        If no series of the archive can be read; nothing is added then.
+    RequestError
+        409 if an id is in use.
     """
-    check_room(store.folder, unpacked_size(archive))
-    with tempfile.TemporaryDirectory(prefix=INCOMING, dir=store.folder) as aside:
-        unpacked, sorted_out = Path(aside) / "unpacked", Path(aside) / "series"
+    check_free_space(store.folder, unpacked_size(archive))
+    with tempfile.TemporaryDirectory(prefix=INCOMING, dir=store.folder) as temp_folder:
+        unpacked, series_root = Path(temp_folder) / "unpacked", Path(temp_folder) / "series"
         unpacked.mkdir()
         files = unpack_dicom(archive, unpacked, also=may_be_dicom)
         folders, left_out = [], others_note(files)
         groups = series_of(headers_of(files, False, archive.name))
-        for number, group in enumerate(groups.values()):
-            folder = sorted_out / str(number)
+        for index, group in enumerate(groups.values()):
+            folder = series_root / str(index)
             folder.mkdir(parents=True)
             for file in group:
                 shutil.move(file, folder / file.name)
@@ -41,7 +60,7 @@ def add_archive(store: StudyDatastore, archive: Path, image: str, info: dict[str
                 read_volume(folder)
                 folders.append(folder)
             except VolumeError as error:
-                left_out.append(_named(str(error), group))
+                left_out.append(_about_series(str(error), group))
         if not folders:
             raise VolumeError(f"{archive.name}: none of its {len(groups)} series is a volume. {' '.join(left_out)}")
         ids = [image] if len(folders) == 1 else [f"{image}_{number}" for number in range(1, len(folders) + 1)]
@@ -49,7 +68,7 @@ def add_archive(store: StudyDatastore, archive: Path, image: str, info: dict[str
     return {"image": ids[0], "images": ids, "left_out": left_out}
 
 
-def _named(sentence: str, group: dict[Path, Any]) -> str:
-    """An error about a file or folder of ours, as one about the series in it."""
+def _about_series(message: str, group: dict[Path, Any]) -> str:
+    """Return an error message about a file or folder of ours as one about the series in it."""
     description = next(iter(group.values())).get("SeriesDescription") or "a series without description"
-    return f"{description}: {sentence.partition(': ')[2]}"
+    return f"{description}: {message.partition(': ')[2]}"
