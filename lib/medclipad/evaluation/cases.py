@@ -15,7 +15,7 @@ from medclipad.volume import Volume, require_mask
 if TYPE_CHECKING:
     from medclipad.detection.detector import AnomalyDetector
     from medclipad.detection.result import AnomalyResult
-    from medclipad.methods.base import Progress
+    from medclipad.volume.progress import Progress
 
 
 @dataclass(frozen=True)

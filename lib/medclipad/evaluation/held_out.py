@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medclipad.detection.slice_selection import Case
+from medclipad.detection.cases import Case
 from medclipad.files import sha256_of_text
 from medclipad.volume import Slicing
 
