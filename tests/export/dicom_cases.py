@@ -1,4 +1,4 @@
-"""DICOM series of every kind that results are written for, and results with known values."""
+"""DICOM series of every type that results are written for, and results with known values."""
 
 from __future__ import annotations
 
@@ -35,31 +35,33 @@ PATIENT = {
 }
 
 
-def make(folder: Path, kind: str) -> Path:
-    """A series of SHAPE in `folder`/series, of a named patient: axial, sagittal, oblique, compressed, enhanced."""
-    axes = {"sagittal": SAGITTAL, "oblique": OBLIQUE, "enhanced": OBLIQUE}.get(kind, np.eye(3))
+def make_series(folder: Path, series_type: str) -> Path:
+    """Write a series of a named patient: axial, sagittal, oblique, compressed or enhanced (multi-frame)."""
+    axes = {"sagittal": SAGITTAL, "oblique": OBLIQUE, "enhanced": OBLIQUE}.get(series_type, np.eye(3))
     affine = np.eye(4)
     affine[:3, :3] = LPS @ axes @ np.diag(SPACING)
     affine[:3, 3] = (11, -7, 30)
     array = np.random.default_rng(5).integers(0, 900, SHAPE).astype(np.uint16)
     target = folder / "case" / "series"
     target.parent.mkdir(parents=True)
-    write_series(Volume(array, affine, name=kind), target, "T1", seed=0)  # random names, numbered against the order
+    write_series(
+        Volume(array, affine, name=series_type), target, "T1", seed=0
+    )  # random file names, not in the order of the slices
     for file in target.iterdir():
         image = pydicom.dcmread(file)
         del image.PatientIdentityRemoved, image.DeidentificationMethod
         for keyword, value in PATIENT.items():
             setattr(image, keyword, value)
-        if kind == "compressed":
+        if series_type == "compressed":
             image.compress(RLELossless)
         image.save_as(file)
-    if kind == "enhanced":
-        _join(target)
+    if series_type == "enhanced":
+        _join_frames(target)
     return target
 
 
-def _join(folder: Path) -> None:
-    """One multi-frame file of a folder's images, its frames in the order of the file names."""
+def _join_frames(folder: Path) -> None:
+    """Replace the images of a folder by one multi-frame file, its frames in the order of the file names."""
     files = sorted(folder.iterdir())
     images = [pydicom.dcmread(file) for file in files]
     joined = images[0]
@@ -81,6 +83,7 @@ def _join(folder: Path) -> None:
 
 
 def _item(sequence: str, **tags: object) -> Dataset:
+    """Return a dataset with a sequence of one item."""
     outer, inner = Dataset(), Dataset()
     for keyword, value in tags.items():
         setattr(inner, keyword, value)
@@ -88,8 +91,8 @@ def _item(sequence: str, **tags: object) -> Dataset:
     return outer
 
 
-def result_of(volume: Volume, plane: str = "axial") -> AnomalyResult:
-    """Random map and scores; slice 1, if there is one, was skipped."""
+def make_result(volume: Volume, plane: str = "axial") -> AnomalyResult:
+    """Return a result with random map and scores, in which slice 1, if there is one, is skipped."""
     rng, slicing = np.random.default_rng(7), Slicing(volume, plane)
     scores = rng.random(len(slicing))
     scores[1:2] = np.nan
@@ -98,8 +101,8 @@ def result_of(volume: Volume, plane: str = "axial") -> AnomalyResult:
 
 
 def validate(path: Path) -> list[str]:
-    """What dciodvfy finds wrong."""
+    """Return the errors that dciodvfy finds."""
     done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=60)
     lines = (done.stdout + done.stderr).splitlines()
-    assert lines, "dciodvfy names at least the kind of object"
+    assert lines, "dciodvfy prints at least the type of the object"
     return [line for line in lines if line.startswith(("Error", "Abort"))]

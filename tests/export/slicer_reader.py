@@ -1,4 +1,4 @@
-"""Run as a program: the grid and voxels that 3D Slicer's own reader finds in files, as JSON."""
+"""Program that prints the grid and voxels that 3D Slicer's own reader finds in files, as JSON."""
 
 from __future__ import annotations
 

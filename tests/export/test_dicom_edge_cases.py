@@ -1,13 +1,14 @@
-"""Results beside real series that other software has failed on: compressed, multi-frame, anonymised by hand."""
+"""Tests of results for real series that other software has failed on: compressed, multi-frame, anonymised by hand."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from dicom_cases import result_of, validate
+from dicom_cases import make_result, validate
 
 from medclipad.errors import VolumeError
 from medclipad.export.dicom import KINDS, write_dicom
@@ -32,9 +33,9 @@ CASES = [
 def test_valid_and_on_the_same_grid(dciodvfy, tmp_path, case, deidentify):
     source = DATA / "dicom_edge_cases" / case
     if not source.exists():
-        pytest.skip("the DICOM edge cases are not here (MEDCLIPAD_DATA)")
+        pytest.skip("the DICOM edge cases are missing (MEDCLIPAD_DATA)")
     volume = read_volume(source)
-    result = result_of(volume, "acquisition")
+    result = make_result(volume, "acquisition")
     files = write_dicom(tmp_path, source, volume, result, deidentify=deidentify)
     assert len(files) >= 4
     for file in files:
@@ -44,10 +45,10 @@ def test_valid_and_on_the_same_grid(dciodvfy, tmp_path, case, deidentify):
     assert np.array_equal(read.array, result.anomaly_map.array)
 
 
-def refusals(folder: Path, source: Path, **options: str) -> list[str]:
-    """What each kind of result is refused with; that nothing is written."""
+def refusals(folder: Path, source: Path, **options: Any) -> list[str]:
+    """Return the error of each kind of result, and check that nothing is written."""
     volume, texts = read_volume(source, **options), []
-    result = result_of(volume, "acquisition")
+    result = make_result(volume, "acquisition")
     for kind in KINDS:
         with pytest.raises(VolumeError) as caught:
             write_dicom(folder, source, volume, result, [kind])
@@ -56,25 +57,25 @@ def refusals(folder: Path, source: Path, **options: str) -> list[str]:
     return texts
 
 
-def test_what_was_resampled_upright_cannot_refer_to_the_tilted_images(tmp_path):
-    """Its slices lie where none of the images does: a reference from frame to image would be false."""
+def test_a_resampled_volume_cannot_refer_to_the_tilted_images(tmp_path):
+    """No image lies where its slices do: a reference from frame to image would be wrong."""
     (tmp_path / "out").mkdir()
-    said = refusals(tmp_path / "out", _tilted(15)(tmp_path), tilt="resample")
-    assert set(said) == {
+    errors = refusals(tmp_path / "out", _tilted(15)(tmp_path), tilt="resample")
+    assert set(errors) == {
         "case: it was resampled, so that it does not lie on the images of its DICOM series, to which DICOM results "
         "must refer; write other formats."
     }
 
 
-def test_nor_can_a_real_one(tmp_path):
+def test_a_resampled_real_volume_cannot_either(tmp_path):
     source = DATA / "dicom_edge_cases" / "dicom2nifti_gantrytilting" / "001"
     if not source.exists():
-        pytest.skip("the DICOM edge cases are not here (MEDCLIPAD_DATA)")
-    (said,) = set(refusals(tmp_path, source, tilt="resample"))
-    assert "it was resampled, so that it does not lie on the images of its DICOM series" in said
+        pytest.skip("the DICOM edge cases are missing (MEDCLIPAD_DATA)")
+    (error,) = set(refusals(tmp_path, source, tilt="resample"))
+    assert "it was resampled, so that it does not lie on the images of its DICOM series" in error
 
 
-def test_images_of_one_uid_cannot_be_told_apart(tmp_path):
+def test_images_with_the_same_uid_are_refused(tmp_path):
     (tmp_path / "out").mkdir()
-    (said,) = set(refusals(tmp_path / "out", stack(SOPInstanceUID="1.2.3.9")(tmp_path)))
-    assert "several of its images have the same SOP Instance UID" in said
+    (error,) = set(refusals(tmp_path / "out", stack(SOPInstanceUID="1.2.3.9")(tmp_path)))
+    assert "several of its images have the same SOP Instance UID" in error

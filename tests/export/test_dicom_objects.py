@@ -1,12 +1,15 @@
-"""What is in the objects: valid by dciodvfy, right references, patient and study of the source, the scores."""
+"""Tests of the objects' content: valid by dciodvfy, references, patient and study of the source, scores."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import highdicom
 import numpy as np
 import pydicom
 import pytest
-from dicom_cases import PATIENT, make, result_of, validate
+from dicom_cases import PATIENT, make_result, make_series, validate
+from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
 
 from medclipad.errors import VolumeError
@@ -21,11 +24,11 @@ def test_dciodvfy_finds_no_error(dciodvfy, written):
         assert validate(file) == [], file.name
 
 
-def sources(series) -> dict[str, pydicom.Dataset]:
+def sources(series: Path) -> dict[str, pydicom.Dataset]:
     return {image.SOPInstanceUID: image for image in map(pydicom.dcmread, series.iterdir())}
 
 
-def test_patient_and_study_are_the_source_s(written):
+def test_patient_and_study_are_those_of_the_source(written):
     image = next(iter(sources(written.series).values()))
     seen = set()
     for file in written.files.values():
@@ -44,7 +47,7 @@ def test_patient_and_study_are_the_source_s(written):
     assert len(seen) == len(written.files) == 8
 
 
-def test_each_frame_refers_to_the_image_in_its_place(written):
+def test_each_frame_refers_to_the_image_at_its_position(written):
     images = sources(written.series)
     for kind in ("map", "segmentation"):
         made = pydicom.dcmread(written.files[kind])
@@ -66,7 +69,7 @@ def test_each_frame_refers_to_the_image_in_its_place(written):
             }
 
 
-def test_the_map_says_what_its_values_are(written):
+def test_the_map_declares_what_its_values_are(written):
     made = pydicom.dcmread(written.files["map"])
     (mapping,) = made.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
     assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
@@ -74,7 +77,7 @@ def test_the_map_says_what_its_values_are(written):
     assert mapping.QuantityDefinitionSequence[0].ConceptCodeSequence[0].CodeMeaning == "Anomaly score"
 
 
-def test_the_report_holds_every_score_and_its_place(written):
+def test_the_report_holds_every_score_and_its_position(written):
     report = highdicom.sr.srread(written.files["report"])
     result, slicing = written.result, written.result.slicing
     lps = LPS_TO_RAS @ written.volume.affine
@@ -97,7 +100,7 @@ def test_the_report_holds_every_score_and_its_place(written):
     assert found == pytest.approx(expected)
     assert len(found) == len(slicing) - 1
     (whole,) = report.content.get_image_measurement_groups()
-    values = {one.name.meaning: one.value for one in whole.get_measurements()}
+    values = {measurement.name.meaning: measurement.value for measurement in whole.get_measurements()}
     assert values == pytest.approx({"Anomaly score of volume": result.volume_score, "Anomaly threshold": 0.5})
 
 
@@ -118,14 +121,14 @@ def test_the_key_slices_show_the_highest_scores_first(written):
         assert np.array_equal(pixels[~line], np.repeat(grey[~line][:, None], 3, axis=1))
 
 
-# --- without identity --------------------------------------------------------------------------------------------
+# De-identified objects.
 
 
 @pytest.mark.parametrize("kind", ["axial", "enhanced"])
 def test_deidentified_objects_hold_nothing_of_the_source(tmp_path, kind):
-    series = make(tmp_path, kind)
+    series = make_series(tmp_path, kind)
     volume = read_volume(series)
-    files = write_dicom(tmp_path, series, volume, result_of(volume), deidentify=True)
+    files = write_dicom(tmp_path, series, volume, make_result(volume), deidentify=True)
     secrets = {str(value) for keyword, value in PATIENT.items() if keyword not in ("PatientSex", "BodyPartExamined")}
     for image in sources(series).values():
         secrets |= {image.SOPInstanceUID, image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID}
@@ -141,51 +144,52 @@ def test_deidentified_objects_hold_nothing_of_the_source(tmp_path, kind):
         assert made.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
         assert made.PatientSex == ""
         studies.add(made.StudyInstanceUID)
-    assert len(studies) == 1  # they still belong together
-    again = write_dicom(tmp_path, series, volume, result_of(volume), kinds=["map"], deidentify=True)
-    assert pydicom.dcmread(again[0]).StudyInstanceUID not in studies  # and cannot be linked by their UIDs
+    assert len(studies) == 1, "the results of one image belong together"
+    again = write_dicom(tmp_path, series, volume, make_result(volume), kinds=["map"], deidentify=True)
+    assert pydicom.dcmread(again[0]).StudyInstanceUID not in studies, "two exports cannot be linked"
 
 
-def test_deidentified_objects_are_valid_too(dciodvfy, tmp_path):
-    series = make(tmp_path, "oblique")
+def test_deidentified_objects_are_valid(dciodvfy, tmp_path):
+    series = make_series(tmp_path, "oblique")
     volume = read_volume(series)
-    for file in write_dicom(tmp_path, series, volume, result_of(volume), deidentify=True):
+    for file in write_dicom(tmp_path, series, volume, make_result(volume), deidentify=True):
         assert validate(file) == [], file.name
 
 
-def test_burned_in_text_is_not_passed_on_as_deidentified(tmp_path):
-    series = change(make(tmp_path, "axial"), BurnedInAnnotation="YES")
+def test_pictures_with_burned_in_text_are_not_deidentified(tmp_path):
+    series = change(make_series(tmp_path, "axial"), BurnedInAnnotation="YES")
     volume = read_volume(series)
     with pytest.raises(VolumeError, match="text burned into their pixels, which cannot be removed; leave out"):
-        write_dicom(tmp_path, series, volume, result_of(volume), deidentify=True)
-    (picture, *_) = write_dicom(tmp_path, series, volume, result_of(volume), kinds=["key-slices"])
+        write_dicom(tmp_path, series, volume, make_result(volume), deidentify=True)
+    (picture, *_) = write_dicom(tmp_path, series, volume, make_result(volume), kinds=["key-slices"])
     assert pydicom.dcmread(picture).BurnedInAnnotation == "YES"
 
 
-# --- odd sources -------------------------------------------------------------------------------------------------
+# Unusual sources.
 
 
-def change(series, **tags):
+def change(series: Path, **tags: object) -> Path:
+    """Set elements of all files of a series; None deletes one."""
     for file in series.iterdir():
         image = pydicom.dcmread(file)
         for keyword, value in tags.items():
             if value is None:
                 delattr(image, keyword)
             else:
-                image.add_new(keyword, pydicom.datadict.dictionary_VR(keyword), value)
+                image.add_new(keyword, dictionary_VR(keyword), value)
         image.save_as(file)
     return series
 
 
-def test_what_the_source_lacks_or_says_wrongly_stays_empty(dciodvfy, tmp_path):
+def test_missing_and_invalid_elements_of_the_source_are_empty(dciodvfy, tmp_path):
     with pydicom.config.disable_value_validation():
         series = change(
-            make(tmp_path, "axial"),
+            make_series(tmp_path, "axial"),
             FrameOfReferenceUID=None, AccessionNumber=None, StudyTime=None, PatientSex="FEMALE", StudyDate="05.09.2024",
             PatientAge="63", BodyPartExamined=None, PatientName="X", PatientIdentityRemoved="YES",
         )  # fmt: skip
     volume = read_volume(series)
-    files = write_dicom(tmp_path, series, volume, result_of(volume))
+    files = write_dicom(tmp_path, series, volume, make_result(volume))
     frames = set()
     for file in files:
         made = pydicom.dcmread(file)
@@ -193,11 +197,11 @@ def test_what_the_source_lacks_or_says_wrongly_stays_empty(dciodvfy, tmp_path):
         assert "PatientAge" not in made
         assert validate(file) == [], file.name
         frames |= {made.FrameOfReferenceUID} if "FrameOfReferenceUID" in made else set()
-    assert len(frames) == 1  # one, made from the UID of the series
+    assert len(frames) == 1, "one frame of reference, derived from the UID of the series"
 
 
 def test_an_empty_mask_and_several_labels(dciodvfy, tmp_path):
-    series = make(tmp_path, "oblique")
+    series = make_series(tmp_path, "oblique")
     volume = read_volume(series)
     source = read_source(series, volume)
     mask = np.zeros(volume.shape, np.int16)
@@ -215,9 +219,9 @@ def test_an_empty_mask_and_several_labels(dciodvfy, tmp_path):
 
 
 def test_a_single_slice(dciodvfy, tmp_path):
-    image = sorted(make(tmp_path, "axial").iterdir())[0]
+    image = sorted(make_series(tmp_path, "axial").iterdir())[0]
     volume = read_volume(image)
-    for file in write_dicom(tmp_path, image, volume, result_of(volume, "acquisition")):
+    for file in write_dicom(tmp_path, image, volume, make_result(volume, "acquisition")):
         assert validate(file) == [], file.name
     read = read_volume(tmp_path / f"{volume.name}_map.dcm")
     assert read.shape == (*volume.shape[:2], 1)
@@ -225,8 +229,8 @@ def test_a_single_slice(dciodvfy, tmp_path):
 
 
 def test_one_time_point_of_a_multi_frame_file(dciodvfy, tmp_path):
-    """highdicom refers to all frames of a file, in their order, or to none."""
-    series = make(tmp_path, "enhanced")
+    """highdicom alone refers to all frames of a file, in their order, or to none."""
+    series = make_series(tmp_path, "enhanced")
     image = pydicom.dcmread(series / "joined.dcm")
     frames = []
     for time in (1, 2):
@@ -239,7 +243,7 @@ def test_one_time_point_of_a_multi_frame_file(dciodvfy, tmp_path):
     image.PixelData = image.PixelData * 2
     image.save_as(series / "joined.dcm")
     volume = read_volume(series, component=1)
-    (file,) = write_dicom(tmp_path, series, volume, result_of(volume), kinds=["map"])
+    (file,) = write_dicom(tmp_path, series, volume, make_result(volume), kinds=["map"])
     assert validate(file) == []
     for groups in pydicom.dcmread(file).PerFrameFunctionalGroupsSequence:
         number = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
@@ -248,8 +252,8 @@ def test_one_time_point_of_a_multi_frame_file(dciodvfy, tmp_path):
         np.testing.assert_allclose(groups.PlanePositionSequence[0].ImagePositionPatient, place, atol=1e-6)
 
 
-def test_volumes_without_dicom_and_moved_ones(tmp_path):
-    series = make(tmp_path, "axial")
+def test_volumes_without_dicom_or_with_missing_images_are_refused(tmp_path):
+    series = make_series(tmp_path, "axial")
     volume = read_volume(series)
     write_volume(volume, tmp_path / "v.nii.gz")
     with pytest.raises(VolumeError, match="does not lie on the images of a DICOM series"):
@@ -259,15 +263,15 @@ def test_volumes_without_dicom_and_moved_ones(tmp_path):
         read_source(series, volume)
 
 
-def test_a_mask_of_another_grid_is_refused(tmp_path):
-    one, other = make(tmp_path / "a", "axial"), make(tmp_path / "b", "oblique")
-    volume, elsewhere = read_volume(one), read_volume(other)
-    made = segmentation(read_source(other, elsewhere), result_of(elsewhere).segmentation(), "x")
+def test_a_mask_on_another_grid_is_refused(tmp_path):
+    axial, oblique = make_series(tmp_path / "a", "axial"), make_series(tmp_path / "b", "oblique")
+    volume, other = read_volume(axial), read_volume(oblique)
+    made = segmentation(read_source(oblique, other), make_result(other).segmentation(), "x")
     with pytest.raises(VolumeError, match="does not lie on its grid"):
         segmentation_to_mask(made, volume)
 
 
-def test_the_objects_beside_their_source_do_not_hinder_reading_it(written):
+def test_objects_beside_their_source_do_not_prevent_reading_it(written):
     together = read_volume([*written.series.iterdir()])
     assert np.array_equal(together.array, written.volume.array)
     case = read_volume(written.series.parent)

@@ -1,4 +1,4 @@
-"""Segmentation and map, read back by highdicom, SimpleITK, 3D Slicer's reader and our own, onto the same grid."""
+"""Tests that highdicom, SimpleITK, 3D Slicer's reader and our own read segmentation and map onto the same grid."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import pytest
 import SimpleITK
 
 from medclipad.export.dicom import segmentation_to_mask
-from medclipad.volume import Volume, read_volume
+from medclipad.volume import Volume, read_volume, write_volume
 from medclipad.volume.volume import LPS_TO_RAS
 
 DCMQI = Path(sys.executable).with_name("paramap2itkimage")
 
 
 def assert_same(volume: Volume, array: np.ndarray, affine: np.ndarray, expected: np.ndarray) -> None:
-    """Each voxel, taken by its place in the patient, has the value expected there."""
+    """Check that each voxel, found by its position in the patient, has the expected value."""
     assert sorted(array.shape) == sorted(volume.shape)
-    places = np.array([[*index, 1.0] for index in np.ndindex(*volume.shape)]) @ volume.affine.T
-    theirs = places @ np.linalg.inv(affine).T
+    positions = np.array([[*index, 1.0] for index in np.ndindex(*volume.shape)]) @ volume.affine.T
+    theirs = positions @ np.linalg.inv(affine).T
     index = np.round(theirs[:, :3]).astype(int)
     assert np.abs(theirs[:, :3] - index).max() < 1e-4  # of a voxel
     assert np.array_equal(array[tuple(index.T)], expected.ravel())
@@ -54,18 +54,19 @@ def test_our_own_reader(written):
 
 
 def test_frames_are_in_slice_order(written):
-    """As the source's: a reader that takes frames as they come, with a right-handed normal, sees no mirror image."""
+    """Readers that assume a right-handed order would mirror frames in another order."""
     for kind in ("map", "segmentation"):
         groups = pydicom.dcmread(written.files[kind]).PerFrameFunctionalGroupsSequence
-        places = np.array([group.PlanePositionSequence[0].ImagePositionPatient for group in groups], float)
-        steps = (np.diff(places, axis=0)) @ np.diag((-1, -1, 1))
+        positions = np.array([group.PlanePositionSequence[0].ImagePositionPatient for group in groups], float)
+        steps = (np.diff(positions, axis=0)) @ np.diag((-1, -1, 1))
         np.testing.assert_allclose(steps, np.tile(written.volume.affine[:3, 2], (len(steps), 1)), atol=1e-9)
         assert [group.FrameContentSequence[0].DimensionIndexValues for group in groups] == (
             [[1, n] for n in range(1, 7)] if kind == "segmentation" else list(range(1, 7))
         )
 
 
-def itk_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the array and the RAS affine that SimpleITK reads."""
     image = SimpleITK.ReadImage(str(path))
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
@@ -75,7 +76,7 @@ def itk_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def nrrd(written, tmp_path) -> Path:
-    """The map as dcmqi, by which 3D Slicer reads parametric maps, hands it on. GDCM reads no float pixels."""
+    """Convert the map with dcmqi, as 3D Slicer does, because GDCM reads no float pixels."""
     if not DCMQI.exists():
         pytest.skip("dcmqi is not installed")
     done = subprocess.run(
@@ -86,12 +87,12 @@ def nrrd(written, tmp_path) -> Path:
 
 
 def test_simpleitk_reads_the_segmentation(written):
-    array, affine = itk_of(written.files["segmentation"])
+    array, affine = read_with_itk(written.files["segmentation"])
     assert_same(written.volume, array > 0, affine, written.result.segmentation().array > 0)
 
 
 def test_simpleitk_reads_the_map_through_dcmqi(written, nrrd):
-    array, affine = itk_of(nrrd)
+    array, affine = read_with_itk(nrrd)
     assert_same(written.volume, array, affine, written.result.anomaly_map.array)
 
 
@@ -103,27 +104,25 @@ def test_slicer_reads_both(written, nrrd):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout[done.stdout.index('{"') :])
     for file, expected in ((segmentation, written.result.segmentation().array > 0), (nrrd, written.result.anomaly_map)):
-        one = found[str(file)]
-        array = np.reshape(one["values"], one["shape"][::-1]).T
+        read = found[str(file)]
+        array = np.reshape(read["values"], read["shape"][::-1]).T
         if file == segmentation:
-            assert_same(written.volume, array > 0, np.array(one["affine"]), expected)
+            assert_same(written.volume, array > 0, np.array(read["affine"]), expected)
         else:
-            assert_same(written.volume, array.astype(np.float32), np.array(one["affine"]), expected.array)
+            assert_same(written.volume, array.astype(np.float32), np.array(read["affine"]), expected.array)
 
 
-def test_a_segmentation_comes_back_on_the_whole_grid(written):
+def test_our_segmentation_is_read_back_on_the_whole_grid(written):
     mask = segmentation_to_mask(pydicom.dcmread(written.files["segmentation"]), written.volume)
     assert np.array_equal(mask.array, written.result.segmentation().array)
     assert np.array_equal(mask.affine, written.volume.affine)
 
 
 @pytest.mark.skipif(shutil.which(str(DCMQI)) is None, reason="dcmqi is not installed")
-def test_a_segmentation_of_another_tool_too(written, tmp_path):
-    """dcmqi's own holds only the slices with something in them: 3D Slicer saves so."""
+def test_a_segmentation_by_dcmqi_is_read_back_on_the_whole_grid(written, tmp_path):
+    """It holds only the slices that are not empty, as 3D Slicer saves it."""
     if "joined.dcm" in {file.name for file in written.series.iterdir()}:
         pytest.skip("itkimage2segimage takes no multi-frame source")
-    from medclipad.volume import write_volume
-
     mask = np.zeros(written.volume.shape, np.uint8)
     mask[3:9, 4:12, 2:4] = 1
     write_volume(written.volume.with_array(mask), tmp_path / "mask.nrrd")
