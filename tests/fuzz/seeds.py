@@ -72,12 +72,13 @@ def _detector(folder: Path) -> Path:
     import torch
 
     from medclipad.detection.calibration import Calibration
+    from medclipad.detection.config import FitConfig
     from medclipad.detection.storage import DetectorInfo, save_folder
 
     info = DetectorInfo(
-        name="fuzz", method="mediclip", encoder="embedded", encoder_sha256="0" * 64, image_size=224, plane="axial",
-        intensity="mr", smoothing=4.0, options={}, shots=4, abnormal_shots=0, seed=0, training_slices=[],
-        calibration=Calibration(threshold=0.5, normal_scores=[0.1, 0.2], held_out=True), metrics={}, versions={},
+        name="fuzz", config=FitConfig(image_size=224), encoder_sha256="0" * 64, normal_slices=4, abnormal_slices=0,
+        training_slices=[], calibration=Calibration(threshold=0.5, normal_scores=[0.1, 0.2], held_out=True),
+        metrics={}, versions={},
     )  # fmt: skip
     save_folder(folder / "detector", info, {"a": torch.arange(6.0), "b": torch.ones(2, 3)})
     return folder / "detector"

@@ -176,13 +176,23 @@ def _read_detector(folder: Path) -> tuple[str, str]:
     from medclipad.detection.storage import read_info, read_weights
     from tests.fuzz.second import second_detector
 
-    info, weights = read_info(folder), read_weights(folder)
+    info = read_info(folder)
+    weights = read_weights(folder, info.weights_sha256)
     their_info, their_weights = second_detector(folder)
     own_info = json.loads(info.model_dump_json(), parse_int=float)
-    same = {**own_info, **their_info} == own_info and all(
+    same = _with_defaults(their_info, own_info) == own_info and all(
         np.array_equal(weights[key].numpy(), value, equal_nan=True) for key, value in their_weights.items()
     )
     return ("read, the same", "") if same else ("DIFFERENT", str(their_info)[:200])
+
+
+def _with_defaults(info: dict, defaults: dict) -> dict:
+    """Return the second reader's JSON, completed at every level by the fields that may be left out."""
+    completed = {**defaults, **info}
+    for key in ("config", "options"):
+        if isinstance(info.get(key), dict) and isinstance(defaults.get(key), dict):
+            completed[key] = _with_defaults(info[key], defaults[key])
+    return completed
 
 
 def _read_checkpoint(path: Path) -> tuple[str, str]:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.volume import format_cases_dicom, format_cases_files, format_cases_odd_dicom, format_cases_pictures
+from tests.volume import (
+    format_cases_dicom,
+    format_cases_files,
+    format_cases_itk,
+    format_cases_odd_dicom,
+    format_cases_pictures,
+)
 
 SECTIONS = {
     "NIfTI and Analyze": format_cases_files.NIFTI,
-    "NRRD and MetaImage": format_cases_files.NRRD_AND_META,
+    "NRRD and MetaImage": format_cases_itk.NRRD_AND_META,
     "DICOM: which images are the volume": format_cases_dicom.SERIES,
     "DICOM: pixels": format_cases_dicom.PIXELS,
     "DICOM: odd and damaged": format_cases_odd_dicom.ODD,
