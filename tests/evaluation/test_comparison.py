@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medclipad.detection.fit import fit
 from medclipad.detection.cases import Case
+from medclipad.detection.fit import fit
 from medclipad.errors import TrainingError
 from medclipad.evaluation.comparison import (
     HeldOutEvaluation,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pydicom
@@ -110,7 +111,7 @@ def read_source(path: str | Path | Sequence[str | Path], volume: Volume, deident
     volume
         The volume.
     deidentify
-        Keep nothing of the headers but geometry, modality and new UIDs, see docs/dicom.md.
+        Keep nothing of the headers but geometry, modality and new UIDs, see docs/reference/dicom.md.
 
     Raises
     ------
@@ -198,4 +199,6 @@ def _shallow_copy(header: Dataset) -> Dataset:
 
 def _decimals(values: Iterable[float]) -> list[DSfloat]:
     """Return numbers as decimal strings, without the noise of floating point beyond ten decimals."""
-    return [DSfloat(round(float(value), 10) + 0.0, auto_format=True) for value in values]  # + 0.0 makes -0.0 a 0.0
+    rounded = (round(float(value), 10) + 0.0 for value in values)  # + 0.0 makes -0.0 a 0.0
+    # pydicom declares None and text as well, which it returns for None and empty text.
+    return [cast(DSfloat, DSfloat(value, auto_format=True)) for value in rounded]
