@@ -41,7 +41,7 @@ class _Training:
         self.process: subprocess.Popen[str] | None = None
         self.ended = threading.Event()
         self.details: deque[str] = deque(maxlen=_MAX_LINES)
-        request = {"model": job["method"], **job.get("config", {}), **job["params"], "name": job["name"]}
+        request = {"model": job["method"], **job["config"], **job["params"], "name": job["name"]}
         self.entry: dict[str, Any] = {
             "id": str(uuid.uuid4()),
             "status": "SUBMITTED",
