@@ -1,10 +1,11 @@
-"""What a token of MediCLIP's memory should keep, and how a map becomes a score: image AUROC on halves of the data.
+"""Compare what a token of MediCLIP's memory may keep and how a map becomes a score: image AUROC on half of the data.
 
     python -m benchmarks.ablation DATA [--half tuning|other] [--seeds N] [--json FILE]
 
-DATA as for `benchmarks.accuracy`; the two sets without masks are split in halves by a hash of each file. What the
-defaults are was decided on the tuning half; the other half says whether it holds. 16 normal pictures are remembered,
-the others of the half are tested. Quick, not the detector itself: a quarter of the tokens, all remembered, no head.
+DATA is as for `benchmarks.accuracy`. Each of the two sets without masks is split into halves by a hash of each file.
+The defaults were chosen on the tuning half; the other half shows whether they hold. 16 normal images are remembered and
+the others of the half are tested. To be quick, this is not the detector itself: a quarter of the tokens is compared,
+all of them are remembered, and there is no head.
 """
 
 from __future__ import annotations
@@ -17,34 +18,37 @@ import torch
 import typer
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.accuracy import PART, _method, _plain
-from benchmarks.accuracy_data import Pictures, data_sets
+from benchmarks.accuracy import BATCH, memory_model, plain_tokens
+from benchmarks.accuracy_data import ImageSet, data_sets
 from benchmarks.machine import machine
+from benchmarks.pages import markdown_table
 from medclipad.export.result_files import write_json
-from medclipad.methods.mediclip.normal_memory import BRIGHTNESS_WEIGHT, nearest
+from medclipad.methods.common.token_memory import nearest_distance
+from medclipad.methods.mediclip.normal_memory import BRIGHTNESS_WEIGHT, NormalMemory
 
 SHOTS = 16
-STRIDE = 2  # of the tokens, in both directions
-SHARES = (0, 0.005, 0.02, 0.1)  # of the map, of which the score is the mean; 0: the maximum
+STRIDE = 2  # every second token, in both directions
+SHARES = (0, 0.005, 0.02, 0.1)  # the score is the mean of this share of the map; 0 is the maximum
 
 
 @torch.inference_mode()
 def tokens(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """(n, g, g, width) each: tokens as they are, and as the memory joins them."""
-    model = _method(1.0)
+    """Return tokens (n, g, g, width) as they are, and as the memory joins them."""
+    model = memory_model(1.0)
     plain, joined = [], []
-    for part in torch.from_numpy(images).split(PART):
-        plain.append(_plain(model, part)[:, ::STRIDE, ::STRIDE])
-        joined.append(model.memory.join(model._memory_maps(model.patch_tokens(part)), part)[:, ::STRIDE, ::STRIDE])
+    for part in torch.from_numpy(images).split(BATCH):
+        plain.append(plain_tokens(model, part)[:, ::STRIDE, ::STRIDE])
+        maps = model.memory_maps(model.patch_tokens(part))
+        joined.append(NormalMemory.join(maps, part)[:, ::STRIDE, ::STRIDE])
     return torch.cat(plain), torch.cat(joined)
 
 
-def forms(plain: torch.Tensor, joined: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The tokens in several forms: the memory's own with columns left out or weighed otherwise."""
-    first, second = _method(1.0).encoder.widths[1:3]
+def token_forms(plain: torch.Tensor, joined: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the tokens in several forms: the memory's own with columns left out or weighted differently."""
+    first, second = memory_model(1.0).encoder.widths[1:3]
     lengths, brightness = [first, first + 1 + second], joined.shape[-1] - 1
 
-    def weighed(length: float, bright: float, *extra: torch.Tensor) -> torch.Tensor:
+    def weighted(length: float, bright: float, *extra: torch.Tensor) -> torch.Tensor:
         weights = torch.ones(joined.shape[-1])
         weights[lengths], weights[brightness] = length, bright / BRIGHTNESS_WEIGHT
         return torch.cat([joined * weights, *extra], dim=-1)
@@ -53,47 +57,48 @@ def forms(plain: torch.Tensor, joined: torch.Tensor) -> dict[str, torch.Tensor]:
     position = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1).expand(*joined.shape[:3], 2)
     return {
         "as they are": plain,
-        "direction": weighed(0, 0),
-        "direction, length": weighed(1, 0),
-        "direction, length, brightness × 1": weighed(1, 1),
-        "direction, length, brightness × 2 (default)": weighed(1, 2),
-        "direction, length, brightness × 3": weighed(1, 3),
-        "default and position × 0.3": weighed(1, 2, 0.3 * position),
+        "direction": weighted(0, 0),
+        "direction, length": weighted(1, 0),
+        "direction, length, brightness × 1": weighted(1, 1),
+        "direction, length, brightness × 2 (default)": weighted(1, 2),
+        "direction, length, brightness × 3": weighted(1, 3),
+        "default and position × 0.3": weighted(1, 2, 0.3 * position),
     }
 
 
-def measure(pictures: Pictures, seeds: int, half: int) -> dict[str, list[list[float]]]:
-    """AUROC by form of token: per seed a list over SHARES."""
-    images, abnormal = pictures.images[pictures.half == half], pictures.abnormal[pictures.half == half]
-    found: dict[str, list[list[float]]] = {}
-    for form, kept in forms(*tokens(images)).items():
+def measure_auroc(image_set: ImageSet, seeds: int, half: int) -> dict[str, list[list[float]]]:
+    """Return the AUROC by form of token: for each seed a list over SHARES."""
+    images, abnormal = image_set.images[image_set.half == half], image_set.abnormal[image_set.half == half]
+    aurocs: dict[str, list[list[float]]] = {}
+    for form, kept in token_forms(*tokens(images)).items():
         for seed in range(seeds):
             shots = np.random.default_rng(seed).permutation(np.flatnonzero(~abnormal))[:SHOTS]
             rest = np.setdiff1d(np.arange(len(images)), shots)
-            ranked = nearest(kept[rest], kept[shots].flatten(0, 2)).flatten(1).sort(dim=1, descending=True).values
+            ranked = (
+                nearest_distance(kept[rest], kept[shots].flatten(0, 2)).flatten(1).sort(dim=1, descending=True).values
+            )
             scores = [ranked[:, : max(1, int(share * ranked.shape[1]))].mean(dim=1) for share in SHARES]
-            found.setdefault(form, []).append([float(roc_auc_score(abnormal[rest], score)) for score in scores])
-    return found
+            aurocs.setdefault(form, []).append([float(roc_auc_score(abnormal[rest], score)) for score in scores])
+    return aurocs
 
 
 def main(
-    data: Path,
-    half: Literal["tuning", "other"] = "tuning",
-    seeds: int = 5,
-    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    data: Annotated[Path, typer.Argument(help="Folder of the data sets.")],
+    half: Annotated[Literal["tuning", "other"], typer.Option(help="Half of each data set to use.")] = "tuning",
+    seeds: Annotated[int, typer.Option(help="Number of draws.")] = 5,
+    json: Annotated[Path | None, typer.Option(help="Write the results to this file.")] = None,
 ) -> None:
-    """Print a table for each set without masks."""
+    """Compare forms of MediCLIP's remembered tokens, with a table for each data set without masks."""
     result = {"machine": machine(), "half": half, "seeds": seeds, "shares": SHARES, "image_auroc": {}}
-    for name, pictures in data_sets(data):
-        if not isinstance(pictures, Pictures):
+    for name, image_set in data_sets(data):
+        if not isinstance(image_set, ImageSet):
             continue
-        found = measure(pictures, seeds, 0 if half == "tuning" else 1)
-        result["image_auroc"][name] = found
-        heads = ["maximum", *(f"highest {share:.1%}" for share in SHARES[1:])]
+        aurocs = measure_auroc(image_set, seeds, 0 if half == "tuning" else 1)
+        result["image_auroc"][name] = aurocs
+        headings = ["tokens", "maximum", *(f"highest {share:.1%}" for share in SHARES[1:])]
+        rows = [[form, *(f"{value:.3f}" for value in np.mean(runs, axis=0))] for form, runs in aurocs.items()]
         print(f"\n**{name}, {half} half, image AUROC, mean of {seeds} draws, by the share that makes the score**\n")
-        print("| tokens | " + " | ".join(heads) + " |\n|---" + "|---" * len(heads) + "|")
-        for form, runs in found.items():
-            print(f"| {form} | " + " | ".join(f"{value:.3f}" for value in np.mean(runs, axis=0)) + " |", flush=True)
+        print(markdown_table(headings, rows), flush=True)
     if json:
         write_json(json, result)
 

@@ -1,11 +1,11 @@
-"""Accuracy with the embedded encoder: MediCLIP and MVFA, both variants, beside memories of patches and brightness.
+"""Accuracy on the embedded encoder: both variants of MediCLIP and MVFA, beside memories of patches and brightness.
 
-    python -m benchmarks.accuracy DATA [--quick] [--json FILE] [--page docs/accuracy.md]
+    python -m benchmarks.accuracy DATA [--quick] [--json FILE] [--page docs/explanation/accuracy.md]
 
 DATA holds brain_mri_253 (no/, yes/), head_ct_hemorrhage (images/, labels.csv) and brats2013_deepmedic, or some of them.
-Each draw takes k normal shots (for MVFA also k abnormal ones, with masks where there are) and tests on everything else
-but the k abnormal ones, whoever saw them; BRATS on a patient that gave no shot. FILE keeps every run: an interrupted
-study goes on where it was, and the tables are of all runs in it.
+Each draw takes k normal shots, and for MVFA k abnormal ones, with masks where there are any. It tests on all other
+images, without those k abnormal ones for any method; on BRATS, on a patient that gave no shot. FILE keeps every run: an
+interrupted study continues, and the tables show all runs in the file.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import json as js
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -25,101 +26,114 @@ from torch import Tensor
 
 from benchmarks.accuracy_data import SIZE, Draw, data_sets
 from benchmarks.machine import machine
-from medclipad.encoders import load_encoder
-from medclipad.export.result_files import write_json, write_text
+from benchmarks.pages import markdown_table, replace_between
+from medclipad.encoders import ImageEncoder, load_encoder
+from medclipad.export.result_files import write_json
 from medclipad.methods.base import Shots
-from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
-from medclipad.methods.mediclip.normal_memory import PROJECTED, coreset, nearest
-from medclipad.methods.mvfa import MVFA, MVFAOptions, combine
+from medclipad.methods.common.coreset import coreset
+from medclipad.methods.common.token_memory import nearest_distance
+from medclipad.methods.mediclip.method import MediCLIP
+from medclipad.methods.mediclip.network import MediCLIPNetwork
+from medclipad.methods.mediclip.normal_memory import PROJECTED
+from medclipad.methods.mediclip.options import MediCLIPOptions
+from medclipad.methods.mvfa.method import MVFA
+from medclipad.methods.mvfa.network import MVFANetwork, combine
+from medclipad.methods.mvfa.options import MVFAOptions
 
-SHOTS = (16, 4, 8, 32)  # the middle first: an interrupted study has it
+SHOTS = (16, 4, 8, 32)  # 16 first: an interrupted study has the middle
 SEEDS = 5
 MARKS = ("<!-- tables of benchmarks.accuracy -->", "<!-- end of tables -->")
 MEMORY_SHARES = (0, 0.6, 0.7, 0.8, 0.9)
-PART = 16  # images looked at together
-Found = dict[str, tuple[Tensor, Tensor | None]]  # by method: image scores (n,) and maps (n, S, S)
+BATCH = 16  # images analysed together
+Outcome = dict[str, tuple[Tensor, Tensor | None]]
+"""By name of the method: image scores (n,), and maps (n, S, S) if it makes any."""
+Variant = Literal["reference", "paper"]
 
 
-def brightness(draw: Draw, seed: int) -> Found:
-    """The trivial baseline: the picture itself as the map."""
+def brightness(draw: Draw, seed: int) -> Outcome:
+    """Take the image itself as the map: the trivial baseline."""
     maps = torch.from_numpy(draw.images)
-    return {"brightness": (_method(0).scores_of(maps), maps)}
+    return {"brightness": (memory_model(0).scores_of(maps), maps)}
 
 
 @torch.inference_mode()
-def memories(draw: Draw, seed: int) -> Found:
-    """A plain memory (of the same two stages and size, averaged over 3×3, each normalised) and MediCLIP's alone."""
+def memories(draw: Draw, seed: int) -> Outcome:
+    """Compare with MediCLIP's memory alone, and with a plain one of the same size; see `plain_tokens`."""
     torch.manual_seed(seed)
-    model = _method(1.0)
+    model = memory_model(1.0)
+    assert model.memory is not None
     normal = torch.from_numpy(draw.shots.normal)
     model.remember(draw.shots.normal, seed)
     model.calibrate(draw.shots.normal)
-    plain = torch.cat([_plain(model, part) for part in normal.split(PART)]).flatten(0, 2)
+    plain = torch.cat([plain_tokens(model, part) for part in normal.split(BATCH)]).flatten(0, 2)
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(plain.shape[1], PROJECTED, generator=generator)
     plain = plain[coreset(plain @ directions, min(model.options.memory_size, len(plain)), generator)]
-    maps, raw = [], []
-    for part in torch.from_numpy(draw.images).split(PART):
-        raw.append(F.interpolate(nearest(_plain(model, part), plain)[:, None], (SIZE, SIZE), mode="bilinear")[:, 0])
-        maps.append(model.memory(model._memory_maps(model.patch_tokens(part)), part))
-    maps, raw = torch.cat(maps), torch.cat(raw)
-    return {"plain patch memory": (raw.flatten(1).amax(dim=1), raw), "memory alone": (model.scores_of(maps), maps)}
+    own_maps, plain_maps = [], []
+    for part in torch.from_numpy(draw.images).split(BATCH):
+        distances = nearest_distance(plain_tokens(model, part), plain)[:, None]
+        plain_maps.append(F.interpolate(distances, (SIZE, SIZE), mode="bilinear")[:, 0])
+        own_maps.append(model.memory(model.memory_maps(model.patch_tokens(part)), part))
+    own, raw = torch.cat(own_maps), torch.cat(plain_maps)
+    return {"plain patch memory": (raw.flatten(1).amax(dim=1), raw), "memory alone": (model.scores_of(own), own)}
 
 
-def _plain(model: MediCLIP, images: Tensor) -> Tensor:
-    maps = model._memory_maps(model.patch_tokens(images))
-    smooth = [F.normalize(F.avg_pool2d(one, 3, 1, 1, count_include_pad=False), dim=1) for one in maps]
-    same = [F.interpolate(one, maps[0].shape[-2:], mode="bilinear") for one in smooth]
-    return torch.cat(same, dim=1).permute(0, 2, 3, 1)
+def plain_tokens(model: MediCLIPNetwork, images: Tensor) -> Tensor:
+    """Return tokens (n, g, g, width) of the memory's two stages, averaged over 3×3 neighbours and normalised."""
+    maps = model.memory_maps(model.patch_tokens(images))
+    smooth = [F.normalize(F.avg_pool2d(stage, 3, 1, 1, count_include_pad=False), dim=1) for stage in maps]
+    same_size = [F.interpolate(stage, maps[0].shape[-2:], mode="bilinear") for stage in smooth]
+    return torch.cat(same_size, dim=1).permute(0, 2, 3, 1)
 
 
-def mediclip(variant: str) -> Callable[[Draw, int], Found]:
-    """MediCLIP from the normal shots, as it is by default and, from the same training, with other shares of memory."""
+def mediclip(variant: Variant) -> Callable[[Draw, int], Outcome]:
+    """Return a job: MediCLIP from the normal shots with its default share of memory and, trained once, with others."""
 
     @torch.inference_mode()
-    def measure(model: MediCLIP, draw: Draw) -> Found:
+    def evaluate(model: MediCLIPNetwork, draw: Draw) -> Outcome:
+        assert model.memory is not None
         heads, memories = [], []
-        for part in torch.from_numpy(draw.images).split(PART):
+        for part in torch.from_numpy(draw.images).split(BATCH):
             tokens = model.patch_tokens(part)
             heads.append(model.probabilities(tokens)[:, 1])
-            memories.append(model.memory(model._memory_maps(tokens), part))
+            memories.append(model.memory(model.memory_maps(tokens), part))
         head, memory = torch.cat(heads), torch.cat(memories)
-        found = {}
+        outcome: Outcome = {}
         for share in dict.fromkeys((model.memory_share, *MEMORY_SHARES)):
             maps = (1 - share) * head + share * memory
             name = "" if share == model.memory_share else f", memory share {share:g}"
-            found[f"mediclip/{variant}{name}"] = (model.scores_of(maps), maps)
-        return found
+            outcome[f"mediclip/{variant}{name}"] = (model.scores_of(maps), maps)
+        return outcome
 
-    def run(draw: Draw, seed: int) -> Found:
+    def run(draw: Draw, seed: int) -> Outcome:
         torch.manual_seed(seed)
-        model = MediCLIP(_encoder(), MediCLIPOptions(variant=variant))
-        model.fit(Shots(draw.shots.normal, draw.shots.abnormal[:0], ()), seed)
+        model = MediCLIPNetwork(_encoder(), MediCLIPOptions(variant=variant))
+        MediCLIP.fit(model, Shots(draw.shots.normal, draw.shots.abnormal[:0], ()), seed)
         model.calibrate(draw.shots.normal)
-        return measure(model, draw)
+        return evaluate(model, draw)
 
     return run
 
 
-def mvfa(variant: str) -> Callable[[Draw, int], Found]:
-    """MVFA few-shot with its defaults, each half scaled over the test set as in the paper, and its memory alone."""
+def mvfa(variant: Variant) -> Callable[[Draw, int], Outcome]:
+    """Return a job: MVFA few-shot, its two maps scaled over the test set as in the paper, and its memory alone."""
 
-    def run(draw: Draw, seed: int) -> Found:
+    def run(draw: Draw, seed: int) -> Outcome:
         torch.manual_seed(seed)
-        model = MVFA(_encoder(), MVFAOptions(variant=variant))
-        model.fit(draw.shots, seed)
+        model = MVFANetwork(_encoder(), MVFAOptions(variant=variant))
+        MVFA.fit(model, draw.shots, seed)
         evidence = model.evidence(draw.images)
         name, maps = f"mvfa/{variant}", combine(evidence.zero_map, evidence.few_map)
-        found = {name: (model.scores_of(maps), maps)}
-        found[f"{name}, memory alone"] = (model.scores_of(evidence.few_map), evidence.few_map)
+        outcome: Outcome = {name: (model.scores_of(maps), maps)}
+        outcome[f"{name}, memory alone"] = (model.scores_of(evidence.few_map), evidence.few_map)
         if draw.lesions is None:
-            found[f"{name}, published score"] = (combine(evidence.zero_score, evidence.few_score), None)
-        return found
+            outcome[f"{name}, published score"] = (combine(evidence.zero_score, evidence.few_score), None)
+        return outcome
 
     return run
 
 
-JOBS: dict[str, Callable[[Draw, int], Found]] = {
+JOBS: dict[str, Callable[[Draw, int], Outcome]] = {
     "brightness": brightness,
     "memories": memories,
     "mediclip/reference": mediclip("reference"),
@@ -129,16 +143,17 @@ JOBS: dict[str, Callable[[Draw, int], Found]] = {
 }
 
 
-def _encoder():
+def _encoder() -> ImageEncoder:
     return load_encoder("embedded", SIZE)
 
 
-def _method(memory_share: float) -> MediCLIP:
-    return MediCLIP(_encoder(), MediCLIPOptions(memory_share=memory_share))
+def memory_model(memory_share: float) -> MediCLIPNetwork:
+    """Return an untrained MediCLIP model whose maps are the memory's by this share."""
+    return MediCLIPNetwork(_encoder(), MediCLIPOptions(memory_share=memory_share))
 
 
 def figures(draw: Draw, scores: Tensor, maps: Tensor | None) -> dict[str, float]:
-    """Image AUROC and, where lesions are known, AUROC and average precision of all pixels of all tested images."""
+    """Return the image AUROC and, where lesions are known, AUROC and average precision of all tested pixels."""
     found = {"image_auroc": roc_auc_score(draw.abnormal, scores.cpu().numpy())}
     if draw.lesions is not None and maps is not None:
         truth, values = draw.lesions.ravel(), maps.cpu().numpy().ravel()
@@ -148,76 +163,86 @@ def figures(draw: Draw, scores: Tensor, maps: Tensor | None) -> dict[str, float]
 
 
 def tables(runs: list[dict]) -> str:
-    """Markdown: per data set and figure a table by method and k, mean ± sd over the draws (and their number)."""
-    lines, runs = [], sorted(runs, key=lambda run: list(JOBS).index(run["job"]))
+    """Return Markdown tables, one for each data set and metric: mean ± standard deviation (draws) by method and k."""
+    parts, runs = [], sorted(runs, key=lambda run: list(JOBS).index(run["job"]))
     for data in dict.fromkeys(run["data"] for run in runs):
         for figure in ("image_auroc", "pixel_auroc", "pixel_ap"):
             chosen = [run for run in runs if run["data"] == data and figure in run]
             shots = sorted({run["k"] for run in chosen})
             if not chosen:
                 continue
-            lines += [f"\n**{data}, {figure.replace('_', ' ')}**\n"]
-            lines += ["| | " + " | ".join(f"k = {k}" for k in shots) + " |", "|---" * (len(shots) + 1) + "|"]
-            for method in dict.fromkeys(run["method"] for run in chosen):
-                cells = []
-                for k in shots:
-                    values = [run[figure] for run in chosen if run["method"] == method and run["k"] == k]
-                    spread = f" ± {np.std(values):.3f}" if len(values) > 1 else ""
-                    cells.append(f"{np.mean(values):.3f}{spread} ({len(values)})" if values else "–")
-                lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            rows = [
+                [
+                    method,
+                    *(
+                        _cell([run[figure] for run in chosen if (run["method"], run["k"]) == (method, k)])
+                        for k in shots
+                    ),
+                ]
+                for method in dict.fromkeys(run["method"] for run in chosen)
+            ]
+            table = markdown_table(["", *(f"k = {k}" for k in shots)], rows)
+            parts.append(f"\n**{data}, {figure.replace('_', ' ')}**\n\n{table}")
+    return "\n".join(parts)
 
 
-def put_tables(page: Path, text: str) -> None:
-    """Replace what stands between the two marks of a page."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-    _, mark, after = rest.partition(MARKS[1])
-    if not mark:
-        raise typer.BadParameter(f"{page} has no lines {MARKS[0]} and {MARKS[1]} for the tables to stand between.")
-    write_text(page, f"{before}{MARKS[0]}\n{text}\n\n{mark}{after}")
+def _cell(values: list[float]) -> str:
+    """Return mean ± standard deviation (number of draws), or a dash."""
+    spread = f" ± {np.std(values):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread} ({len(values)})" if values else "–"
 
 
 def main(
-    data: Path,
-    quick: Annotated[bool, typer.Option("--quick", help="k = 16 and one draw only.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Keep the runs here and go on from what is there.")] = None,
-    job: Annotated[list[str] | None, typer.Option(help=f"Only these: {', '.join(JOBS)}.")] = None,
+    data: Annotated[Path, typer.Argument(help="Folder of the data sets.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Only k = 16 and one draw.")] = False,
+    json: Annotated[Path | None, typer.Option(help="File for the runs; those it holds are not repeated.")] = None,
+    job: Annotated[list[str] | None, typer.Option(help=f"Only these jobs: {', '.join(JOBS)}.")] = None,
     shots: Annotated[list[int] | None, typer.Option(help="Only these numbers of normal shots.")] = None,
-    seeds: int = SEEDS,
-    page: Annotated[Path | None, typer.Option(help="Put the tables into this Markdown page.")] = None,
+    seeds: Annotated[int, typer.Option(help="Number of draws.")] = SEEDS,
+    page: Annotated[Path | None, typer.Option(help="Markdown page to put the tables into.")] = None,
 ) -> None:
-    """Measure what is not measured yet, and print the tables."""
+    """Measure the accuracy on the embedded encoder, and print tables."""
     unknown = sorted(set(job or ()) - set(JOBS))
     if unknown:
         raise typer.BadParameter(f"There is no job {unknown[0]}: choose from {', '.join(JOBS)}.")
     runs = js.loads(json.read_text())["runs"] if json and json.is_file() else []
-    done = {(run["data"], run["job"], run["k"], run["seed"]) for run in runs}
+    done = {_run_key(run) for run in runs}
     sets = dict(data_sets(data))
     if not sets:
         raise typer.BadParameter(f"{data} holds none of the data sets: see the top of benchmarks/accuracy.py.")
-    for k in [16] if quick else shots or SHOTS:
-        for name in job or JOBS:
-            for which, images in sets.items():
-                for seed in range(1 if quick else min(seeds, images.draws)):
-                    if (which, name, k, seed) in done:
-                        continue
-                    draw, start = images.draw(k, seed), (time.perf_counter(), time.process_time())
-                    found = JOBS[name](draw, seed)
-                    spent = [time.perf_counter() - start[0], time.process_time() - start[1]]
-                    for method, result in found.items():
-                        key = {"data": which, "job": name, "method": method, "k": k, "seed": seed}
-                        seconds = {"seconds": round(spent[0], 1), "core_seconds": round(spent[1], 1)}
-                        runs.append(key | figures(draw, *result) | seconds)
-                        print(js.dumps(runs[-1]), flush=True)
-                    if json:
-                        about = {label: images.describe() for label, images in sets.items()}
-                        write_json(json, {"machine": machine(), "data": about, "runs": runs})
-    described = "\n".join(f"- {which}: {images.describe()}" for which, images in sets.items())
-    spent = {(run["data"], run["job"], run["k"], run["seed"]): run["core_seconds"] for run in runs}
+    descriptions = {name: image_set.describe() for name, image_set in sets.items()}
+    for k, job_name, data_name in product([16] if quick else shots or SHOTS, job or JOBS, sets):
+        for seed in range(1 if quick else min(seeds, sets[data_name].draws)):
+            if (data_name, job_name, k, seed) in done:
+                continue
+            for run in _measure(sets[data_name].draw(k, seed), job_name, seed):
+                runs.append(
+                    {"data": data_name, "job": job_name, "method": run.pop("method"), "k": k, "seed": seed} | run
+                )
+                print(js.dumps(runs[-1]), flush=True)
+            if json:
+                write_json(json, {"machine": machine(), "data": descriptions, "runs": runs})
+    described = "\n".join(f"- {name}: {description}" for name, description in descriptions.items())
+    spent = {_run_key(run): run["core_seconds"] for run in runs}
     text = f"{described}\n- {len(spent)} runs, {sum(spent.values()) / 60:.0f} core-minutes\n{tables(runs)}"
     print(f"\n{text}")
     if page:
-        put_tables(page, text)
+        replace_between(page, MARKS, text)
+
+
+def _measure(draw: Draw, job: str, seed: int) -> list[dict[str, Any]]:
+    """Run a job; return the metrics and times of each method in it."""
+    start = time.perf_counter(), time.process_time()
+    outcome = JOBS[job](draw, seed)
+    seconds = {
+        "seconds": round(time.perf_counter() - start[0], 1),
+        "core_seconds": round(time.process_time() - start[1], 1),
+    }
+    return [{"method": method} | figures(draw, *result) | seconds for method, result in outcome.items()]
+
+
+def _run_key(run: dict[str, Any]) -> tuple[str, str, int, int]:
+    return run["data"], run["job"], run["k"], run["seed"]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""How fast it is: against the reference codes, the goals and the machine's peak; how cost grows; what bfloat16 changes.
+"""Speed beside that of the reference codes, the goals and the machine's peak; growth of the cost; effect of bfloat16.
 
-    python -m benchmarks.speed [--json FILE] [--data DIR] [--only NAME ...] [--again] [--page docs/performance.md]
+    python -m benchmarks.speed [--json FILE] [--data DIR] [--only NAME ...] [--again]
+                               [--page docs/explanation/performance.md]
     python -m benchmarks.speed --architecture ViT-S-32-alt --loss-epochs 4 --budget 2     # a smoke run
 
-Ratios are to U, one float32 batch-1 forward of open_clip's own ViT-L-14-336 image tower at 240 px (weights by
-`benchmarks.recipe`), timed before and after each repetition. What stands in FILE is not measured again without
---again, so that a run can be split; --page writes the page and its plots from FILE. DIR holds brain_mri_253, without
-which AUROCs are left out. Run it on a machine that does nothing else.
+Ratios are in units of U: one float32 forward pass of a single image through open_clip's own ViT-L-14-336 image tower at
+240 px (weights by `benchmarks.recipe`), timed before and after each repetition. Results in FILE are not measured again
+without --again, so that a run can be split; --page writes the page and its plots from FILE. DIR holds brain_mri_253;
+without it, AUROCs are left out. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -33,29 +34,37 @@ from medclipad.export.result_files import write_json
 
 OTHERS = {**FIDELITY, **LOSSES, "memory-sizes": memory_sizes}
 NAMES = (*TABLE, *GROWTH, *OTHERS)
-SAME = ("processor", "cores", "threads", "gpu", "torch")  # of the machine, of all results of a file
+MACHINE_KEYS = ("processor", "cores", "threads", "gpu", "torch")  # the same for all results of a file
 
 
 def main(
-    json: Annotated[Path | None, typer.Option(help="Keep the results here and go on from what is there.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help=f"Only these: {', '.join(NAMES)}.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Measure also what is there.")] = False,
-    data: Annotated[Path | None, typer.Option(help="Folder with brain_mri_253, for AUROCs.")] = None,
-    work: Annotated[Path | None, typer.Option(help="For weights and detectors; default a temporary one.")] = None,
-    budget: Annotated[float, typer.Option(help="Seconds of pictures in each comparison of precisions.")] = 90,
-    loss_epochs: Annotated[int, typer.Option(min=1, help="Of the published training whose loss is compared.")] = 200,
-    architecture: Annotated[
-        str | None, typer.Option(help="A smoke run: this ViT for all of them. Its figures mean nothing.")
+    json: Annotated[Path | None, typer.Option(help="File for the results; those it holds are not repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"Only these results: {', '.join(NAMES)}.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also repeat the results that the file holds.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Folder that holds brain_mri_253, for AUROCs.")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for weights and detectors; default a temporary one.")
     ] = None,
-    page: Annotated[Path | None, typer.Option(help="Write the page, with plots in images/ beside it.")] = None,
+    budget: Annotated[float, typer.Option(help="Seconds to spend on images in each comparison of precisions.")] = 90,
+    loss_epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of the published training whose loss is compared.")
+    ] = 200,
+    architecture: Annotated[
+        str | None, typer.Option(help="Smoke run with this ViT for both methods. Its results mean nothing.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Page to write the tables into; plots go to images/ beside it.")
+    ] = None,
 ) -> None:
-    """Measure what is not measured yet, and print the table."""
+    """Measure speed and memory, and print a table."""
     unknown = sorted(set(only or ()) - set(NAMES))
     if unknown:
-        raise typer.BadParameter(f"There is no {unknown[0]}: choose from {', '.join(NAMES)}.")
+        raise typer.BadParameter(f"There is no result {unknown[0]}: choose from {', '.join(NAMES)}.")
     here = {"machine": machine(), "architecture": architecture, "results": {}}
     kept = js.loads(json.read_text()) if json and json.is_file() else here
-    if kept["architecture"] != architecture or any(kept["machine"][key] != here["machine"][key] for key in SAME):
+    if kept["architecture"] != architecture or any(
+        kept["machine"][key] != here["machine"][key] for key in MACHINE_KEYS
+    ):
         raise typer.BadParameter(f"{json} holds results of another machine or architecture: name another file.")
     results, failed = kept["results"], []
     with tempfile.TemporaryDirectory() as temporary:
@@ -67,12 +76,12 @@ def main(
                 continue
             start = time.perf_counter()
             try:
-                found = measure(name, bench)
-            except Exception:  # the others are measured all the same; this one is named at the end
+                result = measure(name, bench)
+            except Exception:  # the others are still measured; this one is named at the end
                 traceback.print_exc()
                 failed.append(name)
                 continue
-            results[name] = found | {"took": time.perf_counter() - start, "date": here["machine"]["date"]}
+            results[name] = result | {"took": time.perf_counter() - start, "date": here["machine"]["date"]}
             print(f"{name}: {js.dumps(results[name])}", flush=True)
             if json:
                 write_json(json, {**here, "results": results})
@@ -84,11 +93,11 @@ def main(
     if page:
         write_page(page, {**kept, "results": results})
     if failed:
-        raise SystemExit(f"Not measured, see above: {', '.join(failed)}.")
+        raise SystemExit(f"Not measured (see above): {', '.join(failed)}.")
 
 
 def measure(name: str, bench: Bench) -> dict:
-    """The result of a row, a plot or a comparison."""
+    """Return the result of a row, a plot or a comparison."""
     if name in TABLE:
         return TABLE[name].measure(bench)
     if name in GROWTH:

@@ -1,43 +1,57 @@
-"""How cost grows, of `benchmarks.speed`: slices, in-plane size, shots and memory, with the embedded encoder."""
+"""Growth of the cost, for `benchmarks.speed`: by slices, in-plane size, shots and memory, on the embedded encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 
 import medclipad as mc
-from benchmarks.speed_bench import SIZES, Bench, head, pictures
+from benchmarks.speed_bench import SIZES, Bench, head, images
 from benchmarks.speed_clock import Work, seconds_of
 from medclipad.encoders import load_encoder
-from medclipad.methods import METHODS
+from medclipad.methods import method_names
 from medclipad.methods.common.token_memory import TokenMemory, draw
-from medclipad.methods.mvfa import MVFA, MVFAOptions
 from medclipad.methods.mvfa.augment import augment
+from medclipad.methods.mvfa.network import MVFANetwork
+from medclipad.methods.mvfa.options import MVFAOptions
 
 SLICES, IN_PLANE, SHOTS = (10, 30, 100, 300, 600), (128, 256, 512, 1024), (1, 4, 16, 64)
-BANKS = (500, 2000, 8000, 32000, None)  # None: all
-SMALL = 128  # pixels, where the number of slices grows
+BANKS = (500, 2000, 8000, 32000, None)  # tokens remembered; None: all
+SMALL = 128  # pixels a side, where the number of slices grows
 FEW = 16  # slices, where their size grows
-TESTED = 4  # pictures held against the bank
-SHORT = 3.0  # seconds under which a point is the median of three
+TESTED = 4  # images compared with the memory
+SHORT = 3.0  # seconds; a faster point is the median of three
+
+Curves = dict[str, list[tuple[float, float]]]
+"""Points (x, seconds) by name of the curve."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """A plot: axes, and what measures the seconds by curve and x."""
+    """Plot of seconds.
+
+    Attributes
+    ----------
+    title, x, y : str
+        Title and labels of the axes.
+    measure : callable
+        Returns the points (x, seconds) of each curve.
+    """
 
     title: str
     x: str
     y: str
-    measure: Callable[[Bench], dict[str, list[tuple[float, float]]]]
+    measure: Callable[[Bench], Curves]
 
 
-def curve(sizes: Sequence[float], work_of: Callable[[float], Work]) -> list[tuple[float, float]]:
-    """(size, seconds) of each; what `work_of` does itself is not timed."""
+def curve(sizes: Sequence[int], work_of: Callable[[int], Work]) -> list[tuple[float, float]]:
+    """Return (size, seconds) for each size. `work_of` prepares the work for a size and is not timed itself."""
     points = []
     for size in sizes:
         work = work_of(size)
@@ -48,30 +62,32 @@ def curve(sizes: Sequence[float], work_of: Callable[[float], Work]) -> list[tupl
     return points
 
 
-def embedded(method: str, **options) -> mc.AnomalyDetector:
-    """Hardly trained: how long it takes to detect does not depend on it."""
+def embedded(method: str, **options: Any) -> mc.AnomalyDetector:
+    """Fit a detector on the embedded encoder, briefly: the time of a detection does not depend on it."""
     options = {"max_steps": 1, **options} if method == "mediclip" else {"max_samples": 8, **options}
     return fitting(method, 4, **options)()
 
 
-def fitting(method: str, shots: int, **options) -> Callable[[], mc.AnomalyDetector]:
-    """Fits a detector when it is called."""
+def fitting(method: str, shots: int, **options: Any) -> Callable[[], mc.AnomalyDetector]:
+    """Return a call that fits a detector."""
     normal, lesion = head(80, 224), head(max(shots, 4), 224, seed=1)
     abnormal = [(lesion, lesion.with_array((lesion.array > 900).astype(np.uint8)))] if method == "mvfa" else []
-    return lambda: mc.fit(method, normal=[normal], abnormal=abnormal, shots=shots, **options)
+    return lambda: mc.fit(method=method, normal=[normal], abnormal=abnormal, shots=shots, **options)
 
 
-def slices(bench: Bench) -> dict:
+def slices(bench: Bench) -> Curves:
+    """Time detections by number of slices."""
     return _detected(bench.some(SLICES), lambda n: head(n, SMALL))
 
 
-def in_plane(bench: Bench) -> dict:
+def in_plane(bench: Bench) -> Curves:
+    """Time detections by in-plane size."""
     return _detected(bench.some(IN_PLANE), lambda side: head(FEW, side))
 
 
-def _detected(sizes: Sequence[int], volume_of: Callable[[int], mc.Volume]) -> dict:
+def _detected(sizes: Sequence[int], volume_of: Callable[[int], mc.Volume]) -> Curves:
     curves = {}
-    for method in METHODS:
+    for method in method_names():
         detector = embedded(method)
         detector.detect(head(FEW, SMALL))
 
@@ -83,36 +99,37 @@ def _detected(sizes: Sequence[int], volume_of: Callable[[int], mc.Volume]) -> di
     return curves
 
 
-def shots(bench: Bench) -> dict:
-    return {method: curve(bench.some(SHOTS), lambda n, method=method: fitting(method, n)) for method in METHODS}
+def shots(bench: Bench) -> Curves:
+    """Time fits by number of shots."""
+    return {method: curve(bench.some(SHOTS), partial(fitting, method)) for method in method_names()}
 
 
-def bank(bench: Bench) -> dict:
-    """A picture through MVFA whole, by tokens remembered at the finest level, and the search alone at ViT-L's size."""
+def bank(bench: Bench) -> Curves:
+    """Time an image by size of MVFA's memory: the whole method, and the search alone with the tokens of ViT-L."""
     encoder = load_encoder("embedded")
-    model = MVFA(encoder, MVFAOptions(memory_tokens=None))
-    images = augment(torch.from_numpy(pictures(4, encoder.image_size)))
-    banks, generator = model.remember(images), torch.Generator().manual_seed(0)
-    tested = torch.from_numpy(pictures(TESTED, encoder.image_size, seed=1))
+    model = MVFANetwork(encoder, MVFAOptions(memory_tokens="all"))
+    shots = augment(torch.from_numpy(images(4, encoder.image_size)))
+    banks, generator = model.remember(shots), torch.Generator().manual_seed(0)
+    tested = torch.from_numpy(images(TESTED, encoder.image_size, seed=1))
 
-    def embedded_of(tokens: float) -> Work:
-        for level, every in enumerate(banks):
-            model.memory.remember(level, draw(every, int(tokens), generator))
+    def embedded_of(count: int) -> Work:
+        for level, tokens in enumerate(banks):
+            model.memory.remember(level, draw(tokens, count, generator))
         return lambda: model.evidence(tested)
 
     grid = SIZES["mvfa"] // 14
-    every, width = 44 * (grid * grid + 1), 768
-    found, queries = torch.randn(4, every, width), torch.randn(TESTED, grid * grid, width)
+    total, width = 44 * (grid * grid + 1), 768  # 4 shots, augmented to 44 images
+    remembered, queries = torch.randn(4, total, width), torch.randn(TESTED, grid * grid, width)
 
-    def search_of(tokens: float) -> Work:
-        memory = TokenMemory(len(found), width)
-        for level, level_tokens in enumerate(found):
-            memory.remember(level, level_tokens[: int(tokens)])
-        return lambda: [memory.distance(level, queries) for level in range(len(found))]
+    def search_of(count: int) -> Work:
+        memory = TokenMemory(len(remembered), width)
+        for level, tokens in enumerate(remembered):
+            memory.remember(level, tokens[:count])
+        return lambda: [memory.distance(level, queries) for level in range(len(remembered))]
 
     curves = {
         "embedded, whole": curve([n or len(banks[0]) for n in bench.some(BANKS)], embedded_of),
-        "ViT-L's tokens, search alone": curve(bench.some([500, 2000, 8000, every]), search_of),
+        "ViT-L's tokens, search alone": curve(bench.some([500, 2000, 8000, total]), search_of),
     }
     return {name: [(x, y / TESTED) for x, y in points] for name, points in curves.items()}
 

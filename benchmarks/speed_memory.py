@@ -1,65 +1,70 @@
-"""AUROC against the size of a memory, of `benchmarks.speed`: what a smaller one, which is searched faster, costs."""
+"""AUROC by size of the memory, for `benchmarks.speed`: what a smaller memory, which is searched faster, costs."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
-from benchmarks.accuracy_data import Draw, Pictures, data_sets
+from benchmarks.accuracy_data import Draw, ImageSet, data_sets
 from benchmarks.speed_bench import SHOTS, Bench
 from medclipad.encoders import load_encoder
 from medclipad.methods.common.token_memory import draw as drawn
-from medclipad.methods.mediclip import MediCLIP, MediCLIPOptions
-from medclipad.methods.mvfa import MVFA, MVFAOptions
+from medclipad.methods.mediclip.network import MediCLIPNetwork
+from medclipad.methods.mediclip.options import MediCLIPOptions
 from medclipad.methods.mvfa.augment import augment
+from medclipad.methods.mvfa.network import MVFANetwork
+from medclipad.methods.mvfa.options import MVFAOptions
 
-TOKENS = (125, 500, 2000, 8000)
+TOKENS = (125, 500, 2000, 8000)  # sizes of the memory
 DRAWS = 2
 MEDICLIP_SHOTS = 16
-PART = 16  # pictures looked at together
+BATCH = 16  # images analysed together
 
 
 def memory_sizes(bench: Bench) -> dict:
-    """By data set and memory the mean AUROC over draws, of the memories alone, on the embedded encoder."""
+    """Return the mean AUROC over draws, by data set and memory, of memories alone on the embedded encoder."""
     if bench.data is None:
         return {"curves": {}}
     curves, sizes = {}, bench.some(TOKENS)
-    for name, pictures in data_sets(bench.data):
-        if isinstance(pictures, Pictures):
+    for name, image_set in data_sets(bench.data):
+        if isinstance(image_set, ImageSet):
             for method, measure in MEMORIES.items():
-                aurocs = np.mean([measure(pictures, seed, sizes) for seed in range(DRAWS)], axis=0)
+                aurocs = np.mean([measure(image_set, seed, sizes) for seed in range(DRAWS)], axis=0)
                 curves[f"{name}, {method}"] = list(zip(sizes, aurocs.tolist(), strict=True))
     return {"curves": curves}
 
 
-def mvfa(pictures: Pictures, seed: int, sizes: tuple[int, ...]) -> list[float]:
-    """Tokens drawn at random, of each level; AUROC of each size."""
-    model, draw = MVFA(load_encoder("embedded"), MVFAOptions(memory_tokens=None)), pictures.draw(SHOTS, seed)
+def mvfa(image_set: ImageSet, seed: int, sizes: Sequence[int]) -> list[float]:
+    """Return the AUROC for each number of tokens in each level of MVFA's memory, drawn at random."""
+    model, draw = MVFANetwork(load_encoder("embedded"), MVFAOptions(memory_tokens="all")), image_set.draw(SHOTS, seed)
     banks = model.remember(augment(torch.from_numpy(draw.shots.normal)))
-    found = []
+    aurocs = []
     for size in sizes:
         generator = torch.Generator().manual_seed(seed)
         for level, tokens in enumerate(banks):
             model.memory.remember(level, drawn(tokens, size, generator))
-        found.append(_auroc(draw, lambda part: model.scores_of(model.evidence(part).few_map)))
-    return found
+        aurocs.append(_auroc(draw, lambda part: model.scores_of(model.evidence(part).few_map)))
+    return aurocs
 
 
-def mediclip(pictures: Pictures, seed: int, sizes: tuple[int, ...]) -> list[float]:
-    """A greedy coreset; AUROC of each size."""
-    draw, found = pictures.draw(MEDICLIP_SHOTS, seed), []
+def mediclip(image_set: ImageSet, seed: int, sizes: Sequence[int]) -> list[float]:
+    """Return the AUROC for each size of MediCLIP's memory, a greedy coreset."""
+    draw, aurocs = image_set.draw(MEDICLIP_SHOTS, seed), []
     for size in sizes:
-        model = MediCLIP(load_encoder("embedded"), MediCLIPOptions(memory_share=1, memory_size=size))
+        model = MediCLIPNetwork(load_encoder("embedded"), MediCLIPOptions(memory_share=1, memory_size=size))
         model.remember(draw.shots.normal, seed)
         model.calibrate(draw.shots.normal)
-        found.append(_auroc(draw, lambda part, model=model: model.scores_of(model.anomaly(torch.from_numpy(part))[0])))
-    return found
+        aurocs.append(_auroc(draw, lambda part, model=model: model.scores_of(model.anomaly(torch.from_numpy(part))[0])))
+    return aurocs
 
 
-def _auroc(draw: Draw, scores_of) -> float:
-    parts = [draw.images[start : start + PART] for start in range(0, len(draw.images), PART)]
-    return roc_auc_score(draw.abnormal, torch.cat([scores_of(part) for part in parts]).numpy())
+def _auroc(draw: Draw, scores_of: Callable[[np.ndarray], Tensor]) -> float:
+    parts = [draw.images[start : start + BATCH] for start in range(0, len(draw.images), BATCH)]
+    return float(roc_auc_score(draw.abnormal, torch.cat([scores_of(part) for part in parts]).numpy()))
 
 
 MEMORIES = {f"MVFA, k = {SHOTS}, at random": mvfa, f"MediCLIP, k = {MEDICLIP_SHOTS}, greedy coreset": mediclip}

@@ -1,4 +1,4 @@
-"""The accuracy study's data rules and tables, on pictures made here."""
+"""Data rules and tables of the accuracy benchmark, on made images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks import accuracy
-from benchmarks.accuracy_data import Pictures, data_sets
+from benchmarks.accuracy_data import ImageSet, data_sets
 
 N = 12
 
 
 @pytest.fixture(scope="module")
 def brain(tmp_path_factory):
-    """Twelve normal and twelve abnormal pictures of noise, one twice and one slightly brighter a second time."""
+    """Make twelve normal and twelve abnormal images of noise, one twice and one also slightly brighter."""
     root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     for folder in ("no", "yes"):
         (root / "brain_mri_253" / folder).mkdir(parents=True)
@@ -32,19 +32,19 @@ def brain(tmp_path_factory):
 
 
 def test_duplicates_are_dropped(brain):
-    pictures = dict(data_sets(brain))["brain_mri_253"]
-    assert pictures.describe() == "12 normal, 12 abnormal (1 exact and 1 near duplicates dropped)"
-    assert pictures.images.shape == (2 * N, 224, 224) and 0 <= pictures.images.min() <= pictures.images.max() <= 1
+    image_set = dict(data_sets(brain))["brain_mri_253"]
+    assert image_set.describe() == "12 normal, 12 abnormal (1 exact and 1 near duplicates dropped)"
+    assert image_set.images.shape == (2 * N, 224, 224) and 0 <= image_set.images.min() <= image_set.images.max() <= 1
 
 
-def test_shots_are_not_tested_and_a_smaller_draw_is_part_of_a_greater(brain):
-    pictures: Pictures = dict(data_sets(brain))["brain_mri_253"]
-    small, great, other = pictures.draw(2, 0), pictures.draw(4, 0), pictures.draw(2, 1)
+def test_shots_are_not_tested_and_larger_draws_include_smaller_ones(brain):
+    image_set: ImageSet = dict(data_sets(brain))["brain_mri_253"]
+    small, large, other = image_set.draw(2, 0), image_set.draw(4, 0), image_set.draw(2, 1)
     assert len(small.images) == 2 * (N - 2) and small.abnormal.sum() == N - 2
     tested = {image.tobytes() for image in small.images}
     shots = [image.tobytes() for image in (*small.shots.normal, *small.shots.abnormal)]
     assert len(set(shots)) == 4 and not tested & set(shots)
-    assert np.array_equal(great.shots.normal[:2], small.shots.normal)
+    assert np.array_equal(large.shots.normal[:2], small.shots.normal)
     assert not np.array_equal(other.shots.normal, small.shots.normal)
 
 
@@ -64,7 +64,7 @@ def test_figures_and_tables():
     assert table.index("| b | – | 0.400 (1) |") < table.index("| m |"), "in the order of the jobs"
 
 
-def test_an_interrupted_study_goes_on(brain, tmp_path):
+def test_an_interrupted_study_continues(brain, tmp_path):
     import typer
 
     app, file = typer.Typer(), tmp_path / "runs.json"
