@@ -1,7 +1,7 @@
-"""The main job on real parts: `python -m sample_data.demo OUT`.
+"""Detect simulated lesions over HTTP, from an empty folder to a report: `python -m sample_data.demo OUT`.
 
-Makes the sample study, starts `medclipad serve` as its own process, and as a client over HTTP trains MediCLIP on the
-normal volumes and fetches the anomaly maps of the abnormal ones. OUT receives the maps, report.html and report.json.
+The demo makes the sample study, starts `medclipad serve` in a process of its own, trains MediCLIP on the normal volumes
+and fetches the anomaly maps of the abnormal ones as a client would. OUT receives the maps, report.html and report.json.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from medclipad.cli.terminal import metrics_table, progress_bar
+from medclipad.cli.terminal import print_metrics, progress_bar
 from medclipad.client import Client
 from medclipad.detection.result import AnomalyResult
 from medclipad.detection.slice_frames import FramedVolume
+from medclipad.encoders import default_encoder
 from medclipad.errors import MedCLIPADError
 from medclipad.evaluation.cases import CaseEvaluation, score_case
 from medclipad.evaluation.report import CaseReport, write_report
@@ -31,12 +33,23 @@ from sample_data.make_study import StudyCase, make_study
 
 STUDY = Path(__file__).parent / "study"
 METHOD = "mediclip"
-MARK = ".demo"  # tells a folder of ours, finished or not, from one that must not be emptied
-TRAINING = {"encoder": "embedded", "shots": 240, "seed": 0, "name": "demo"}
+MARK = ".demo"  # a folder with this file was made by the demo, and may be emptied
+TRAINING = {"encoder": default_encoder(), "shots": 240, "seed": 0, "name": "demo"}
 
 
 def demo(out: Path) -> list[CaseEvaluation]:
-    """Do the main job into the folder `out`, whose earlier contents are replaced; returns the figures of each case."""
+    """Run the demo and return the metrics of each abnormal case.
+
+    Parameters
+    ----------
+    out
+        Folder for the results. Those of an earlier demo are replaced.
+
+    Raises
+    ------
+    MedCLIPADError
+        If the folder holds other files, or the server does not start.
+    """
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise MedCLIPADError(f"{out} holds other files: choose another folder for the demo.")
     shutil.rmtree(out, ignore_errors=True)
@@ -52,63 +65,60 @@ def demo(out: Path) -> list[CaseEvaluation]:
         print(f"{info['name']} at {address}: methods {', '.join(info['trainers'])}; {len(client.images())} images")
         seconds = train(client, [case.id for case in normal])
         print(f"Trained on the normal volumes in {seconds:.0f} s, the start of the training process included.")
-        figures, reports = [], []
-        for case in abnormal:
-            report, measured = detect(client, case, out)
-            figures.append(measured)
-            reports.append(report)
-    metrics_table(figures)
+        reports = [detect(client, case, out) for case in abnormal]
+    evaluations = [report.evaluation for report in reports]
+    print_metrics(evaluations)
     notes = (
         f"Simulated study: {len(normal)} normal volumes to learn from, {len(abnormal)} with simulated lesions. "
-        f"MediCLIP, embedded encoder, trained in {seconds:.0f} s. Nothing here says how well it does on patients."
+        f"MediCLIP, {TRAINING['encoder']} encoder, trained in {seconds:.0f} s. The metrics say nothing about patients."
     )
     with progress_bar() as progress:
         progress("report", 0, 1, {})
         write_report(out, reports, title="MedCLIPAD demo", notes=notes)
     print(f"Maps, report.html and report.json are in {out}/")
-    return figures
+    return evaluations
 
 
 def train(client: Client, normal: list[str]) -> float:
-    """Train on the volumes with these ids, showing progress; returns the seconds that it took."""
+    """Train on the volumes with these ids, showing progress; return the seconds that it took."""
     start = time.perf_counter()
     with progress_bar() as progress:
         client.train(METHOD, {**TRAINING, "normal": normal})
-        client.wait_trained(lambda now: _show(now, progress))
+        client.wait_trained(lambda status: _show(status, progress))
     return time.perf_counter() - start
 
 
-def _show(now: dict, progress: Callable) -> None:
-    if now.get("phase"):  # the training process takes some seconds before it reports
-        progress(now["phase"], now["done"], now["total"] or None, now.get("info", {}))
+def _show(status: dict[str, Any], progress: Callable) -> None:
+    if status.get("phase"):  # the training process takes some seconds before it reports
+        progress(status["phase"], status["done"], status["total"] or None, status.get("info", {}))
 
 
-def detect(client: Client, case: StudyCase, out: Path) -> tuple[CaseReport, CaseEvaluation]:
-    """Fetch the map of one case into `out` as <case>_anomaly.nii.gz and measure it against the truth."""
+def detect(client: Client, case: StudyCase, out: Path) -> CaseReport:
+    """Fetch the map of an abnormal case into `out` as <case>_anomaly.nii.gz and compare it with the truth."""
+    if case.truth is None:
+        raise ValueError(f"{case.id} has no lesion")
     with progress_bar(case.id) as progress:
         fetched, scores = client.infer(
             METHOD,
             case.id,
             {"result": "map"},
             folder=out,
-            progress=lambda now: progress(now["phase"], now["done"], now["total"], {}),
+            progress=lambda status: progress(status["phase"], status["done"], status["total"], {}),
         )
     path = fetched.rename(out / f"{case.id}_anomaly.nii.gz")
     volume, truth = read_volume(case.image), read_volume(case.truth)
     result = as_result(volume, read_volume(path), scores)
-    measured = score_case(volume, truth, result, scores["seconds"])
-    report = CaseReport(
+    return CaseReport(
         volume=volume,
         result=result,
         truth=truth,
-        evaluation=measured,
+        evaluation=score_case(volume, truth, result, scores["seconds"]),
         description=case.description,
     )
-    return report, measured
 
 
-def as_result(volume: Volume, anomaly_map: Volume, scores: dict) -> AnomalyResult:
-    """The result that the server sent as a file and a dictionary, as the library would have returned it."""
+def as_result(volume: Volume, anomaly_map: Volume, scores: dict[str, Any]) -> AnomalyResult:
+    """Return the server's answer, a file and a dictionary, as the library's own result."""
     framed = FramedVolume(volume, scores["plane"], "auto", size=1)
     return AnomalyResult(
         anomaly_map=volume.with_array(anomaly_map.array),
@@ -123,24 +133,14 @@ def as_result(volume: Volume, anomaly_map: Volume, scores: dict) -> AnomalyResul
 
 @contextmanager
 def server(studies: Path, models: Path) -> Iterator[str]:
-    """`medclipad serve` in a process of its own on a free loopback port; yields its address, stops it cleanly."""
+    """Run `medclipad serve` in a process of its own on a free loopback port, and yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "medclipad",
-        "serve",
-        "--studies",
-        studies,
-        "--models",
-        models,
-        "--port",
-        str(port),
-    ]
+    command = [sys.executable, "-m", "medclipad", "serve"]
+    command += ["--studies", str(studies), "--models", str(models), "--port", str(port)]
     with (models.parent / "server.log").open("wb") as log:
-        process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             with progress_bar() as progress:
                 progress("start server", 0, 1, {})
@@ -158,7 +158,11 @@ def server(studies: Path, models: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m sample_data.demo", description=__doc__.splitlines()[0])
+    """Run the demo from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sample_data.demo",
+        description="Detect simulated lesions over HTTP, from an empty folder to a report.",
+    )
     parser.add_argument("out", type=Path, help="folder for the results")
     try:
         demo(parser.parse_args().out)

@@ -1,7 +1,7 @@
 """Make the starter detector that the server ships: `python -m sample_data.make_starter OUT`.
 
-Trained on the simulated normal volumes of the sample study, so that Detect works on a fresh install before anyone has
-trained; its detector.json says what it is good for.
+It is trained on the simulated normal volumes of the sample study, so that Detect works on a fresh install before
+anything has been trained. Its detector.json says what it is good for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from medclipad.cli.terminal import progress_bar
-from medclipad.detection.detector import fit
+from medclipad.detection.fit import fit
 from medclipad.errors import MedCLIPADError
 from medclipad.volume import read_volume
 from sample_data.make_study import make_study
@@ -26,19 +26,22 @@ DESCRIPTION = (
 
 
 def make_starter(out: Path) -> None:
-    """Train the starter and put it in the place of the one in `out`."""
+    """Train the starter detector and save it in a folder, in place of the one that is there."""
     with progress_bar() as progress:
         study = make_study(STUDY, progress=progress)
         normal = [read_volume(case.image) for case in study if case.truth is None]
         detector = fit(
-            "mediclip", "embedded", normal, shots=240, name="starter", description=DESCRIPTION, progress=progress
+            method="mediclip", normal=normal, shots=240, name="starter", description=DESCRIPTION, progress=progress
         )
     shutil.rmtree(out, ignore_errors=True)
     detector.save(out)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m sample_data.make_starter", description=__doc__.splitlines()[0])
+    """Make the starter detector from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sample_data.make_starter", description="Make the starter detector that the server ships."
+    )
     parser.add_argument("out", type=Path, help="folder for the detector")
     try:
         make_starter(parser.parse_args().out)
