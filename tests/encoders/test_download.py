@@ -1,4 +1,4 @@
-"""Weights by open_clip's names, over real HTTP from a server on this machine."""
+"""Download of weights by open_clip's names, over HTTP from a server on this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self, body: bool = False) -> None:
         server = self.server
-        server.asked.append((self.command, self.path))
+        server.requests.append((self.command, self.path))
         if self.path.startswith("/missing/") or self.path.endswith(".safetensors"):
             self.send_response(404)
             self.send_header("X-Error-Code", "EntryNotFound")
@@ -68,7 +68,7 @@ def server(state, tmp_path_factory):
     file = tmp_path_factory.mktemp("served") / "weights.pt"
     torch.save(state, file)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.content, running.asked = file.read_bytes(), []
+        running.content, running.requests = file.read_bytes(), []
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield running
@@ -85,13 +85,13 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tag(server, home, monkeypatch):
-    """`tag("/path/of/weights.pt")`: encoder name of a pretrained tag whose weights are at this place of the server."""
+    """`tag("/path/of/weights.pt")` returns the encoder name of a pretrained tag whose weights have this address."""
     from open_clip import pretrained
 
     def register(path: str = "/weights.pt", **entry) -> str:
         entry = entry or {"url": f"http://127.0.0.1:{server.server_port}{path}"}
         monkeypatch.setitem(pretrained._PRETRAINED, ARCHITECTURE, {"local": entry})
-        server.asked.clear()
+        server.requests.clear()
         return f"{ARCHITECTURE}/local"
 
     return register
@@ -105,23 +105,23 @@ def refused(name: str, words: str) -> None:
 
 
 def test_first_use_downloads_with_a_bar_and_the_second_does_not(server, tag, home, state, capsys):
-    name, told = tag(), []
+    name, reports = tag(), []
     encoder = ClipEncoder(name)
     bar = capsys.readouterr().err
     assert "weights.pt" in bar and "100%" in bar
     assert encoder.sha256 == hashlib.sha256(server.content).hexdigest()
     assert torch.equal(encoder.state_dict()["_visual.conv1.weight"], state["visual.conv1.weight"])
     assert [file.name for file in home.iterdir()] == ["weights.pt"]
-    again = ClipEncoder(name, progress=lambda *report: told.append(report))
-    assert len(server.asked) == 1 and not told and again.sha256 == encoder.sha256
+    again = ClipEncoder(name, progress=lambda *report: reports.append(report))
+    assert len(server.requests) == 1 and not reports and again.sha256 == encoder.sha256
 
 
-def test_progress_is_told_instead_of_drawn(tag, server, capsys):
-    told = []
-    ClipEncoder(tag(), progress=lambda *report: told.append(report))
+def test_progress_is_reported_instead_of_drawn(tag, server, capsys):
+    reports = []
+    ClipEncoder(tag(), progress=lambda *report: reports.append(report))
     done, total = len(server.content) >> 20, max(len(server.content) >> 20, 1)
-    assert told[-1] == ("download", done, total, {}) and len(told) >= 2
-    assert [report[1] for report in told] == sorted(report[1] for report in told)
+    assert reports[-1] == ("download", done, total, {}) and len(reports) >= 2
+    assert [report[1] for report in reports] == sorted(report[1] for report in reports)
     assert not capsys.readouterr().err
 
 
@@ -129,7 +129,7 @@ def test_interrupted_download_leaves_nothing(tag, home):
     name = tag("/cut/weights.pt")
     refused(name, f"could not be downloaded.*{ARCHITECTURE}/FILE")
     assert not list(home.iterdir())
-    assert ClipEncoder(tag()).sha256, "the next try starts anew"
+    assert ClipEncoder(tag()).sha256, "the next try starts again"
 
 
 def test_cancelled_download_leaves_nothing(tag, home):
@@ -160,7 +160,7 @@ def test_server_without_the_file_or_no_server(tag, home, path):
 
 
 def test_hub(server, tag, tmp_path, monkeypatch):
-    """The hub's own client, sent to our server: the second of the names that open_clip's models have."""
+    """The hub's own client finds the second of the file names that open_clip's repositories use."""
     from huggingface_hub import constants
 
     address = f"http://127.0.0.1:{server.server_port}"
@@ -169,13 +169,13 @@ def test_hub(server, tag, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    told = []
-    encoder = ClipEncoder(tag(hf_hub="owner/model/"), progress=lambda *report: told.append(report))
+    reports = []
+    encoder = ClipEncoder(tag(hf_hub="owner/model/"), progress=lambda *report: reports.append(report))
     assert encoder.sha256 == hashlib.sha256(server.content).hexdigest()
-    asked = [path.rpartition("/")[2] for command, path in server.asked if command == "GET"]
-    assert asked.count("open_clip_pytorch_model.bin") == 1
-    assert "open_clip_model.safetensors" in {path.rpartition("/")[2] for _, path in server.asked}, "the first name"
-    assert told and told[-1][0] == "download"
+    requests = [path.rpartition("/")[2] for command, path in server.requests if command == "GET"]
+    assert requests.count("open_clip_pytorch_model.bin") == 1
+    assert "open_clip_model.safetensors" in {path.rpartition("/")[2] for _, path in server.requests}, "the first name"
+    assert reports and reports[-1][0] == "download"
     assert ClipEncoder(f"{ARCHITECTURE}/local").sha256 == encoder.sha256
-    asked = [path.rpartition("/")[2] for command, path in server.asked if command == "GET"]
-    assert asked.count("open_clip_pytorch_model.bin") == 1, "the second time it is there"
+    requests = [path.rpartition("/")[2] for command, path in server.requests if command == "GET"]
+    assert requests.count("open_clip_pytorch_model.bin") == 1, "the second time it is there"

@@ -1,4 +1,4 @@
-"""The encoder protocol on both encoders, and checkpoints that are foreign, damaged or hostile."""
+"""The encoders' common interface, and checkpoints that are foreign, damaged or hostile."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> dict[str, torch.Tensor]:
-    """State dict of a CLIP of 8 blocks, of values that float16 holds exactly; open_clip knows its architecture."""
+    """State dict of a CLIP of 8 blocks whose values float16 holds exactly; open_clip knows the architecture."""
     ensure_torchvision()
     import open_clip
 
@@ -43,7 +43,7 @@ def weights(tmp_path_factory) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def checkpoint(weights, tmp_path):
-    """`checkpoint(state)`: the encoder name of a file with this state dict."""
+    """`checkpoint(state)` saves a state dict and returns the name of the encoder."""
 
     def save(state=weights, architecture=ARCHITECTURE) -> str:
         torch.save(state, tmp_path / "weights.pt")
@@ -69,7 +69,7 @@ def encoder(request) -> ImageEncoder:
     return request.getfixturevalue(request.param)
 
 
-def pictures(encoder: ImageEncoder, n: int = 2) -> torch.Tensor:
+def make_images(encoder: ImageEncoder, n: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     coarse = torch.rand(n, 3, 8, 8, generator=generator)
     return interpolate(coarse, (encoder.image_size,) * 2, mode="bilinear")
@@ -81,16 +81,16 @@ def one_sentence(error: pytest.ExceptionInfo) -> None:
 
 
 def test_shapes(encoder):
-    tokens = encoder.taps(pictures(encoder))
+    tokens = encoder.taps(make_images(encoder))
     assert len(tokens) == len(encoder.widths) == len(encoder.grids) == N_STAGES
-    for level, (one, width, grid) in enumerate(zip(tokens, encoder.widths, encoder.grids, strict=True)):
-        assert one.shape == (2, encoder.n_prefix + grid**2, width)
-        assert one.dtype == torch.float32 and one.isfinite().all()
-        maps = encoder.patch_maps(one, level)
+    for level, (stage, width, grid) in enumerate(zip(tokens, encoder.widths, encoder.grids, strict=True)):
+        assert stage.shape == (2, encoder.n_prefix + grid**2, width)
+        assert stage.dtype == torch.float32 and stage.isfinite().all()
+        maps = encoder.patch_maps(stage, level)
         assert maps.shape == (2, width, grid, grid)
-        assert torch.equal(maps[1, :, 0, -1], one[1, encoder.n_prefix + grid - 1]), "rows of the picture first"
-        assert torch.equal(encoder.patch_maps(one[:, encoder.n_prefix :], level), maps)
-    later = encoder.taps(pictures(encoder), first=2)
+        assert torch.equal(maps[1, :, 0, -1], stage[1, encoder.n_prefix + grid - 1]), "rows of the image first"
+        assert torch.equal(encoder.patch_maps(stage[:, encoder.n_prefix :], level), maps)
+    later = encoder.taps(make_images(encoder), first=2)
     assert len(later) == 2 and torch.equal(later[0], tokens[2]) and torch.equal(later[1], tokens[3])
 
 
@@ -101,14 +101,14 @@ def test_description(encoder):
 
 
 def test_images_of_a_batch_are_independent(encoder):
-    images = pictures(encoder, 3)
+    images = make_images(encoder, 3)
     for whole, single in zip(encoder.taps(images), encoder.taps(images[1:2]), strict=True):
         torch.testing.assert_close(whole[1:2], single, atol=1e-4, rtol=1e-4)
         assert not torch.allclose(whole[0], whole[1], atol=1e-3)
 
 
 def test_replaced_tokens_reach_the_later_stages(encoder):
-    state = encoder.stage(encoder.stem(pictures(encoder)), 0)
+    state = encoder.stage(encoder.stem(make_images(encoder)), 0)
     tokens = encoder.tokens(state)
     same = encoder.with_tokens(state, tokens)
     assert torch.equal(encoder.tokens(same), tokens)
@@ -120,7 +120,7 @@ def test_replaced_tokens_reach_the_later_stages(encoder):
 
 def test_frozen_but_transparent_to_gradients(encoder):
     assert not encoder.training and not any(parameter.requires_grad for parameter in encoder.parameters())
-    state = encoder.stage(encoder.stem(pictures(encoder)), 0)
+    state = encoder.stage(encoder.stem(make_images(encoder)), 0)
     scale = torch.ones((), requires_grad=True)
     state = encoder.with_tokens(state, encoder.tokens(state) * scale)
     for level in range(1, N_STAGES):
@@ -156,9 +156,9 @@ def test_embedded_refuses_other_sizes(size):
     one_sentence(caught)
 
 
-def test_embedded_weights_are_imagenets(embedded):
-    """Untrained, flat and structured pictures would give features of one size."""
-    flat, structured = torch.full((1, 3, 96, 96), 0.5), pictures(embedded, 1)
+def test_embedded_weights_are_trained(embedded):
+    """With untrained weights, flat and structured images would give features of the same size."""
+    flat, structured = torch.full((1, 3, 96, 96), 0.5), make_images(embedded, 1)
     spread = [embedded.taps(image)[3].std(dim=1).mean() for image in (flat, structured)]
     assert spread[1] > 1.2 * spread[0] and embedded.sha256 == load_encoder("embedded", 64).sha256
 
@@ -174,7 +174,7 @@ def test_clip_stages_are_open_clips_blocks(clip, weights):
     seen = []
     for block in model.visual.transformer.resblocks:
         block.register_forward_hook(lambda module, args, output: seen.append(output))
-    images = pictures(clip)
+    images = make_images(clip)
     with torch.no_grad():
         features = model.encode_image(images)
         tokens = clip.taps(images)
@@ -223,7 +223,7 @@ def test_half_precision_is_widened_before_the_grid_is_resized(checkpoint, weight
 def test_safetensors(weights, tmp_path, clip):
     save_file({key: value.half() for key, value in weights.items()}, tmp_path / "weights.safetensors")
     encoder = ClipEncoder(f"{ARCHITECTURE}/{tmp_path / 'weights.safetensors'}")
-    assert torch.equal(encoder.taps(pictures(clip))[3], clip.taps(pictures(clip))[3])
+    assert torch.equal(encoder.taps(make_images(clip))[3], clip.taps(make_images(clip))[3])
 
 
 def test_weights_that_are_not_finite(checkpoint, weights):
@@ -254,7 +254,7 @@ def test_torchscript_archive_as_openai_has_it(weights, tmp_path, clip):
 
     torch.jit.script(Archive()).save(tmp_path / "archive.pt")
     archive = ClipEncoder(f"{ARCHITECTURE}/{tmp_path / 'archive.pt'}")
-    for ours, theirs in zip(archive.taps(pictures(clip)), clip.taps(pictures(clip)), strict=True):
+    for ours, theirs in zip(archive.taps(make_images(clip)), clip.taps(make_images(clip)), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -292,12 +292,15 @@ def test_torchscript_archive_runs_nothing(tmp_path):
 
 
 def test_activation_is_that_of_the_name(checkpoint):
-    """The trap of OpenAI's weights: open_clip computes with GELU unless the name says -quickgelu."""
+    """open_clip computes with GELU unless the name says -quickgelu, also with OpenAI's weights."""
     plain, quick = ClipEncoder(checkpoint()), ClipEncoder(checkpoint(architecture=f"{ARCHITECTURE}-quickgelu"))
     assert not plain.quick_gelu and quick.quick_gelu
-    kinds = [{type(m).__name__ for m in one.modules() if "GELU" in type(m).__name__} for one in (plain, quick)]
-    assert kinds == [{"GELU"}, {"QuickGELU"}], "in both towers"
-    images = pictures(plain)
+    activations = [
+        {type(module).__name__ for module in encoder.modules() if "GELU" in type(module).__name__}
+        for encoder in (plain, quick)
+    ]
+    assert activations == [{"GELU"}, {"QuickGELU"}], "in both towers"
+    images = make_images(plain)
     assert (plain.taps(images)[3] - quick.taps(images)[3]).abs().max() > 1e-3
     import open_clip
 
@@ -314,7 +317,7 @@ def test_projection_is_open_clips(clip, weights):
 
     model = open_clip.CLIP(**CONFIG).eval()
     model.load_state_dict(weights)
-    images = pictures(clip)
+    images = make_images(clip)
     with torch.no_grad():
         torch.testing.assert_close(clip.project(clip.taps(images)[3][:, 0]), model.encode_image(images))
 

@@ -1,4 +1,4 @@
-"""bfloat16 beside float32, weights read one by one, and a text tower that waits until it is needed."""
+"""bfloat16 compared with float32, weights that are read one by one, and a text tower that is read when needed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
-from test_encoders import ARCHITECTURE, pictures, weights  # noqa: F401  (fixture)
+from test_encoders import ARCHITECTURE, make_images, weights  # noqa: F401  (fixture)
 
-from medclipad.detection.detector import fit, load_detector
+from medclipad.detection.detector import load_detector
+from medclipad.detection.fit import fit
 from medclipad.encoders import load_encoder
 from medclipad.encoders.openclip import network
 from medclipad.encoders.openclip.network import ClipEncoder
@@ -43,13 +44,14 @@ def test_bfloat16_is_near_float32(name):
     exact, half = (load_encoder(name, None, CPU, precision=precision) for precision in ("float32", "bfloat16"))
     assert exact is not half and half is load_encoder(name, None, CPU, precision="bfloat16")
     assert {value.dtype for value in half.state_dict().values()} == {torch.bfloat16}
-    for ours, theirs in zip(half.taps(pictures(half)), exact.taps(pictures(exact)), strict=True):
+    for ours, theirs in zip(half.taps(make_images(half)), exact.taps(make_images(exact)), strict=True):
         assert ours.dtype == torch.bfloat16
         error = (ours.float() - theirs).abs().max() / theirs.abs().max()
         assert 0 < error < 0.03
     tokens = exact.text.tokenize(["a brain", "a photo of a damaged brain."])
     ours, theirs = (
-        one.text.encode(one.text.token_embedding(tokens), tokens.argmax(dim=1), causal=True) for one in (half, exact)
+        encoder.text.encode(encoder.text.token_embedding(tokens), tokens.argmax(dim=1), causal=True)
+        for encoder in (half, exact)
     )
     assert ours.dtype == torch.float32 and 0 < (ours - theirs).abs().max() / theirs.abs().max() < 0.03
 
@@ -59,7 +61,16 @@ def test_detectors_agree_in_both_precisions(method, name, head, tmp_path):
     mask = head(0).with_array(head(0, blob=True).array - head(0).array > 100)
     options = {"max_steps": 4} if method == "mediclip" else {"max_samples": 16, "memory_tokens": 500}
     abnormal = [(head(0, blob=True), mask)] if method == "mvfa" else []
-    made = fit(method, name, [head(0)], abnormal, shots=4, image_size=56, precision="float32", **options)
+    made = fit(
+        method=method,
+        encoder=name,
+        normal=[head(0)],
+        abnormal=abnormal,
+        shots=4,
+        image_size=56,
+        precision="float32",
+        **options,
+    )
     made.save(tmp_path / "detector")
     results = [
         load_detector(tmp_path / "detector", precision).detect(head(1, blob=True))
@@ -75,8 +86,8 @@ def test_detectors_agree_in_both_precisions(method, name, head, tmp_path):
 def test_training_in_bfloat16_learns_as_in_float32(name, head):
     mask = head(0).with_array(head(0, blob=True).array - head(0).array > 100)
     losses = [
-        fit("mvfa", name, [head(0)], [(head(0, blob=True), mask)], shots=4, image_size=56, precision=precision,
-            max_samples=64, memory_tokens=500).info.metrics["loss"]
+        fit(method="mvfa", encoder=name, normal=[head(0)], abnormal=[(head(0, blob=True), mask)], shots=4,
+            image_size=56, precision=precision, max_samples=64, memory_tokens=500).info.metrics["loss"]
         for precision in ("float32", "bfloat16")
     ]  # fmt: skip
     assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
@@ -99,7 +110,16 @@ def test_a_finished_detector_needs_no_text_tower(method, name, head, tmp_path, m
     mask = head(0).with_array(head(0, blob=True).array - head(0).array > 100)
     options = {"max_steps": 2} if method == "mediclip" else {"max_samples": 16, "memory_tokens": 500}
     abnormal = [(head(0, blob=True), mask)] if method == "mvfa" else []
-    made = fit(method, name, [head(0)], abnormal, shots=4, image_size=56, precision="float32", **options)
+    made = fit(
+        method=method,
+        encoder=name,
+        normal=[head(0)],
+        abnormal=abnormal,
+        shots=4,
+        image_size=56,
+        precision="float32",
+        **options,
+    )
     expected = made.detect(head(1)).anomaly_map.array
     made.save(tmp_path / "detector")
     del made
@@ -107,23 +127,23 @@ def test_a_finished_detector_needs_no_text_tower(method, name, head, tmp_path, m
     monkeypatch.setattr("medclipad.encoders.openclip.network._TEXT", ("none of this name",))
     detector = load_detector(tmp_path / "detector", "float32")
     assert np.array_equal(detector.detect(head(1)).anomaly_map.array, expected)
-    assert "_model" not in vars(detector._method.encoder.text)
+    assert "_model" not in vars(detector.model.encoder.text)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_of_attention(dtype):
-    """However it is computed, attention and its gradients are those of float32 but for the rounding of bfloat16."""
+    """Attention and its gradients equal float32's, apart from bfloat16's rounding, whichever way they are computed."""
     torch.manual_seed(0)
     heads, by = torch.randn(3, 2, 4, 30, 16), torch.randn(2, 4, 30, 16)
-    found = {}
-    for name, attention, kind in (
+    results = {}
+    for name, attention, attention_dtype in (
         ("exact", torch.nn.functional.scaled_dot_product_attention, torch.float64),
         ("ours", lambda q, k, v: network._attention(q, k, v, None, False), dtype),
     ):
-        given = heads.to(kind).requires_grad_()
+        given = heads.to(attention_dtype).requires_grad_()
         mixed = attention(*given)
-        (mixed * by.to(kind)).sum().backward()
-        found[name] = mixed.detach().double(), given.grad.double()
-    for ours, exact in zip(found["ours"], found["exact"], strict=True):
+        (mixed * by.to(attention_dtype)).sum().backward()
+        results[name] = mixed.detach().double(), given.grad.double()
+    for ours, exact in zip(results["ours"], results["exact"], strict=True):
         error = (ours - exact).norm() / exact.norm()
         assert error < (1e-6 if dtype == torch.float32 else 1e-2)

@@ -1,4 +1,4 @@
-"""Tensors kept on disk: found again under the same key alone, and never a half or damaged one."""
+"""Cache of tensors on disk: found only under the same key, never half or damaged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_another_key_is_another_tensor(folder, change):
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: b"", lambda content: b"x" * 400])
-def test_a_damaged_file_is_computed_anew(folder, damage, caplog):
+def test_a_damaged_file_is_computed_again(folder, damage, caplog):
     cached("text", KEY, Counted())
     file = next((folder / "text").iterdir())
     file.write_bytes(damage(file.read_bytes()))
@@ -58,7 +58,7 @@ def test_a_damaged_file_is_computed_anew(folder, damage, caplog):
     assert cached("text", KEY, Counted(5.0))[0, 0] == 1, "and is whole again"
 
 
-def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch, caplog):
+def test_a_folder_that_cannot_be_written_to_only_costs_time(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("MEDCLIPAD_CACHE", str(tmp_path / "file" / "cache"))
     with caplog.at_level(logging.WARNING):
