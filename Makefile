@@ -42,7 +42,7 @@ lint-all: .venv/.test  ## style, docstrings, complexity, types and docstring cov
 	$(BIN)/pyright
 	$(BIN)/interrogate lib monailabel_app MedCLIPAD benchmarks sample_data
 
-parity: setup  ## arrays of the reference codes against ours, into docs/parity.md
+parity: setup  ## arrays of the reference codes against ours, into docs/explanation/parity.md
 	$(BIN)/python -m benchmarks.parity --long
 
 starter: setup  ## the starter detector that the server ships, from the sample study
@@ -52,7 +52,7 @@ slicer-pictures: setup  ## docs/images/slicer-*.png: the module's panel and view
 	$(BIN)/python -m sample_data.make_study sample_data/study
 	$(BIN)/python -m tests.slicer.pictures
 
-slicer-faults: setup  ## docs/slicer-faults.md: the faults seeded into the module, and the tests that catch them
+slicer-faults: setup  ## docs/explanation/slicer-faults.md: the faults seeded into the module, and the tests that catch them
 	$(BIN)/python -m tests.slicer.faults
 
 clean:

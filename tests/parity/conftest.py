@@ -1,6 +1,7 @@
 """Arrays that the reference codes computed, in the folder named by MEDCLIPAD_PARITY (default ../shared/parity).
 
-`python -m benchmarks.parity` runs these tests and writes each array and its largest difference to docs/parity.md.
+`python -m benchmarks.parity` runs these tests and writes the largest difference of each array to a CSV file, and their
+summary to docs/explanation/parity.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Faults seeded into the Slicer module: each must make a test of the module fail.
 
 `python -m tests.slicer.faults` breaks a copy of the module with one fault after the other, runs the test named with it,
-and writes the list to docs/slicer-faults.md. About half a minute each.
+and writes the list to docs/explanation/slicer-faults.md. About half a minute each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-REPORT = ROOT / "docs" / "slicer-faults.md"
+REPORT = ROOT / "docs" / "explanation" / "slicer-faults.md"
 
 PANEL = "test_widget_review.py::test_every_control_has_a_tooltip"
 DETECT = "test_widget_detect.py::test_detect_lays_the_map_over_the_volume_in_all_views"

@@ -20,7 +20,7 @@ class Case:
     Attributes
     ----------
     name : str
-        Unique name, shown in docs/formats.md.
+        Unique name, shown in docs/reference/formats.md.
     make : callable
         `make(folder)` writes the files into an empty folder and returns the source for `read_volume`.
     refused : str
@@ -48,7 +48,7 @@ class Case:
 
     @property
     def happens(self) -> str:
-        """The cell of docs/formats.md on what happens."""
+        """The cell of docs/reference/formats.md on what happens."""
         if self.refused:
             text = f"refused: “{self.refused} …”"
         else:

@@ -1,4 +1,4 @@
-"""Write docs/formats.md from the cases of the tests: `python -m tests.volume.formats_table`."""
+"""Write docs/reference/formats.md from the cases of the tests: `python -m tests.volume.formats_table`."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ SECTIONS = {
     "Voxels": format_cases_pictures.VOXELS,
     "Other files": format_cases_files.OTHER,
 }
-TEXT = """# Formats: how each kind of file is read
+TEXT = """# File formats
 
-Written by `python -m tests.volume.formats_table` from the cases that `tests/volume/test_volume_formats.py` runs: each
-file, made or real, must be read or refused as the table says. The programs in the last column put the voxels of a file
-at the same positions: 1,000 random voxels agree with theirs to 0.001 mm, and in value. A refusal is one sentence with
-file, fault and remedy; a note is printed on the terminal and kept in `volume.notes`. A map that is written as `.nii`,
-`.nii.gz`, `.nrrd` or `.mha` on any of these grids has its hottest voxel at the same position in nibabel, SimpleITK and
-3D Slicer, except on NIfTI files that ITK, as their row says, places differently. [fuzz.md](fuzz.md) reports on mutants
-of such files, [memory.md](memory.md) on the memory they need.
+How each kind of file is read. `python -m tests.volume.formats_table` writes this page from the cases that
+`tests/volume/test_volume_formats.py` runs: each file, made or real, must be read or refused as the table says. The
+programs in the last column put the voxels of a file at the same positions: 1,000 random voxels agree with theirs to
+0.001 mm, and in value. A refusal is one sentence with file, fault and remedy; a note is printed on the terminal and
+kept in `volume.notes`. A map that is written as `.nii`, `.nii.gz`, `.nrrd` or `.mha` on any of these grids has its
+hottest voxel at the same position in nibabel, SimpleITK and 3D Slicer, except on NIfTI files that ITK, as their row
+says, places differently. [Fuzzing](../explanation/fuzz.md) reports on mutants of such files,
+[memory](../explanation/memory.md) on the memory that they need.
 """
 
 
@@ -46,4 +47,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    Path("docs/formats.md").write_text(table(), encoding="utf-8")
+    Path("docs/reference/formats.md").write_text(table(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every kind of file in the table of docs/formats.md: how it is read, and what other programs see in it."""
+"""Every kind of file in the table of docs/reference/formats.md: how it is read, and what other programs see in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MILLIMETRES = 1e-3
 
 
 def test_the_documented_table_is_current():
-    file = Path(__file__).parents[2] / "docs" / "formats.md"
+    file = Path(__file__).parents[2] / "docs" / "reference" / "formats.md"
     assert file.read_text(encoding="utf-8") == table(), "run: python -m tests.volume.formats_table"
 
 

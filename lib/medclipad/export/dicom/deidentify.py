@@ -1,7 +1,7 @@
 """De-identify what is written: of the headers, only what is named here is kept.
 
 This follows the Basic Application Level Confidentiality Profile (DICOM PS3.15, Annex E) with a list of what to keep
-instead of a list of what to remove; docs/dicom.md says what is kept, emptied and replaced.
+instead of a list of what to remove; docs/reference/dicom.md says what is kept, emptied and replaced.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ BETAS = (0.5, 0.999)  # of Adam
 REAL_SHARE = 0.5  # of the slices of a step, where real abnormal shots are given
 REUSE = 4  # steps that an anomaly takes part in, if the schedule is short
 LEARNING_RATES = {"published": 1e-3, "short": 2e-3}
-STEPS = {"published": 400, "short": 120}  # docs/performance.md compares their losses
+STEPS = {"published": 400, "short": 120}  # docs/explanation/performance.md compares their losses
 STEPS_WITHOUT_TEXT = 60
 
 
