@@ -6,7 +6,7 @@ BIN = .venv/bin
 export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup system demo test test-long lint lint-all parity starter slicer-pictures slicer-faults clean
+.PHONY: setup system demo test test-long lint lint-all wheels parity starter slicer-pictures slicer-faults clean
 
 setup: system .venv/.test  ## everything that tests and development need
 
@@ -41,6 +41,9 @@ lint-all: .venv/.test  ## style, docstrings, complexity, types and docstring cov
 	$(BIN)/ruff check
 	$(BIN)/pyright
 	$(BIN)/interrogate lib monailabel_app MedCLIPAD benchmarks sample_data
+
+wheels: .venv/.test  ## the package's wheel and the client's own, into dist/
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist . packaging/client
 
 parity: setup  ## arrays of the reference codes against ours, into docs/explanation/parity.md
 	$(BIN)/python -m benchmarks.parity --long

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 from urllib.parse import quote
@@ -70,7 +71,7 @@ class Client:
         """
         return self._http.json("GET", "/versions/")
 
-    def select(self, method: str, version: str) -> Json:
+    def select_version(self, method: str, version: str) -> Json:
         """Put a version in use, and return the method's entry of `versions`."""
         return self._http.json("PUT", f"/versions/{_quoted(method)}/current", json={"name": version})
 
@@ -98,15 +99,14 @@ class Client:
             raise
         return True
 
-    def upload(self, path: Path, image: str, sha256: str, report: ByteReport | None = None) -> str:
+    def upload_image(self, path: Path, image: str, report: ByteReport | None = None) -> str:
         """Add a volume file to the studies and return its id.
 
         An exception that `report` raises stops the upload.
         """
-        query = {"image": image, "sha256": sha256}
-        return self._http.upload("/datastore/image", query, "file", path, report)["image"]
+        return self._http.upload("/datastore/image", {"image": image}, "file", path, report)["image"]
 
-    def download(self, image: str, folder: Path, report: ByteReport | None = None) -> Path:
+    def download_image(self, image: str, folder: Path, report: ByteReport | None = None) -> Path:
         """Save an image's file in a folder and return its path.
 
         The server sends a DICOM series as NIfTI.
@@ -183,8 +183,11 @@ class Client:
         """Return the marks of an image, as in `MedCLIPADLib.marks`."""
         return self._http.json("GET", "/marks", params={"image": image})
 
-    def save_marks(self, image: str, marks: Json) -> None:
+    def set_marks(
+        self, image: str, plane: str | None = None, normal: Sequence[int] = (), abnormal: Sequence[int] = ()
+    ) -> None:
         """Replace the marks of an image."""
+        marks = {"plane": plane, "normal": list(normal), "abnormal": list(abnormal)}
         self._http.json("PUT", "/marks", params={"image": image}, json=marks)
 
     # --- training ---
@@ -205,10 +208,9 @@ class Client:
         self._http.json("DELETE", "/train/")
 
     # --- active learning ---
-    def next_sample(self, strategy: str, method: str = "") -> Json:
+    def next_sample(self, strategy: str, params: Json | None = None) -> Json:
         """Return id, reason and slices of the image to label next; {} if there is none."""
-        params = {"method": method} if method else {}
-        return self._http.json("POST", f"/activelearning/{_quoted(strategy)}", json=params)
+        return self._http.json("POST", f"/activelearning/{_quoted(strategy)}", json=params or {})
 
 
 class _ProgressWatcher:

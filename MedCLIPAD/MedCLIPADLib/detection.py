@@ -129,7 +129,7 @@ def ensure_image(client: Client, source: Source, job: Job, limit: int | None = N
             )
         name = image_name(source.name, sha256)
         try:
-            image = client.upload(path, name, sha256, lambda done, total: job.report(uploading, done, total))
+            image = client.upload_image(path, name, lambda done, total: job.report(uploading, done, total))
         except ServerError as error:
             if error.status != 409:
                 raise

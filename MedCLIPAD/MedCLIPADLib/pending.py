@@ -134,7 +134,7 @@ class Pending:
         if item.kind == "label":
             client.save_label(image, self.folder / item.name / _LABEL)
         else:
-            client.save_marks(image, item.marks or {})
+            client.set_marks(image, **(item.marks or {}))
         self.remove(item)
 
 

@@ -81,12 +81,12 @@ class Sampling:
 
         def work(job: Job) -> tuple[dict, LoadedVolume | None]:
             job.report(_("Requesting the next volume"))
-            sample = client.next_sample(strategy, method)
+            sample = client.next_sample(strategy, {"method": method} if method else {})
             if not sample.get("id"):
                 return sample, None
             downloading = _("Downloading")
             with tempfile.TemporaryDirectory(prefix="medclipad-") as folder:
-                path = client.download(
+                path = client.download_image(
                     sample["id"], Path(folder), lambda read, total: job.report(downloading, read, total)
                 )
                 job.report(_("Reading the volume"))

@@ -145,7 +145,7 @@ class Session:
     def select(self, method: str, version: str, done: Callable[[], Any], failed: Failed) -> Job:
         """Put a version in use, a new or an old one."""
         client = self.client()
-        return self._change("Select version", method, lambda: client.select(method, version), done, failed)
+        return self._change("Select version", method, lambda: client.select_version(method, version), done, failed)
 
     def delete(self, method: str, version: str, done: Callable[[], Any], failed: Failed) -> Job:
         """Delete a version from the server."""

@@ -52,7 +52,7 @@ class Transport:
         if token:
             # As bytes: requests refuses, and prints, a token that is not Latin-1.
             headers: Any = self._session.headers
-            headers["Authorization"] = f"Bearer {token.strip()}".encode()
+            headers["Authorization"] = f"Bearer {validated_token(token)}".encode()
 
     def json(self, method: str, address: str, **options: Any) -> Any:
         """Send a request and return the JSON of its answer; see `request`."""
@@ -188,6 +188,18 @@ def validated_address(url: str) -> str:
     if not valid:
         raise _invalid_address(url)
     return url
+
+
+def validated_token(token: str) -> str:
+    """Return an access token without surrounding space.
+
+    Raises ServerError if it contains control characters, which no header can carry.
+    """
+    token = token.strip()
+    if any(ord(character) < 32 or ord(character) == 127 for character in token):
+        message = _("The access token contains a line break or another control character: copy it again.")
+        raise ServerError(message, "token")
+    return token
 
 
 def _invalid_address(url: str) -> ServerError:

@@ -86,7 +86,7 @@ def sick(orthanc, heads) -> str:
 
 
 def infer(server: Server, image: str, output: str, **params: object) -> requests.Response:
-    return server.client._request(
+    return server.client.request(
         "POST", "/infer/mediclip", params={"image": image, "output": output}, data={"params": json.dumps(params)},
         timeout=120,
     )  # fmt: skip
@@ -105,7 +105,7 @@ def status(call) -> tuple[int, str]:
 
 def test_images_are_the_series_by_uid(archive, heads):
     assert archive.client.images() == sorted(heads)
-    known = archive.client._json("GET", "/datastore/", params={"output": "all"})["objects"]
+    known = archive.client.json("GET", "/datastore/", params={"output": "all"})["objects"]
     assert {one["image"]["info"]["SeriesDescription"] for one in known.values()} == {f"head {n}" for n in (1, 2, 3, 4)}
     assert "SIM" not in json.dumps(known)  # no patient's name or number
     assert archive.client.info()["datastore"]["total"] == 4
@@ -121,9 +121,9 @@ def test_an_image_comes_as_its_own_grid(archive, heads, sick, tmp_path):
 def test_unknown_images_are_404(archive, name):
     client = archive.client
     for call in (
-        lambda: client._request("GET", "/datastore/image", params={"image": name}),
-        lambda: client._json("GET", "/datastore/image/info", params={"image": name}),
-        lambda: infer(archive, name, "dicom_seg") if name else client._request("GET", "/marks", params={"image": ""}),
+        lambda: client.request("GET", "/datastore/image", params={"image": name}),
+        lambda: client.json("GET", "/datastore/image/info", params={"image": name}),
+        lambda: infer(archive, name, "dicom_seg") if name else client.request("GET", "/marks", params={"image": ""}),
     ):
         code, text = status(call)
         assert code in (400, 404, 422)
@@ -134,7 +134,7 @@ def test_images_are_added_and_removed_in_the_archive_only(archive, heads, sick, 
     write_volume(heads[sick][0], tmp_path / "new.nii.gz")
     code, text = status(lambda: archive.client.upload_image(tmp_path / "new.nii.gz"))
     assert (code, "send new DICOM images to the archive itself" in text) == (405, True)
-    code, text = status(lambda: archive.client._json("DELETE", "/datastore/image", params={"id": sick}))
+    code, text = status(lambda: archive.client.json("DELETE", "/datastore/image", params={"id": sick}))
     assert (code, "remove images there" in text) == (405, True)
 
 
@@ -199,7 +199,7 @@ def test_a_label_becomes_a_segmentation_on_the_full_grid(archive, orthanc, heads
     archive.client.save_label(sick, tmp_path / "mask.nii.gz")
     read = read_volume(archive.client.download_label(sick, "final", tmp_path / "back.nii.gz"))
     assert np.array_equal(read.array, newest.array)  # the newest counts
-    archive.client._json("DELETE", "/datastore/label", params={"id": sick, "tag": "final"})
+    archive.client.json("DELETE", "/datastore/label", params={"id": sick, "tag": "final"})
     assert archive.client.info()["datastore"]["completed"] == 0
     code, _ = status(lambda: archive.client.download_label(sick, "final", tmp_path / "back.nii.gz"))
     assert code == 404
@@ -215,10 +215,8 @@ def test_a_label_of_another_grid_and_a_wrong_tag_are_refused(archive, heads, sic
 
 def test_what_the_archive_has_no_place_for_is_kept_beside_the_models(archive, sick):
     archive.client.set_image_info(sick, {"quality": "good"})
-    archive.client._json(
-        "PUT", "/marks", params={"image": sick}, json={"plane": "axial", "normal": [3], "abnormal": []}
-    )
-    assert archive.client._json("GET", "/marks", params={"image": sick})["normal"] == [3]
+    archive.client.json("PUT", "/marks", params={"image": sick}, json={"plane": "axial", "normal": [3], "abnormal": []})
+    assert archive.client.json("GET", "/marks", params={"image": sick})["normal"] == [3]
     (notes,) = archive.models.glob("dicomweb/*/notes.json")
     assert json.loads(notes.read_text())["images"][sick]["quality"] == "good"
 
@@ -356,7 +354,7 @@ def test_restarted_servers_know_what_the_first_one_knew(archive, orthanc, heads,
         orthanc.url, "--models", str(archive.models), MEDCLIPAD_PACS_USER="reader", MEDCLIPAD_PACS_PASSWORD=PASSWORD
     )
     try:
-        found = again.client._json("GET", "/datastore/image/info", params={"image": sick})
+        found = again.client.json("GET", "/datastore/image/info", params={"image": sick})
         assert found["quality"] == "kept"
         assert os.path.isdir(archive.models / "dicomweb")
     finally:

@@ -40,7 +40,7 @@ def pack(path: Path, folders: list[Path], **others: bytes) -> Path:
 
 def send(client: Client, path: Path, **query: str) -> dict:
     with path.open("rb") as stream:
-        return client._json("PUT", "/datastore/image", params=query, files={"file": (path.name, stream)}, timeout=120)
+        return client.json("PUT", "/datastore/image", params=query, files={"file": (path.name, stream)}, timeout=120)
 
 
 def refused(call) -> tuple[int, str]:
@@ -60,13 +60,13 @@ def test_a_series_becomes_a_dicom_image(client, server, trained, series, tmp_pat
         np.testing.assert_allclose(read.affine, expected.affine, atol=1e-5)
         assert {file.suffix for file in (server.studies / "case 7").iterdir()} == {".dcm"}
         assert refused(lambda: send(client, path))[0] == 409
-        answer = client._request(
+        answer = client.request(
             "POST", "/infer/mediclip", params={"image": "case 7", "output": "dicom_map"}, timeout=120
         )
         made = pydicom.dcmread(io.BytesIO(answer.content))
         assert made.StudyInstanceUID == expected.metadata["dicom"]["StudyInstanceUID"]
     finally:
-        client._json("DELETE", "/datastore/image", params={"id": "case 7"})
+        client.json("DELETE", "/datastore/image", params={"id": "case 7"})
     assert not (server.studies / "case 7").exists()
 
 
@@ -78,7 +78,7 @@ def test_a_damaged_slice_is_not_lost_in_silence(client, server, trained, series,
         assert [note.partition(" (")[0] for note in answer["left_out"]] == ["1 file that is not DICOM was left out"]
         assert "IM8" in answer["left_out"][0]
     finally:
-        client._json("DELETE", "/datastore/image", params={"id": "case 8"})
+        client.json("DELETE", "/datastore/image", params={"id": "case 8"})
     status, text = refused(lambda: send(client, pack(tmp_path / "c.zip", series[:1], **{"IM8.dcm": b"x" * 500})))
     assert status == 422 and "IM8.dcm" in text
 
@@ -98,7 +98,7 @@ def test_several_series_become_several_images(client, server, series, tmp_path):
         assert set(answer["images"]) <= set(client.images())
     finally:
         for image in answer["images"]:
-            client._json("DELETE", "/datastore/image", params={"id": image})
+            client.json("DELETE", "/datastore/image", params={"id": image})
 
 
 def test_archives_that_are_refused(client, server, series, tmp_path):
@@ -124,7 +124,7 @@ def test_a_zip_sent_along_is_analysed_and_forgotten(client, trained, series, tmp
     path = pack(tmp_path / "case.zip", series[:1])
     before = client.images()
     with path.open("rb") as stream:
-        answer = client._request(
+        answer = client.request(
             "POST", "/infer/mediclip", params={"output": "dicom_seg"}, files={"file": ("case.zip", stream)}, timeout=120
         )
     made = pydicom.dcmread(io.BytesIO(answer.content))
@@ -135,7 +135,7 @@ def test_a_zip_sent_along_is_analysed_and_forgotten(client, trained, series, tmp
 
 def test_a_file_that_is_no_dicom_has_no_dicom_answer(client, trained):
     code, text = refused(
-        lambda: client._request(
+        lambda: client.request(
             "POST", "/infer/mediclip", params={"image": "normal_1", "output": "dicom_seg"}, timeout=120
         )
     )

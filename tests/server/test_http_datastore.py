@@ -49,7 +49,7 @@ def test_pictures_are_images_too(client: Client, trained: list[dict], tmp_path: 
     assert client.save_label(image, tmp_path / "mask.png", tag="draft") == image
     drawn = read_volume(client.download_label(image, "draft", tmp_path / "label.png"))
     assert np.array_equal(drawn.array[:, :, 0].T > 0, lesion > 0)
-    client._json("DELETE", "/datastore/image", params={"id": image})
+    client.json("DELETE", "/datastore/image", params={"id": image})
     assert image not in client.images()
 
 
@@ -69,7 +69,7 @@ def test_names_as_other_systems_leave_them(client: Client, server: Server) -> No
         listed = client.images()
         assert {"BIG", "both"} <= set(listed) and not [name for name in listed if name.startswith((".", "M"))]
         assert read_volume(client.download_image("BIG", server.studies.parent / "b.nii.gz")).shape == SHAPE
-        known = client._json("GET", "/datastore/", params={"output": "all"})["objects"]
+        known = client.json("GET", "/datastore/", params={"output": "all"})["objects"]
         assert known["both"]["image"]["ext"] == ".nii.gz", "the volume, not its screenshot"
     finally:
         os.unlink(latin)
@@ -210,7 +210,7 @@ def test_of_a_link_only_the_link_is_removed(client: Client, server: Server) -> N
     (server.studies / "labels" / "draft" / "linked.nii.gz").symlink_to(archive / "scan.nii.gz")
     for image in ("linked", "linked_series"):
         assert image in client.images()
-        client._json("DELETE", "/datastore/image", params={"id": image})
+        client.json("DELETE", "/datastore/image", params={"id": image})
         assert image not in client.images()
     assert {path.name: path.read_bytes() for path in archive.iterdir()} == before
     assert not [path for path in server.studies.rglob("linked*")], "not even dangling links are left"
@@ -230,8 +230,8 @@ def test_a_new_image_never_gets_an_earlier_ones_labels(client: Client, server: S
     assert caught.value.status == 409 and "case" not in client.images()
     (server.studies / "labels" / "final" / "case.nrrd").unlink()
     assert client.upload_image(tmp_path / "case.nii.gz") == "case"
-    assert not client._json("GET", "/datastore/", params={"output": "all"})["objects"]["case"]["labels"]
-    client._json("DELETE", "/datastore/image", params={"id": "case"})
+    assert not client.json("GET", "/datastore/", params={"output": "all"})["objects"]["case"]["labels"]
+    client.json("DELETE", "/datastore/image", params={"id": "case"})
 
 
 def test_an_image_that_was_refused_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ def test_marks_are_kept_and_learned_from(server: Server, client: Client) -> None
         assert outcome["new"] is None and "Too few slices are labelled" in outcome["verdict"]
         client.delete_version("mediclip", "marks")
     finally:
-        client._json("PUT", "/marks", params={"image": "normal_1"}, json={})
+        client.json("PUT", "/marks", params={"image": "normal_1"}, json={})
     assert client.marks("normal_1") == {"plane": None, "normal": [], "abnormal": []}
 
 

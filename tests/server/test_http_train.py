@@ -100,7 +100,7 @@ def test_the_whole_loop(trained: list[dict], client: Client, tmp_path: Path) -> 
     assert client.infer("mediclip", "loop")[1]["detector"] == "looped"
     client.select_version("mediclip", before)
     client.delete_version("mediclip", "looped")
-    client._json("DELETE", "/datastore/image", params={"id": "loop"})
+    client.json("DELETE", "/datastore/image", params={"id": "loop"})
 
 
 @pytest.mark.parametrize("method", ["mediclip", "mvfa"])

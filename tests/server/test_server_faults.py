@@ -70,7 +70,7 @@ class Reader:
 
     def check(self, server: Server) -> None:
         """Everything that was acknowledged is there and whole."""
-        objects = server.client._json("GET", "/datastore/", params={"output": "all"})["objects"]
+        objects = server.client.json("GET", "/datastore/", params={"output": "all"})["objects"]
         for image, number in self.saved.items():
             assert "final" in objects[image]["labels"], image
             path = server.client.download_label(image, "final", self._folder / f"back{self._suffix(server, image)}")
@@ -299,7 +299,7 @@ def test_several_clients_at_once(trained: list[dict], server: Server) -> None:
         times, peak = crowd(server, clients=4, each=15)
     finally:
         for image in IMAGES[:2]:
-            server.client._json("PUT", "/marks", params={"image": image}, json={})
+            server.client.json("PUT", "/marks", params={"image": image}, json={})
     assert sum(map(len, times.values())) == 60 and peak < 3 * 1024**3
 
 
