@@ -57,11 +57,11 @@ def test_each_frame_refers_to_the_image_at_its_position(written):
             assert reference.ReferencedSOPClassUID == image.SOPClassUID
             if "NumberOfFrames" in image:
                 own = image.PerFrameFunctionalGroupsSequence[reference.ReferencedFrameNumber - 1]
-                place = own.PlanePositionSequence[0].ImagePositionPatient
+                position = own.PlanePositionSequence[0].ImagePositionPatient
             else:
                 assert "ReferencedFrameNumber" not in reference
-                place = image.ImagePositionPatient
-            np.testing.assert_allclose(groups.PlanePositionSequence[0].ImagePositionPatient, place, atol=1e-6)
+                position = image.ImagePositionPatient
+            np.testing.assert_allclose(groups.PlanePositionSequence[0].ImagePositionPatient, position, atol=1e-6)
         for references in (made.SourceImageSequence, made.ReferencedSeriesSequence[0].ReferencedInstanceSequence):
             assert sorted(reference.ReferencedSOPInstanceUID for reference in references) == sorted(images)
             assert {reference.ReferencedSOPClassUID for reference in references} == {
@@ -248,8 +248,8 @@ def test_one_time_point_of_a_multi_frame_file(dciodvfy, tmp_path):
     for groups in pydicom.dcmread(file).PerFrameFunctionalGroupsSequence:
         number = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
         assert number > 6
-        place = frames[number - 1].PlanePositionSequence[0].ImagePositionPatient
-        np.testing.assert_allclose(groups.PlanePositionSequence[0].ImagePositionPatient, place, atol=1e-6)
+        position = frames[number - 1].PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(groups.PlanePositionSequence[0].ImagePositionPatient, position, atol=1e-6)
 
 
 def test_volumes_without_dicom_or_with_missing_images_are_refused(tmp_path):

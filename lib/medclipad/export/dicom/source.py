@@ -111,7 +111,7 @@ def read_source(path: str | Path | Sequence[str | Path], volume: Volume, deident
     volume
         The volume.
     deidentify
-        Keep nothing of the headers but geometry, modality and new UIDs, see docs/reference/dicom.md.
+        Keep nothing of the headers but geometry, modality and new UIDs, see `Deidentifier`.
 
     Raises
     ------
