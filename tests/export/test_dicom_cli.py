@@ -42,7 +42,7 @@ def test_detect_writes_dicom(head, tmp_path):
     affine = np.diag((-2.1, -1.9, 3.3, 1.0))
     write_series(Volume(head(1).array.clip(0).astype(np.uint16), affine, name="case"), series, "T1", seed=0)
     volume = read_volume(series)
-    fit("mediclip", normal=[volume], shots=8, epochs=1, image_size=64, name="small").save(tmp_path / "model")
+    fit(method="mediclip", normal=[volume], shots=8, epochs=1, image_size=64, name="small").save(tmp_path / "model")
     run("detect", tmp_path / "model", series, "--out", tmp_path / "none")
     assert not list((tmp_path / "none").glob("*.dcm"))
     kinds = [part for kind in ("segmentation", "map", "report", "key-slices") for part in ("--dicom", kind)]
