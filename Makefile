@@ -6,7 +6,7 @@ BIN = .venv/bin
 export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup system demo test test-long lint lint-all wheels parity starter slicer-pictures slicer-faults clean
+.PHONY: setup system demo test test-long lint lint-all wheels docs parity starter slicer-pictures slicer-faults clean
 
 setup: system .venv/.test  ## everything that tests and development need
 
@@ -23,6 +23,10 @@ system:  ## Debian packages that some tests need (debian-packages.txt)
 
 .venv/.test: .venv/.demo
 	$(BIN)/pip install --quiet --editable ".[server,sample,dev]"
+	touch $@
+
+.venv/.docs: .venv/.demo
+	$(BIN)/pip install --quiet --editable ".[server,sample,docs]"
 	touch $@
 
 demo: .venv/.demo  ## anomaly maps of the sample study, over HTTP, into demo/
@@ -45,6 +49,10 @@ lint-all: .venv/.test  ## style, docstrings, complexity, types and docstring cov
 wheels: .venv/.test  ## the package's wheel and the client's own, into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist . packaging/client
 
+docs: .venv/.docs  ## the documentation site, into site/; first the pages that follow from the code
+	$(BIN)/python docs/tools/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 parity: setup  ## arrays of the reference codes against ours, into docs/explanation/parity.md
 	$(BIN)/python -m benchmarks.parity --long
 
@@ -59,4 +67,4 @@ slicer-faults: setup  ## docs/explanation/slicer-faults.md: the faults seeded in
 	$(BIN)/python -m tests.slicer.faults
 
 clean:
-	rm -rf .venv demo sample_data/study
+	rm -rf .venv demo site sample_data/study
