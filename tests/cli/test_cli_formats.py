@@ -69,7 +69,7 @@ def test_what_is_assumed_of_pictures_and_label_maps_is_said(detect, tmp_path):
         Image.fromarray(picture).save(tmp_path / "stack" / f"{n}.png")
     code, said = detect(tmp_path / "stack")
     assert code == 0, said
-    assert "stack: a picture has no spacing and no place in the patient; 1 mm a pixel is assumed" in said
+    assert "stack: a picture has no spacing and no position in the patient; 1 mm per pixel is assumed" in said
     assert "stack: 3 pictures are stacked from 0.png to 2.png, feet to head" in said
     assert read_volume(tmp_path / "stack_anomaly.nii.gz").shape == (30, 40, 3)
     labels = np.kron(np.arange(8).reshape(2, 2, 2) % 3, np.ones((10, 10, 10))).astype(np.int32)
@@ -79,12 +79,12 @@ def test_what_is_assumed_of_pictures_and_label_maps_is_said(detect, tmp_path):
 
 
 def test_much_memory_is_said_before_and_too_much_refused(detect, tmp_path, monkeypatch):
-    from medclipad.cli import cases as cli_cases
+    from medclipad.cli import notes
     from medclipad.volume import memory_budget
 
     array = np.random.default_rng(0).integers(1, 99, (20, 20, 6)).astype(np.int16)
     nib.Nifti1Image(array, np.eye(4)).to_filename(tmp_path / "case.nii.gz")
-    monkeypatch.setattr(cli_cases, "_MUCH", 0)
+    monkeypatch.setattr(notes, "_MUCH", 0)
     code, said = detect(tmp_path / "case.nii.gz")
     assert code == 0, said
     assert "case: 20 x 20 x 6 voxels need about 1 MB of memory beside the 1 MB of the volume" in said
@@ -92,4 +92,7 @@ def test_much_memory_is_said_before_and_too_much_refused(detect, tmp_path, monke
     monkeypatch.setattr(memory_budget, "free_memory", lambda: next(free, 10))
     code, said = detect(tmp_path / "case.nii.gz")
     assert code == 1
-    assert "case: its anomaly map needs about 1 MB of memory, but only 1 MB is free; use a machine with more memory" in said
+    assert (
+        "case: its anomaly map needs about 1 MB of memory, but only 1 MB is free; use a machine with more memory"
+        in said
+    )

@@ -60,7 +60,7 @@ def one_sentence(text: str, file: Path) -> None:
 def refused(file: Path, words: str, encoder: str = "", **given) -> None:
     with pytest.raises(DetectorError, match=words) as caught:
         if encoder:
-            import_checkpoint(file, encoder, **given)
+            import_checkpoint(file, encoder=encoder, **given)
         else:
             read_checkpoint(file)
     one_sentence(str(caught.value), file)

@@ -17,11 +17,11 @@ from medclipad.compat import ensure_torchvision
 from medclipad.detection.detector import load_detector
 from medclipad.detection.fit import fit
 from medclipad.detection.reference_checkpoints import (
-    REFERENCE_ENCODERS,
     activation_note,
     export_checkpoint,
     import_checkpoint,
     read_checkpoint,
+    reference_formats,
 )
 from medclipad.errors import DetectorError, MedCLIPADError, TrainingError
 from medclipad.volume import write_volume
@@ -60,7 +60,7 @@ def file(method, tmp_path) -> Path:
 
 
 def test_round_trip_is_exact(method, file, encoders, tmp_path):
-    detector = import_checkpoint(file, encoders[method])
+    detector = import_checkpoint(file, encoder=encoders[method])
     detector.save(tmp_path / "detector")
     left_out = export_checkpoint(tmp_path / "detector", tmp_path / "again.pth")
     original, again = (torch.load(path, weights_only=True) for path in (file, tmp_path / "again.pth"))
@@ -76,20 +76,20 @@ def test_round_trip_is_exact(method, file, encoders, tmp_path):
 
 def test_imported_weights_are_used(method, file, encoders, head):
     """Other weights, another map; and the saved detector gives the same one."""
-    detector = import_checkpoint(file, encoders[method])
+    detector = import_checkpoint(file, encoder=encoders[method])
     result = detector.detect(head(5, True))
     torch.save(
         {part: {k: v * 1.5 for k, v in state.items()} for part, state in STATES[method]().items()},
         file.with_name("Liver.pth"),
     )
-    other = import_checkpoint(file.with_name("Liver.pth"), encoders[method]).detect(head(5, True))
+    other = import_checkpoint(file.with_name("Liver.pth"), encoder=encoders[method]).detect(head(5, True))
     inside = result.foreground
     assert result.anomaly_map.array[inside].std() > 0
     assert not np.allclose(result.anomaly_map.array[inside], other.anomaly_map.array[inside], atol=1e-4)
 
 
 def test_without_normal_slices_it_says_so(method, file, encoders, head, tmp_path):
-    detector = import_checkpoint(file, encoders[method])
+    detector = import_checkpoint(file, encoder=encoders[method])
     info = detector.info
     assert (info.method, info.normal_slices, info.name) == (method, 0, file.stem)
     assert info.calibration.threshold == 0.5 and not info.calibration.normal_scores
@@ -104,7 +104,7 @@ def test_without_normal_slices_it_says_so(method, file, encoders, head, tmp_path
 
 def test_zero_shot_map_is_the_mean_probability_of_the_levels(encoders, tmp_path, head):
     torch.save(mvfa_state(), tmp_path / "Brain.pth")
-    detector = import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], smoothing=0)
+    detector = import_checkpoint(tmp_path / "Brain.pth", encoder=encoders["mvfa"], smoothing=0)
     images = torch.rand(2, SIZE, SIZE)
     evidence = detector.model.evidence(torch.nn.functional.interpolate(images[None], detector.info.image_size)[0])
     maps, scores = detector.model.anomaly(torch.nn.functional.interpolate(images[None], detector.info.image_size)[0])
@@ -113,7 +113,7 @@ def test_zero_shot_map_is_the_mean_probability_of_the_levels(encoders, tmp_path,
 
 
 def test_normal_slices_calibrate(method, file, encoders, head):
-    detector = import_checkpoint(file, encoders[method], normal=[head(1)], shots=4, image_size=SIZE)
+    detector = import_checkpoint(file, encoder=encoders[method], normal=[head(1)], shots=4, image_size=SIZE)
     info = detector.info
     assert info.normal_slices == 4 and info.calibration.held_out and info.calibration.normal_scores
     assert "Not calibrated" not in info.description
@@ -132,8 +132,10 @@ def test_normal_slices_calibrate(method, file, encoders, head):
 def test_abnormal_slices_set_mvfas_scale(encoders, head, lesion, tmp_path):
     torch.save(mvfa_state(), tmp_path / "Brain.pth")
     given = {"normal": [head(1)], "shots": 4, "image_size": SIZE}
-    alone = import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], **given)
-    detector = import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], abnormal=[(head(5, True), lesion)], **given)
+    alone = import_checkpoint(tmp_path / "Brain.pth", encoder=encoders["mvfa"], **given)
+    detector = import_checkpoint(
+        tmp_path / "Brain.pth", encoder=encoders["mvfa"], abnormal=[(head(5, True), lesion)], **given
+    )
     assert detector.info.abnormal_slices
     assert not torch.allclose(detector.model.ranges[:, 1], alone.model.ranges[:, 1])
 
@@ -141,7 +143,9 @@ def test_abnormal_slices_set_mvfas_scale(encoders, head, lesion, tmp_path):
 def test_too_few_normal_slices_to_scale_mvfa_by(encoders, head, tmp_path):
     torch.save(mvfa_state(), tmp_path / "Brain.pth")
     with pytest.raises(TrainingError, match="none is left to scale"):
-        import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], normal=[head(1)], shots="all", image_size=SIZE)
+        import_checkpoint(
+            tmp_path / "Brain.pth", encoder=encoders["mvfa"], normal=[head(1)], shots="all", image_size=SIZE
+        )
 
 
 @pytest.mark.parametrize(("name", "given", "words", "head_in_use"), [
@@ -154,7 +158,7 @@ def test_too_few_normal_slices_to_scale_mvfa_by(encoders, head, tmp_path):
 ])  # fmt: skip
 def test_class_names(encoders, tmp_path, name, given, words, head_in_use):
     torch.save(mvfa_state(), tmp_path / f"{name}.pth")
-    detector = import_checkpoint(tmp_path / f"{name}.pth", encoders["mvfa"], given)
+    detector = import_checkpoint(tmp_path / f"{name}.pth", encoder=encoders["mvfa"], class_name=given)
     assert detector.info.config.options["class_name"] == words and detector.model.head == head_in_use
     assert detector.model.text_features.any()
 
@@ -166,8 +170,8 @@ def test_class_name_must_be_known(encoders, tmp_path):
 
 def test_the_other_activation_is_told(method, file, encoders):
     other = encoders["mediclip" if method == "mvfa" else "mvfa"]
-    assert "computes with" in import_checkpoint(file, other).info.description
-    assert "computes with" not in import_checkpoint(file, encoders[method]).info.description
+    assert "computes with" in import_checkpoint(file, encoder=other).info.description
+    assert "computes with" not in import_checkpoint(file, encoder=encoders[method]).info.description
 
 
 def test_who_computes_otherwise():
@@ -177,12 +181,13 @@ def test_who_computes_otherwise():
         for weights in ("openai", "some/file.pt"):
             assert f": name {right} to compute as it did." in activation_note(method, f"{wrong}/{weights}")
             assert activation_note(method, f"{right}/{weights}") is None
-        assert activation_note(method, REFERENCE_ENCODERS[method]) is None
+        assert activation_note(method, reference_formats()[method].encoder) is None
     # Not OpenAI's: whoever trained them said which activation goes with them.
     assert activation_note("mediclip", "ViT-L-14/laion2b_s32b_b82k") is None
     for encoder in ("embedded", "magic/openai", "hf-hub:owner/model/openai", "ViT-L-14"):
         assert activation_note("mediclip", encoder) is None
-    assert activation_note("another", "ViT-L-14/openai") is None
+    with pytest.raises(DetectorError, match="no method"):
+        activation_note("another", "ViT-L-14/openai")
 
 
 def test_import_tells_the_other_activation(method, file, encoders, tmp_path, command):
@@ -209,10 +214,10 @@ def test_fit_tells_the_other_activation(encoders, head, tmp_path, command):
 def test_export_names_what_is_left_out(encoders, head, tmp_path):
     torch.save(mvfa_state(), tmp_path / "Brain.pth")
     given = {"normal": [head(1)], "shots": 4, "image_size": SIZE}
-    import_checkpoint(tmp_path / "Brain.pth", encoders["mvfa"], **given).save(tmp_path / "few")
+    import_checkpoint(tmp_path / "Brain.pth", encoder=encoders["mvfa"], **given).save(tmp_path / "few")
     assert any("memory" in one for one in export_checkpoint(tmp_path / "few", tmp_path / "few.pth"))
     options = {"shots": 4, "image_size": SIZE, "variant": "paper", "max_steps": 1}
-    paper = fit("mediclip", encoders["mediclip"], normal=[head(1)], **options)
+    paper = fit(method="mediclip", encoder=encoders["mediclip"], normal=[head(1)], **options)
     paper.save(tmp_path / "paper")
     assert any("variant" in one for one in export_checkpoint(tmp_path / "paper", tmp_path / "paper.pth"))
     assert read_checkpoint(tmp_path / "paper.pth").method == "mediclip"
@@ -226,7 +231,9 @@ def test_what_the_format_cannot_hold_is_not_exported(encoders, head, lesion, tmp
     encoder, size = ("embedded", 64) if not variant else (encoders["mvfa"], SIZE)
     if variant:
         options["variant"] = variant
-    detector = fit(name, encoder, normal=[head(1)], abnormal=abnormal, shots=2, image_size=size, **options)
+    detector = fit(
+        method=name, encoder=encoder, normal=[head(1)], abnormal=abnormal, shots=2, image_size=size, **options
+    )
     detector.save(tmp_path / "detector")
     with pytest.raises(DetectorError, match="learned vectors" if not variant else "projectors") as caught:
         export_checkpoint(tmp_path / "detector", tmp_path / "out.pth")
@@ -234,7 +241,7 @@ def test_what_the_format_cannot_hold_is_not_exported(encoders, head, lesion, tmp
 
 
 def test_export_writes_whole_files_only(method, file, encoders, tmp_path, monkeypatch):
-    import_checkpoint(file, encoders[method]).save(tmp_path / "detector")
+    import_checkpoint(file, encoder=encoders[method]).save(tmp_path / "detector")
     before = file.read_bytes()
     with pytest.raises(DetectorError, match="exists already"):
         export_checkpoint(tmp_path / "detector", file)

@@ -11,7 +11,7 @@ import torch
 import medclipad
 from medclipad.detection.detector import AnomalyDetector, load_detector
 from medclipad.detection.fit import fit
-from medclipad.encoders import load_encoder
+from medclipad.encoders import load_encoder, loading
 from medclipad.errors import Cancelled, DetectorError, MedCLIPADError, TrainingError, VolumeError
 from medclipad.volume import MINIMUM_FOREGROUND, Volume, memory_budget, slice_foreground
 
@@ -224,12 +224,13 @@ def test_detection_can_be_stopped_and_repeated(detector, head):
 
 
 @pytest.mark.parametrize(("wrong", "kind", "words"), [
-    ({"plane": "diagonal"}, VolumeError, "plane"),
+    ({"plane": "diagonal"}, TrainingError, "plane"),
     ({"intensity": "ct:knee"}, VolumeError, "preset"),
     ({"method": "magic"}, DetectorError, "mediclip, mvfa"),
     ({"encoder": "magic"}, DetectorError, "not known"),
     ({"image_size": 65}, DetectorError, "multiples of 32"),
-    ({"shots": 0}, TrainingError, "at least one"),
+    ({"shots": 0}, TrainingError, "shots"),
+    ({"shots": "few"}, TrainingError, "shots"),
     ({"smoothing": -1}, TrainingError, "smoothing"),
     ({"smoothing": float("nan")}, TrainingError, "smoothing"),
     ({"smoothing": float("inf")}, TrainingError, "smoothing"),
@@ -334,10 +335,10 @@ def test_detectors_share_the_encoder(detector, head, tmp_path):
 def test_encoder_is_dropped_with_its_last_detector(head):
     size = 96
     model = fit(normal=[head(1)], **{**QUICK, "image_size": size})
-    key = next(key for key in medclipad.encoders._encoders if key[1] == size)
+    key = next(key for key in loading._encoders if key[1] == size)
     del model
     gc.collect()
-    assert key not in medclipad.encoders._encoders
+    assert key not in loading._encoders
 
 
 def test_training_leaves_the_encoder_as_it_was(detector, head):

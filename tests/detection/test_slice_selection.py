@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medclipad.detection.cases import Case
+from medclipad.detection.config import FitConfig
 from medclipad.detection.slice_frames import FramedVolume
 from medclipad.detection.slice_selection import SPARE_IMAGES, TrainingSlices, select_shots
 from medclipad.errors import TrainingError, VolumeError
-from medclipad.volume.progress import no_progress
 from medclipad.volume import Volume
+from medclipad.volume.progress import no_progress
 
 SIZE = 32
 
@@ -28,9 +30,12 @@ def lesion(volume: Volume, *numbers: int) -> Volume:
     return volume.with_array(mask)
 
 
-def select(normal=(), abnormal=(), n=None, seed=0, **changed) -> TrainingSlices:
-    given = {"plane": "axial", "intensity": "raw", "size": SIZE, "progress": no_progress, **changed}
-    return select_shots(normal, abnormal, n, seed=seed, **given)
+def select(normal=(), abnormal=(), n="all", seed=0, progress=no_progress, plane="axial") -> TrainingSlices:
+    config = FitConfig(shots=n, seed=seed, plane=plane, intensity="raw", image_size=SIZE)
+    healthy, diseased = (
+        [Case(*item) if isinstance(item, tuple) else Case(item) for item in given] for given in (normal, abnormal)
+    )
+    return select_shots(healthy, diseased, (), config, progress)
 
 
 def test_all_slices_with_body():

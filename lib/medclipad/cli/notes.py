@@ -45,7 +45,7 @@ def print_memory_note(volume: Volume, needed: int) -> None:
     if needed > _MUCH:
         print(
             f"{volume.name}: {in_words(volume.shape)} need about {bytes_in_words(needed)} of memory beside the "
-            f"{bytes_in_words(volume.array.nbytes)} of the volume, {bytes_in_words(free_memory())} are free",
+            f"{bytes_in_words(volume.array.nbytes)} of the volume, {bytes_in_words(free_memory())} is free",
             file=sys.stderr,
         )
 

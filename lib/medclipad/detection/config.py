@@ -38,24 +38,27 @@ class FitConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    method: str = Field(default_method(), title="Method", description=f"one of {', '.join(method_names())}")
+    method: str = Field(default=default_method(), title="Method", description=f"one of {', '.join(method_names())}")
     encoder: str = Field(
-        default_encoder(), max_length=256, title="Encoder", description=f"the frozen image encoder: {encoder_usage()}"
+        default=default_encoder(),
+        max_length=256,
+        title="Encoder",
+        description=f"the frozen image encoder: {encoder_usage()}",
     )
     shots: CountOrAll = Field(
-        32, title="Training slices", description="normal slices, and abnormal slices, to learn from; or all"
+        default=32, title="Training slices", description="normal slices, and abnormal slices, to learn from; or all"
     )
     plane: Literal["axial", "coronal", "sagittal", "acquisition"] = Field(
-        "axial", title="Plane", description="plane of the slices"
+        default="axial", title="Plane", description="plane of the slices"
     )
     intensity: str = Field(
-        "auto",
+        default="auto",
         max_length=64,
         title="Modality",
         description="intensity preset: auto, mr, raw, ct:brain, ct:lung, ct:abdomen, ct:bone or ct:LEVEL,WIDTH",
     )
     image_size: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=2048,
         title="Image size",
@@ -63,7 +66,7 @@ class FitConfig(BaseModel):
         json_schema_extra=ADVANCED,
     )
     smoothing: float = Field(
-        4.0,
+        default=4.0,
         ge=0,
         le=MAX_SMOOTHING,
         title="Smoothing (mm)",
@@ -71,20 +74,20 @@ class FitConfig(BaseModel):
         json_schema_extra=ADVANCED,
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
+        default="auto",
         title="Precision",
         description="of the frozen encoder: float32 as published; auto: bfloat16 where that is faster",
         json_schema_extra=ADVANCED,
     )
     seed: int = Field(
-        0,
+        default=0,
         ge=0,
         le=MAX_SEED,
         title="Seed",
         description="the same seed gives the same detector",
         json_schema_extra=ADVANCED,
     )
-    options: dict[str, Any] = Field({}, title="Options of the method", description="the method's own options")
+    options: dict[str, Any] = Field(default={}, title="Options of the method", description="the method's own options")
 
     @model_validator(mode="after")
     def _complete_options(self) -> FitConfig:
@@ -157,4 +160,6 @@ def first_fault(error: ValidationError) -> str:
     """Return the first fault that pydantic found, such as "shots: Input should be greater than or equal to 1"."""
     fault = error.errors()[0]
     place = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("literal[", "constrained-")))
+    if fault["type"] == "extra_forbidden":
+        return f"{place}: there is no such option"
     return f"{place}: {fault['msg'].removeprefix('Value error, ')}"

@@ -145,7 +145,9 @@ def import_checkpoint(
     checkpoint = read_checkpoint(path)
     known, stem = checkpoint.format, checkpoint.path.stem
     encoder = encoder or known.encoder
-    config = FitConfig.of(method=checkpoint.method, encoder=encoder, **options, **known.options(stem, class_name))
+    config = FitConfig.of(
+        method=checkpoint.method, encoder=encoder, **options, **known.options(checkpoint.path, class_name)
+    )
     if not encoder_family(encoder).has_text:
         raise DetectorError(
             f"{checkpoint.path} needs the CLIP encoder that it was trained on, not {encoder}: name that one, such as "

@@ -34,7 +34,7 @@ class DetectorInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: int = Field(2, ge=2, le=2, description="version of this format")
+    format: int = Field(default=2, ge=2, le=2, description="version of this format")
     name: str
     description: str = ""
     config: FitConfig
@@ -45,7 +45,7 @@ class DetectorInfo(BaseModel):
     calibration: Calibration
     metrics: dict[str, Any]
     versions: dict[str, str]
-    weights_sha256: str = Field("", description="of weights.safetensors; empty until it is saved")
+    weights_sha256: str = Field(default="", description="of weights.safetensors; empty until it is saved")
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
     @property

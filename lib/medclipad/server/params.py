@@ -26,16 +26,22 @@ class InferParams(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    result: Literal["labelmap", "map"] = Field("labelmap", description="uint8 segmentation, or float32 anomaly map")
-    detector: str = Field("current", description="name of the version to use; GET /info/ lists them")
+    result: Literal["labelmap", "map"] = Field(
+        default="labelmap", description="uint8 segmentation, or float32 anomaly map"
+    )
+    detector: str = Field(default="current", description="name of the version to use; GET /info/ lists them")
     plane: Literal["default", "axial", "coronal", "sagittal", "acquisition"] = Field(
-        "default", description="slices to look at; default is the plane that the detector was trained on"
+        default="default", description="slices to look at; default is the plane that the detector was trained on"
     )
     result_extension: Literal[".nii.gz", ".nii", ".nrrd", ".mha"] = Field(
-        ".nii.gz", description="format of the labelmap; a map is always .nii.gz"
+        default=".nii.gz", description="format of the labelmap; a map is always .nii.gz"
     )
-    store: bool = Field(False, description="with output=dicom_...: store the object in the archive of the studies too")
-    request_id: str = Field("", pattern=r"^[A-Za-z0-9_-]{0,64}$", description="name for GET and DELETE /progress/{id}")
+    store: bool = Field(
+        default=False, description="with output=dicom_...: store the object in the archive of the studies too"
+    )
+    request_id: str = Field(
+        default="", pattern=r"^[A-Za-z0-9_-]{0,64}$", description="name for GET and DELETE /progress/{id}"
+    )
 
 
 class TrainParams(BaseModel):
@@ -44,15 +50,15 @@ class TrainParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(
-        "", max_length=64, title="Name", description="name of the new version; default: the method and the time"
+        default="", max_length=64, title="Name", description="name of the new version; default: the method and the time"
     )
     select: Literal["better", "always", "never"] = Field(
-        "better",
+        default="better",
         title="Use the new detector",
         description="better: unless it is measurably worse than the one in use; always; never",
     )
     held_out: float = Field(
-        0.25,
+        default=0.25,
         ge=0,
         le=0.5,
         title="Test share",
@@ -60,10 +66,12 @@ class TrainParams(BaseModel):
         json_schema_extra=ADVANCED,
     )
     normal: list[str] = Field(
-        [], title="Normal images", description="ids of images without any lesion; default: all that are marked so"
+        default=[],
+        title="Normal images",
+        description="ids of images without any lesion; default: all that are marked so",
     )
     abnormal: list[str] = Field(
-        [], title="Abnormal images", description="ids of images with a final label; default: all that have one"
+        default=[], title="Abnormal images", description="ids of images with a final label; default: all that have one"
     )
 
     @field_validator("normal", "abnormal", mode="before")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -37,13 +38,13 @@ class ReferenceFormat(ABC):
     file_hint: ClassVar[str]
 
     @abstractmethod
-    def options(self, stem: str, class_name: str | None) -> dict[str, Any]:
+    def options(self, path: Path, class_name: str | None) -> dict[str, Any]:
         """Return the method's options that a checkpoint implies.
 
         Parameters
         ----------
-        stem
-            Name of the file without its suffix.
+        path
+            The checkpoint.
         class_name
             What the user says that the pictures show; None to take it from the file's name.
 

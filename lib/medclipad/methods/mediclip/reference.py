@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class MediCLIPReference(ReferenceFormat):
     quick_gelu = True
     file_hint = "MediCLIP's checkpoint"
 
-    def options(self, stem: str, class_name: str | None) -> dict[str, Any]:
+    def options(self, path: Path, class_name: str | None) -> dict[str, Any]:
         """Return nothing; raise DetectorError if a class is given."""
         if class_name:
             raise DetectorError("MediCLIP's prompts name no class: leave the class name out.")

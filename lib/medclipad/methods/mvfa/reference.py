@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,12 +29,12 @@ class MVFAReference(ReferenceFormat):
     quick_gelu = False
     file_hint = "MVFA's {Class}.pth"
 
-    def options(self, stem: str, class_name: str | None) -> dict[str, Any]:
+    def options(self, path: Path, class_name: str | None) -> dict[str, Any]:
         """Return the class that the prompts name: the given one, or a class of BMAD that the file is called after."""
-        given = class_name or (stem if stem in CLASS_NAMES else None)
+        given = class_name or (path.stem if path.stem in CLASS_NAMES else None)
         if given is None:
             raise DetectorError(
-                f"{stem}.pth does not say what its pictures show: name it with --class-name, such as Brain."
+                f"{path} does not say what its pictures show: name it with --class-name, such as Brain."
             )
         return {"class_name": CLASS_NAMES.get(given, given)}
 
