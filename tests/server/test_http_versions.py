@@ -1,8 +1,9 @@
-"""Versions over HTTP and on the command line, and whether a training says honestly if it helped."""
+"""Detector versions over HTTP and on the command line, and whether a training reports honestly if it helped."""
 
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import pytest
 import requests
@@ -15,7 +16,7 @@ from medclipad.client import Client, ServerError
 
 @pytest.fixture(scope="module")
 def spare(trained: list[dict], client: Client) -> dict:
-    """Last progress of a training on labels whose version is kept but does not serve."""
+    """Last progress of a training on labels whose version is stored but not put to use."""
     client.train("mediclip", {**SMALL, "abnormal": ["lesion_1", "lesion_2"], "select": "never", "name": "spare"})
     return client.wait_trained(seconds=120)
 
@@ -29,21 +30,21 @@ def test_old_and_new_are_compared_on_held_out_slices(spare: dict, client: Client
     for side in ("old", "new"):
         assert set(outcome[side]) == {"slice_auroc", "voxel_auroc", "average_precision", "dice"}
         assert all(0 <= value <= 1 for value in outcome[side].values())
-    assert f"{outcome['new']['slice_auroc']:.2f}" in outcome["verdict"] and "goes on serving" in outcome["verdict"]
+    assert f"{outcome['new']['slice_auroc']:.2f}" in outcome["verdict"] and "stays in use" in outcome["verdict"]
     assert "\n" not in outcome["verdict"] and outcome["verdict"].endswith(".")
 
 
 def test_a_worse_version_is_kept_and_does_not_serve_unless_asked(trained: list[dict], client: Client) -> None:
-    """On the same held-out slices the old one is the better one, and is shown to be; the pointer stays."""
+    """On the same held-out slices the old version is better, the outcome says so, and it stays in use."""
     before = client.versions()["mediclip"]["current"]
     client.select_version("mediclip", "first")
-    cases = {"normal": ["normal_1", "normal_2"], "abnormal": ["lesion_1", "lesion_2"], "held_out": 0.5, "shots": 0}
+    cases = {"normal": ["normal_1", "normal_2"], "abnormal": ["lesion_1", "lesion_2"], "held_out": 0.5, "shots": "all"}
     blind = {"memory_share": 0, "max_steps": 1}  # without its memory, and hardly trained
-    client.train("mediclip", {**cases, "options": blind, "name": "blind"})
+    client.train("mediclip", {**cases, **blind, "name": "blind"})
     outcome = client.wait_trained(seconds=120)["outcome"]
     assert outcome["old"]["slice_auroc"] > 0.9 > outcome["new"]["slice_auroc"] + 0.1
     assert (outcome["previous"], outcome["selected"]) == ("first", False)
-    assert "measurably worse than" in outcome["verdict"] and "first goes on serving" in outcome["verdict"]
+    assert "measurably worse than" in outcome["verdict"] and "first stays in use" in outcome["verdict"]
     known = client.versions()["mediclip"]
     assert known["current"] == "first" and "blind" in [version["name"] for version in known["versions"]]
     assert client.infer("mediclip", "lesion_1")[1]["detector"] == "first"
@@ -80,7 +81,7 @@ def test_versions_are_listed_selected_and_rolled_back(spare: dict, client: Clien
     [
         ("mediclip", "nobody", 404, "nobody"),
         ("mediclip", "current", 404, "current"),
-        ("unknown", "first", 404, "no method"),
+        ("unknown", "first", 404, "was not found"),
         ("mediclip", "..%2F..%2Fx", 404, ""),
         ("mediclip", "starter", 409, "starter"),
     ],
@@ -91,7 +92,7 @@ def test_what_cannot_be_deleted(spare: dict, server: Server, method: str, name: 
 
 
 @pytest.mark.parametrize("body", [{}, {"name": 1}, {"name": "first", "x": 1}, [], {"name": "x" * 65}])
-def test_a_wrong_choice_is_refused(spare: dict, server: Server, body: object) -> None:
+def test_a_wrong_choice_is_refused(spare: dict, server: Server, body: Any) -> None:
     answer = requests.put(f"{server.url}/versions/mediclip/current", json=body, timeout=30)
     assert answer.status_code == 422 and answer.json()["detail"]
 
@@ -107,11 +108,11 @@ def test_the_command_line_does_the_same_on_a_server_and_on_a_folder(
         assert listed.exit_code == 0 and "spare" in listed.output and "starter" in listed.output, listed.output
         assert CliRunner().invoke(app, ["versions", "select", "mediclip", "spare", *where]).exit_code == 0
         refused = CliRunner().invoke(app, ["versions", "delete", "mediclip", "spare", *where])
-        assert "serves now" in str(refused.exception)
+        assert "is in use" in str(refused.exception)
         assert CliRunner().invoke(app, ["versions", "select", "mediclip", before, *where]).exit_code == 0
         assert CliRunner().invoke(app, ["versions", "delete", "mediclip", "spare", *where]).exit_code == 0
     assert not (models / "mediclip" / "spare").exists() and (models / "mediclip" / before).is_dir()
-    with pytest.raises(ServerError, match="no mediclip detector 'spare'") as caught:
+    with pytest.raises(ServerError, match="mediclip detector 'spare' was not found") as caught:
         client.infer("mediclip", "normal_1", {"detector": "spare"})
     assert caught.value.status == 404
     assert "either --models" in str(CliRunner().invoke(app, ["versions", "list"]).exception)
