@@ -17,12 +17,12 @@ from medclipad.client import Client
 from medclipad.volume import Volume, write_volume
 
 SHAPE = (48, 40, 24)
-SMALL = {"shots": 8, "epochs": 2}  # as little training as shows that it works
+SMALL = {"shots": 8, "epochs": 2}  # the least training that shows that it works
 OBLIQUE = np.array([[2.9, 0.5, 0.0, -61.5], [-0.4, 3.1, 0.7, -60.25], [0.1, -0.6, 4.9, -48.125], [0, 0, 0, 1]])
 
 
 def head(seed: int, lesion: bool = False) -> tuple[Volume, Volume]:
-    """(head, mask): an ellipsoid with texture, on an oblique and anisotropic grid; the lesion is a bright ball."""
+    """Return a head and its lesion mask: a textured ellipsoid on an oblique, anisotropic grid, and a bright ball."""
     rng = np.random.default_rng(seed)
     i, j, k = (np.linspace(-1, 1, n) for n in SHAPE)
     x, y, z = np.meshgrid(i, j, k, indexing="ij")
@@ -34,7 +34,7 @@ def head(seed: int, lesion: bool = False) -> tuple[Volume, Volume]:
 
 
 def fill(studies: Path) -> Path:
-    """Two normal heads, two with a lesion and its label, in three formats; one file that is no volume."""
+    """Write two normal heads and two with a labelled lesion, in three formats, and one damaged file."""
     (studies / "labels" / "final").mkdir(parents=True)
     for name, seed, lesion in [
         ("normal_1.nii.gz", 1, False),
@@ -52,7 +52,7 @@ def fill(studies: Path) -> Path:
 
 
 def free_port() -> int:
-    """A port of the loopback address that was free a moment ago."""
+    """Return a port of the loopback address that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -61,8 +61,10 @@ def free_port() -> int:
 class Server:
     """`medclipad serve` as its own process, on a port that the system chooses."""
 
-    def __init__(self, studies: Path, *options: str, **environment: str) -> None:
-        self.studies = studies
+    models: Path  # folder of the detectors, where a test needs it
+
+    def __init__(self, studies: Path | str, *options: str, **environment: str) -> None:
+        self.studies = Path(studies)
         command = [
             sys.executable,
             "-c",
@@ -91,6 +93,7 @@ class Server:
         self.client = Client(self.url, timeout=120)
 
     def _read(self) -> None:
+        assert self.process.stdout is not None
         for line in self.process.stdout:
             self.output.append(line)
             if "ready" in line:
@@ -99,9 +102,11 @@ class Server:
 
     @property
     def log(self) -> str:
+        """All output so far."""
         return "".join(self.output)
 
     def stop(self, how: int = signal.SIGTERM) -> None:
+        """End the server with a signal."""
         self.process.send_signal(how)
         self.process.wait(15)
         self._reader.join(5)

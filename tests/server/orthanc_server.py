@@ -1,4 +1,4 @@
-"""A real Orthanc with its DICOMweb plugin, in a process of its own, on a free port, with an empty storage."""
+"""A real Orthanc with its DICOMweb plugin, on a free port, with an empty storage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import requests
 from live_server import free_port
@@ -18,7 +19,7 @@ MISSING = "" if PLUGIN and BINARY else "Orthanc is not installed (Debian package
 
 
 class Orthanc:
-    """`password`: what user "reader" must give; None lets everybody in."""
+    """Orthanc in its own process; with a password, only the user "reader" has access."""
 
     def __init__(self, folder: Path, password: str | None = None) -> None:
         self.port = free_port()
@@ -44,9 +45,11 @@ class Orthanc:
 
     @property
     def url(self) -> str:
+        """Address of its DICOMweb service."""
         return f"http://127.0.0.1:{self.port}/dicom-web"
 
     def start(self) -> None:
+        """Start the process and wait until it answers."""
         with open(self._folder / "log.txt", "ab") as log:
             self.process = subprocess.Popen([str(BINARY), self._folder / "orthanc.json"], stdout=log, stderr=log)
         deadline = time.monotonic() + 60
@@ -60,11 +63,13 @@ class Orthanc:
                 time.sleep(0.1)
 
     def stop(self, how: int = signal.SIGKILL) -> None:
+        """End the process with a signal."""
         if self.process.poll() is None:
             self.process.send_signal(how)
         self.process.wait(30)
 
-    def request(self, method: str, path: str, **options: object) -> requests.Response:
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Send a request to Orthanc's own interface."""
         with requests.Session() as session:
             session.trust_env = False
             response = session.request(
@@ -73,7 +78,8 @@ class Orthanc:
             response.raise_for_status()
             return response
 
-    def get(self, path: str) -> object:
+    def get(self, path: str) -> Any:
+        """Return a JSON answer of Orthanc's own interface."""
         return self.request("GET", path).json()
 
     def add(self, folder: Path) -> None:
@@ -81,12 +87,12 @@ class Orthanc:
         for file in sorted(folder.iterdir()):
             self.request("POST", "/instances", data=file.read_bytes())
 
-    def series(self, modality: str) -> list[Path]:
-        """Orthanc's own ids of the series of a modality."""
+    def series(self, modality: str) -> list[str]:
+        """Return Orthanc's own ids of the series of a modality."""
         return self.request("POST", "/tools/find", json={"Level": "Series", "Query": {"Modality": modality}}).json()
 
     def files(self, modality: str) -> list[bytes]:
-        """All stored objects of a modality."""
+        """Return all stored objects of a modality."""
         found = []
         for series in self.series(modality):
             for instance in self.get(f"/series/{series}")["Instances"]:

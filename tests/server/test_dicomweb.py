@@ -10,8 +10,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -22,7 +23,7 @@ from orthanc_server import MISSING, Orthanc
 from scipy.spatial.transform import Rotation
 
 from medclipad.client import ServerError
-from medclipad.detection.detector import fit
+from medclipad.detection.fit import fit
 from medclipad.errors import MedCLIPADError
 from medclipad.server.launch import serve
 from medclipad.volume import Volume, read_volume, write_volume
@@ -46,7 +47,7 @@ def series(folder: Path, seed: int, lesion: bool) -> tuple[Volume, Volume]:
 
 
 @pytest.fixture(scope="module")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Volume, Volume]]:
+def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Two normal heads, two with a lesion, by series UID, and where they lie."""
     folder = tmp_path_factory.mktemp("heads")
     made = [series(folder / "x" / str(seed), seed, seed > 2) for seed in (1, 2, 3, 4)]
@@ -66,7 +67,7 @@ def orthanc(heads, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc
 def archive(orthanc: Orthanc, heads, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("archive") / "models"
     normal, _ = next(iter(heads.values()))
-    detector = fit("mediclip", normal=[normal], shots=8, epochs=2, image_size=64, name="small")
+    detector = fit(method="mediclip", normal=[normal], shots=8, epochs=2, image_size=64, name="small")
     detector.save(models / "mediclip" / "small")
     running = Server(
         orthanc.url, "--models", str(models), MEDCLIPAD_PACS_USER="reader", MEDCLIPAD_PACS_PASSWORD=PASSWORD
@@ -92,7 +93,7 @@ def infer(server: Server, image: str, output: str, **params: object) -> requests
     )  # fmt: skip
 
 
-def status(call) -> tuple[int, str]:
+def status(call: Callable[[], object]) -> tuple[int | None, str]:
     with pytest.raises(ServerError) as caught:
         call()
     text = str(caught.value)
@@ -229,7 +230,7 @@ def test_an_archive_that_dies_in_the_middle_of_an_answer(archive, orthanc, heads
     unseen = next(iter(heads))
     archive.client.images()
     orthanc.process.send_signal(signal.SIGSTOP)  # it takes the request, and never answers
-    answers: list[tuple[int, str]] = []
+    answers: list[tuple[int | None, str]] = []
     asking = threading.Thread(
         target=lambda: answers.append(status(lambda: archive.client.download_image(unseen, tmp_path / "i.nii.gz")))
     )
@@ -271,7 +272,7 @@ def test_a_wrong_password_an_address_of_something_else_and_a_lost_image(orthanc,
         def __init__(self) -> None:
             super().__init__(orthanc.url, "reader", PASSWORD)
             whole = self._client.iter_series
-            self._client.iter_series = lambda *a, **k: list(whole(*a, **k))[:-1]
+            setattr(self._client, "iter_series", lambda *a, **k: list(whole(*a, **k))[:-1])  # noqa: B010  pyright
 
     with pytest.raises(RequestError, match="sent 23 of the 24 images of a series") as caught:
         DicomWebDatastore(Losing(), "u", tmp_path).get_image_uri(sick)
@@ -319,9 +320,9 @@ def test_an_answer_that_breaks_off(orthanc, sick, tmp_path):
 
 
 def test_how_it_must_be_started(tmp_path):
-    with pytest.raises(MedCLIPADError, match="name a folder for the detectors with --models"):
+    with pytest.raises(MedCLIPADError, match="need a folder for the detectors: set one with --models"):
         serve("http://127.0.0.1:1/dicom-web")
-    with pytest.raises(MedCLIPADError, match="no password in the address"):
+    with pytest.raises(MedCLIPADError, match="Give no password in the address"):
         serve("http://me:secret@127.0.0.1:1/dicom-web", models=tmp_path)
 
 

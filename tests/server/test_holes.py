@@ -1,4 +1,4 @@
-"""What MONAI Label 0.8.5 lets through, sent to a running server, and what a public server must withstand besides."""
+"""Requests that MONAI Label 0.8.5 accepts and should not, and others that a public server must withstand."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def rss(server: Server) -> int:
     return psutil.Process(server.process.pid).memory_info().rss
 
 
-def test_a_file_that_inflates_past_its_header_is_refused_before_it_costs_memory(server: Server, client: Client) -> None:
+def test_a_file_that_decompresses_past_its_header_is_refused_early(server: Server, client: Client) -> None:
     bomb = gzip.compress(nifti_header((16, 16, 16)) + bytes(256 * 1024**2), 9)
     assert len(bomb) < 1024**2
     images, before = client.images(), rss(server)
     answer = put_image(server, "bomb.nii.gz", bomb)
-    assert answer.status_code == 413 and "inflates" in answer.json()["detail"], answer.text
+    assert answer.status_code == 413 and "decompresses" in answer.json()["detail"], answer.text
     answer = requests.post(f"{server.url}/infer/mediclip", files={"file": ("bomb.nii.gz", bomb)}, timeout=120)
     assert answer.status_code == 413
     assert rss(server) - before < 100 * 1024**2 and client.images() == images
@@ -80,7 +80,7 @@ def test_a_volume_too_large_is_refused_by_its_header(server: Server, client: Cli
 
 
 def test_damaged_files_of_every_kind_are_4xx(server: Server, client: Client, tmp_path: Path) -> None:
-    """Truncated, with flipped bits, with another's suffix: whatever it is, one sentence says so."""
+    """Truncated, with flipped bits, with another suffix: the answer is always one sentence."""
     rng = np.random.default_rng(0)
     volume, _ = head(31)
     small = Volume(volume.array[::4, ::4, ::4], volume.affine)
@@ -125,8 +125,8 @@ def test_what_is_no_json_never_gets_into_the_store(server: Server, address: str,
     assert requests.get(f"{server.url}/datastore/?output=all", timeout=30).status_code == 200
 
 
-def test_what_a_client_says_of_its_image_cannot_break_the_server(server: Server, client: Client) -> None:
-    """The server's own words about an image come from its own routes; the rest is bounded."""
+def test_the_info_that_a_client_stores_cannot_break_the_server(server: Server, client: Client) -> None:
+    """Only the server's own routes write the keys that it manages, and the rest is bounded."""
     content = (server.studies / "normal_1.nii.gz").read_bytes()
     for said in ('{"marks": 5}', '{"strategy": []}', '{"x": "\\ud800"}'):
         answer = requests.put(
@@ -146,7 +146,7 @@ def test_what_a_client_says_of_its_image_cannot_break_the_server(server: Server,
 
 
 def test_uploads_downloads_and_removals_of_one_id_at_once(server: Server) -> None:
-    """Whatever comes first: a file, 404 or 409, and never half a file."""
+    """In any order, the answers are a file, 404 or 409, and never half a file."""
     content = (server.studies / "normal_1.nii.gz").read_bytes()
     image, label = f"{server.url}/datastore/image", f"{server.url}/datastore/label"
     asked = {
@@ -186,7 +186,7 @@ def test_ids_that_are_none_are_404_everywhere(server: Server, image: str) -> Non
     query = {"image": image.encode("utf-8", "surrogatepass"), "label": "x", "tag": "final"}
     for address in ("datastore/image", "datastore/image/info", "marks"):
         answer = requests.get(f"{server.url}/{address}", params=query, timeout=30)
-        assert answer.status_code == 404 and "no image" in answer.json()["detail"]
+        assert answer.status_code == 404 and "was not found in the studies" in answer.json()["detail"]
     assert requests.post(f"{server.url}/infer/mediclip", params=query, timeout=30).status_code == 404
     gone = requests.delete(f"{server.url}/datastore/image", params={"id": query["image"]}, timeout=30)
     assert gone.status_code == 404
@@ -202,7 +202,7 @@ def test_names_that_a_disk_cannot_hold_are_refused(server: Server, name: str) ->
 
 
 def test_colliding_uploads_lose_nothing(server: Server, client: Client, tmp_path: Path) -> None:
-    """Two at once under one name: one is taken, the other told; the file is one of them, whole."""
+    """Two at once under one name: one is accepted, the other refused, and the file is one of them, whole."""
     contents = []
     for seed in (41, 42):
         write_volume(head(seed)[0], tmp_path / f"{seed}.nii.gz")
@@ -237,7 +237,7 @@ def test_a_json_body_cannot_fill_the_memory(server: Server) -> None:
             b"POST /train/mediclip HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2000000\r\n"
             b"Content-Type: application/json\r\n\r\n"
         )
-        answer = b"".join(iter(lambda: connection.recv(4096), b""))  # until the server closes, as it says it will
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))  # until the server closes
     assert b" 413 " in answer and b"1 MiB" in answer
     answer = requests.post(
         f"{server.url}/train/mediclip",
@@ -293,7 +293,7 @@ def test_read_only_studies_and_the_rate_of_requests(tmp_path: Path) -> None:
 
 
 def test_no_patient_and_no_token_in_the_log(tmp_path: Path) -> None:
-    """Errors of every kind, on files named after patients: nothing of it is in the log at the default level."""
+    """Errors of every kind on files named after patients leave no name in the log at the default level."""
     token, patient = "correct-horse-battery", "Mustermann_Erika"
     studies = fill(tmp_path / "studies")
     for suffix, content in ((".nii.gz", b"nonsense"), (".nrrd", b"NRRD0004\n"), (".mha", b"NDims = 3\n")):
@@ -324,14 +324,14 @@ def test_no_patient_and_no_token_in_the_log(tmp_path: Path) -> None:
 
 
 def test_the_rate_limit_counts_by_address_in_bounded_memory() -> None:
-    from medclipad.server.security.rate_limit import _ADDRESSES, RateLimit
+    from medclipad.server.security.rate_limit import MAX_ADDRESSES, RateLimit
 
     limit = RateLimit(10)
     assert [limit.wait("a") for _ in range(50)] == [0.0] * 50
     assert 0 < limit.wait("a") <= 0.1 and limit.wait("b") == 0.0
-    for number in range(3 * _ADDRESSES):
+    for number in range(3 * MAX_ADDRESSES):
         limit.wait(f"10.0.{number}")
-    assert len(limit._buckets) == _ADDRESSES
+    assert len(limit) == MAX_ADDRESSES
     assert all(RateLimit(0).wait("a") == 0 for _ in range(10_000))
 
 
@@ -346,11 +346,11 @@ def test_a_wrong_rate_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_full_disk_is_507(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from medclipad.server.errors import RequestError
-    from medclipad.server.security import upload_limits as limits
+    from medclipad.server.security.upload_limits import check_free_space
 
-    limits.check_room(tmp_path, 1000)
+    check_free_space(tmp_path, 1000)
     with pytest.raises(RequestError, match="disk is full") as caught:
-        limits.check_room(tmp_path, 2**60)
+        check_free_space(tmp_path, 2**60)
     assert caught.value.status == 507
 
 

@@ -1,8 +1,9 @@
-"""Active learning over HTTP: it never waits for scores, and uses them once they are there."""
+"""Active learning over HTTP: it never waits for scores, and uses them once they exist."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from medclipad.client import Client, ServerError
 
 
 @pytest.fixture(scope="module")
-def scoring(tmp_path_factory: pytest.TempPathFactory) -> Server:
+def scoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(fill(tmp_path_factory.mktemp("scored") / "studies"))
     yield server
     server.stop()
@@ -59,7 +60,7 @@ def test_scores_survive_a_restart(scoring: Server) -> None:
 
 
 def test_scores_are_those_of_the_detector_and_the_file(tmp_path: Path) -> None:
-    """Of another detector, or of the image's earlier file, there are none; in memory and on the disk."""
+    """Scores of another detector, or of an earlier file, are not returned, neither from memory nor from the disk."""
     from medclipad.server.inference.scoring import ScoreStore
 
     def scores(value: float) -> Candidate:
@@ -69,8 +70,9 @@ def test_scores_are_those_of_the_detector_and_the_file(tmp_path: Path) -> None:
     store.put("one", "image", "state", scores(0.25))
     store.put("two", "image", "state", scores(0.75))
     for seen in (store, ScoreStore(tmp_path)):
-        assert seen.get("one", "image", "state").volume_score == 0.25
-        assert seen.get("two", "image", "state").volume_score == 0.75
+        one, two = seen.get("one", "image", "state"), seen.get("two", "image", "state")
+        assert one is not None and one.volume_score == 0.25
+        assert two is not None and two.volume_score == 0.75
         assert seen.get("three", "image", "state") is None and not seen.has("three", "image", "state")
         assert seen.get("one", "image", "changed") is None and not seen.has("one", "image", "changed")
         assert seen.get("one", "other", "state") is None
@@ -94,5 +96,5 @@ def test_wrong_requests(server: Server, body: dict) -> None:
 
 
 def test_unknown_strategy(client: Client) -> None:
-    with pytest.raises(ServerError, match="no strategy 'best'; there are: most_anomalous"):
+    with pytest.raises(ServerError, match="Strategy 'best' was not found; available: most_anomalous"):
         client.next_sample("best")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def send(client: Client, path: Path, **query: str) -> dict:
         return client.json("PUT", "/datastore/image", params=query, files={"file": (path.name, stream)}, timeout=120)
 
 
-def refused(call) -> tuple[int, str]:
+def refused(call: Callable[[], object]) -> tuple[int | None, str]:
     with pytest.raises(ServerError) as caught:
         call()
     return caught.value.status, str(caught.value)

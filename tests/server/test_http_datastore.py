@@ -1,4 +1,4 @@
-"""Studies over HTTP: what is listed, what may be written, and what is refused."""
+"""Studies over HTTP: what is listed, what can be written, and what is refused."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def test_files_that_come_and_go_are_noticed(client: Client, server: Server) -> N
 
 
 def test_pictures_are_images_too(client: Client, trained: list[dict], tmp_path: Path) -> None:
-    """PNG, JPEG and TIFF: listed, analysed, handed out as NIfTI on the grid that results have; a mask may be one."""
+    """PNG, JPEG and TIFF are listed, analysed, and sent as NIfTI on the grid of the results; a mask may be one."""
     volume, mask = head(13, lesion=True)
-    grey, lesion = (one.array[:, :, 12].T.astype(np.uint8) for one in (volume, mask))
+    grey, lesion = (part.array[:, :, 12].T.astype(np.uint8) for part in (volume, mask))
     Image.fromarray(grey).save(tmp_path / "Picture.PNG")
     Image.fromarray(255 * lesion).save(tmp_path / "mask.png")
     image = client.upload_image(tmp_path / "Picture.PNG")
@@ -84,7 +84,7 @@ def test_upload_download_and_the_name_with_dots(client: Client, tmp_path: Path) 
     assert client.upload_image(path) == "my.scan.v1"
     back = client.download_image("my.scan.v1", tmp_path / "back.nii.gz")
     assert back.read_bytes() == path.read_bytes()
-    with pytest.raises(ServerError, match="already") as caught:
+    with pytest.raises(ServerError, match="already exists") as caught:
         client.upload_image(path)
     assert caught.value.status == 409
 
@@ -123,7 +123,7 @@ def test_random_offers_every_unlabelled_image_before_one_twice(client: Client) -
     client.next_sample()  # evens out what other tests asked for
     offered = {client.next_sample()["id"] for _ in range(3 * len(unlabelled))}
     assert offered <= set(unlabelled) and len(offered) > 1
-    with pytest.raises(ServerError, match="no strategy 'best'"):
+    with pytest.raises(ServerError, match="Strategy 'best' was not found"):
         client.next_sample("best")
 
 
@@ -199,7 +199,7 @@ def test_a_label_must_lie_on_its_images_grid(client: Client, tmp_path: Path) -> 
 
 
 def test_of_a_link_only_the_link_is_removed(client: Client, server: Server) -> None:
-    """Studies may be links to an archive: what they lead to is not the server's to remove."""
+    """Studies may be links to files elsewhere, which the server must not remove."""
     archive = server.studies.parent / "archive"
     write_series(archive, head(14)[0].array)
     (archive / "scan.nii.gz").write_bytes((server.studies / "normal_1.nii.gz").read_bytes())
@@ -217,7 +217,7 @@ def test_of_a_link_only_the_link_is_removed(client: Client, server: Server) -> N
 
 
 def test_a_new_image_never_gets_an_earlier_ones_labels(client: Client, server: Server, tmp_path: Path) -> None:
-    """An image was taken out of the folder by hand, its label was not: that is another patient's."""
+    """An image was removed from the folder by hand, its label was not: the label is another patient's."""
     volume, mask = head(15, lesion=True)
     write_volume(volume, tmp_path / "case.nii.gz")
     write_volume(mask, tmp_path / "mask.nrrd")

@@ -7,11 +7,11 @@ import threading
 import time
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 import requests
 from live_server import OBLIQUE, SHAPE, Server, head
+from nibabel import Nifti1Image
 
 from medclipad.client import Client, ServerError
 from medclipad.volume import Slicing, read_volume, write_volume
@@ -21,9 +21,10 @@ pytestmark = pytest.mark.usefixtures("trained")
 
 def test_map_is_float_on_exactly_the_images_grid(client: Client, server: Server, tmp_path: Path) -> None:
     path, scores = client.infer("mediclip", "lesion_2", {"result": "map"}, folder=tmp_path)
-    image, given = nibabel.load(server.studies / "lesion_2.nii.gz"), nibabel.load(path)
+    image, given = Nifti1Image.load(server.studies / "lesion_2.nii.gz"), Nifti1Image.load(path)
     assert path == tmp_path / "lesion_2.nii.gz"
     assert given.get_data_dtype() == np.float32 and given.shape == image.shape == SHAPE
+    assert given.affine is not None and image.affine is not None
     assert np.array_equal(given.affine, image.affine)
     array = np.asarray(given.dataobj)
     assert array.min() >= 0 and array.max() <= 1 and array.std() > 0
@@ -39,7 +40,7 @@ def test_scores_of_skipped_slices_are_null(client: Client, tmp_path: Path) -> No
     client.upload_image(write(volume, tmp_path / "open_below.nii.gz"))
     path, scores = client.infer("mediclip", "open_below", {"result": "map"})
     assert None in scores["slice_scores"] and any(scores["slice_scores"])
-    assert not np.asarray(nibabel.load(path).dataobj)[:, :, :4].any()
+    assert not np.asarray(Nifti1Image.load(path).dataobj)[:, :, :4].any()
 
 
 @pytest.mark.parametrize("image", ["normal_1", "normal_2", "lesion_1"])
@@ -66,16 +67,18 @@ def test_stock_client_gets_a_labelmap(server: Server, tmp_path: Path) -> None:
     model = stock.info()["models"]["mediclip"]
     assert model["type"] == "segmentation" and model["labels"] == {"anomaly": 1} and model["dimension"] == 3
     form = {key: value[0] if isinstance(value, list) else value for key, value in model["config"].items()}
-    # what the stock Slicer plugin adds to every inference:
+    # the stock Slicer plugin adds this to every inference:
     form |= {"result_extension": ".nrrd", "result_dtype": "uint8"}
     file, params = stock.infer("mediclip", "lesion_1", form)
+    assert file is not None and params is not None
     labelmap = read_volume(file)
     assert file.endswith(".nrrd") and labelmap.array.dtype == np.uint8 and labelmap.shape == SHAPE
     np.testing.assert_allclose(labelmap.affine, OBLIQUE, atol=1e-5)
     assert params["label_names"] == {"anomaly": 1} and len(params["slice_scores"]) == SHAPE[2]
-    # a map keeps its type and format whatever is asked for
+    # a map keeps its type and format whatever the request says
     file, _ = stock.infer("mediclip", "lesion_1", {**form, "result": "map"})
-    assert file.endswith(".nii.gz") and nibabel.load(file).get_data_dtype() == np.float32
+    assert file is not None
+    assert file.endswith(".nii.gz") and Nifti1Image.load(file).get_data_dtype() == np.float32
 
 
 def test_output_json_and_image(server: Server) -> None:
@@ -105,15 +108,15 @@ def test_source_images_survive(client: Client, server: Server) -> None:
     ("address", "params", "status", "says"),
     [
         ("mediclip?image=nobody", {}, 404, "nobody"),
-        ("mediclip?image=/etc/passwd", {}, 404, "no image"),
-        ("mediclip?image=../studies/normal_1", {}, 404, "no image"),
+        ("mediclip?image=/etc/passwd", {}, 404, "was not found in the studies"),
+        ("mediclip?image=../studies/normal_1", {}, 404, "was not found in the studies"),
         ("mediclip", {}, 400, "image"),
-        ("unknown?image=normal_1", {}, 404, "no model 'unknown'"),
+        ("unknown?image=normal_1", {}, 404, "Model 'unknown' was not found"),
         ("mvfa?image=normal_1", {}, 409, "trained"),
         ("mediclip?image=damaged", {}, 422, "damaged"),
         ("mediclip?image=normal_1", {"image": "/etc/passwd"}, 400, "'image'"),
         ("mediclip?image=normal_1", {"model": "mvfa"}, 400, "'model'"),
-        ("mediclip?image=normal_1", {"detector": "../../x"}, 404, "no mediclip detector"),
+        ("mediclip?image=normal_1", {"detector": "../../x"}, 404, "mediclip detector '../../x' was not found"),
         ("mediclip?image=normal_1", {"plane": "oblique"}, 422, "plane"),
         ("mediclip?image=normal_1", {"result": "probability"}, 422, "result"),
         ("mediclip?image=normal_1", {"result_extension": "/../x.nii"}, 422, "result_extension"),
@@ -157,7 +160,7 @@ def test_info_answers_while_a_volume_is_analysed_and_cancel_works(
         try:
             states.append(client.progress("large"))
         except ServerError as error:
-            assert error.status == 404  # not there yet
+            assert error.status == 404  # it has not started yet
         if states and states[-1]["phase"] == "detect" and states[-1]["done"] > 0 and len(latencies) > 5:
             break
     assert states[-1]["state"] == "running" and 0 < states[-1]["fraction"] < 1 and len(latencies) > 5
@@ -168,11 +171,11 @@ def test_info_answers_while_a_volume_is_analysed_and_cancel_works(
     assert outcome[0].status == 409 and "cancelled" in str(outcome[0])
     assert time.monotonic() - cancelled < 5
     assert client.progress("large")["state"] == "cancelled"
-    client.infer("mediclip", "normal_1")  # the next one is served
+    client.infer("mediclip", "normal_1")  # the next one is computed
 
 
 def test_progress_of_nobodys_request(client: Client) -> None:
-    with pytest.raises(ServerError, match="no request 'nobodys'") as caught:
+    with pytest.raises(ServerError, match="Request 'nobodys' was not found") as caught:
         client.progress("nobodys")
     assert caught.value.status == 404
 

@@ -1,4 +1,4 @@
-"""What was computed is not computed again, what is asked twice is computed once, what is there is not sent again."""
+"""Results are computed once, however often they are requested, and images are uploaded once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def test_the_second_answer_is_the_first_and_comes_at_once(client: Client, tmp_pa
     assert (scores.pop("cached"), again.pop("cached")) == (False, True)
     assert again["seconds"] < min(1, scores["seconds"]), "no voxel is read for it"
     for changing in ("seconds", "request_id"):
-        scores.pop(changing), again.pop(changing)
+        del scores[changing], again[changing]
     assert scores == again and first.read_bytes() == second.read_bytes()
     labelmap, of_cached = client.infer("mediclip", "lesion_2", {"plane": "sagittal"}, folder=tmp_path / "c")
     assert of_cached["cached"]
@@ -125,8 +126,8 @@ def test_the_recipe_of_the_hash_is_fixed() -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"plane": "axial", "normal": [99]}, "no axial slice 99"),
-        ({"plane": "axial", "abnormal": [-1]}, "no axial slice -1"),
+        ({"plane": "axial", "normal": [99]}, "axial slice 99 does not exist"),
+        ({"plane": "axial", "abnormal": [-1]}, "axial slice -1 does not exist"),
         ({"plane": "axial", "normal": [3], "abnormal": [3]}, "slice 3"),
         ({"plane": "oblique", "normal": [3]}, "plane"),
         ({"normal": [3]}, "plane"),
@@ -135,7 +136,7 @@ def test_the_recipe_of_the_hash_is_fixed() -> None:
         ([], ""),
     ],
 )
-def test_marks_that_cannot_be(server: Server, client: Client, body: object, says: str) -> None:
+def test_marks_that_cannot_be(server: Server, client: Client, body: Any, says: str) -> None:
     answer = requests.put(f"{server.url}/marks?image=normal_1", json=body, timeout=30)
     assert answer.status_code == 422 and says.lower() in answer.json()["detail"].lower(), answer.text
     assert client.marks("normal_1") == {"plane": None, "normal": [], "abnormal": []}
@@ -148,7 +149,7 @@ def test_marks_are_kept_and_learned_from(server: Server, client: Client) -> None
         f"{server.url}/datastore/image/info?image=normal_1", data={"info": json.dumps({"marks": 1})}, timeout=30
     )
     assert info.status_code == 400, "not past the check"
-    with pytest.raises(ServerError, match="no image") as caught:
+    with pytest.raises(ServerError, match="was not found in the studies") as caught:
         client.marks("nobody")
     assert caught.value.status == 404
     try:
@@ -169,24 +170,25 @@ def test_the_cache_is_bounded_survives_and_forgets(tmp_path: Path) -> None:
 
     volume = Volume(np.random.default_rng(0).random((8, 8, 8)).astype(np.float32), np.eye(4), metadata={"format": "x"})
     one = CacheKey("patient", "s1", "d", "axial")
-    ResultCache(tmp_path).keep(one, volume, {"scores": {"volume_score": 0.5}})
-    found = ResultCache(tmp_path).find(one)
+    ResultCache(tmp_path).put(one, volume, {"scores": {"volume_score": 0.5}})
+    found = ResultCache(tmp_path).get(one)
+    assert found is not None
     assert np.array_equal(found.anomaly_map.array, volume.array) and found.record["scores"] == {"volume_score": 0.5}
     assert np.array_equal(found.anomaly_map.affine, volume.affine)
     assert "patient" not in str([*tmp_path.rglob("*")]), "no id in the names of files"
     size = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
     cache = ResultCache(tmp_path, limit=int(2.5 * size))
     for number in range(5):
-        cache.keep(CacheKey(f"image {number}", "s", "d", "axial"), volume, {"scores": {}})
+        cache.put(CacheKey(f"image {number}", "s", "d", "axial"), volume, {"scores": {}})
         time.sleep(0.01)
-    assert cache.find(one) is None and cache.find(CacheKey("image 4", "s", "d", "axial"))
+    assert cache.get(one) is None and cache.get(CacheKey("image 4", "s", "d", "axial"))
     assert len([*tmp_path.glob("*/*/map.nii.gz")]) == 2
-    assert cache.find(CacheKey("image 4", "changed", "d", "axial")) is None
-    cache.keep(CacheKey("image 4", "changed", "d", "axial"), volume, {"scores": {}})
-    assert cache.find(CacheKey("image 4", "s", "d", "axial")) is None, "the earlier state's result goes"
+    assert cache.get(CacheKey("image 4", "changed", "d", "axial")) is None
+    cache.put(CacheKey("image 4", "changed", "d", "axial"), volume, {"scores": {}})
+    assert cache.get(CacheKey("image 4", "s", "d", "axial")) is None, "the earlier state's result goes"
     cache.prune(["image 3"])
     assert len([*tmp_path.glob("*/*/map.nii.gz")]) == 1
-    cache.forget("image 3")
+    cache.remove_image("image 3")
     assert not [*tmp_path.glob("*/*")]
 
 
@@ -194,6 +196,6 @@ def test_a_damaged_entry_is_no_answer(tmp_path: Path) -> None:
     from medclipad.server.inference.result_cache import CacheKey, ResultCache
 
     cache, one = ResultCache(tmp_path), CacheKey("a", "s", "d", "axial")
-    cache.keep(one, Volume(np.zeros((2, 2, 2), np.float32), np.eye(4)), {"scores": {}})
+    cache.put(one, Volume(np.zeros((2, 2, 2), np.float32), np.eye(4)), {"scores": {}})
     next(tmp_path.rglob("map.nii.gz")).write_bytes(b"half")
-    assert cache.find(one) is None and not [*tmp_path.glob("*/*")]
+    assert cache.get(one) is None and not [*tmp_path.glob("*/*")]

@@ -1,4 +1,4 @@
-"""Limits that a running server would only show under load: the queue, and bodies of unknown length."""
+"""Limits that a running server shows only under load, such as the queue and bodies of unknown length."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, HTTPException
-from starlette.datastructures import Headers
 from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
 from medclipad.errors import Cancelled
 from medclipad.volume import list_series, read_volume
 
 
-def test_the_waiting_room_is_bounded_and_a_name_is_used_once() -> None:
+def test_the_number_of_inferences_is_bounded_and_a_name_is_used_once() -> None:
     from medclipad.server.errors import RequestError
-    from medclipad.server.inference.jobs import WAITING_ROOM, Jobs
+    from medclipad.server.inference.jobs import MAX_ACTIVE, Jobs
 
     jobs = Jobs()
     with ExitStack() as stack:
-        for number in range(WAITING_ROOM - 1):
+        for number in range(MAX_ACTIVE - 1):
             stack.enter_context(jobs.open(str(number)))
-        with pytest.raises(RequestError, match="under way") as caught, jobs.open("0"):
+        with pytest.raises(RequestError, match="already running") as caught, jobs.open("0"):
             pass
         assert caught.value.status == 409
         stack.enter_context(jobs.open("last"))
         with pytest.raises(RequestError, match="waiting") as caught, jobs.open():
             pass
-        assert caught.value.status == 503 and int(caught.value.headers["Retry-After"]) > 0
+        assert caught.value.status == 503 and int((caught.value.headers or {})["Retry-After"]) > 0
     assert jobs.get("0").json()["state"] == "done"
     with jobs.open("0"):
         pass
@@ -55,7 +55,7 @@ def test_a_cancelled_job_stops_at_its_next_report() -> None:
 def test_a_body_of_unknown_length_is_counted(blocks: int, status: int) -> None:
     from medclipad.server.security.guard import Guard
 
-    async def app(scope: dict, receive, send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["more_body"]:
             pass
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -64,10 +64,10 @@ def test_a_body_of_unknown_length_is_counted(blocks: int, status: int) -> None:
     sent = iter(range(1, blocks + 1))
     answers = []
 
-    async def receive() -> dict:
+    async def receive() -> Message:
         return {"type": "http.request", "body": b"x" * 10, "more_body": next(sent) < blocks}
 
-    async def send(message: dict) -> None:
+    async def send(message: Message) -> None:
         answers.append(message)
 
     scope = {"type": "http", "method": "PUT", "headers": [(b"host", b"localhost:8000")]}
@@ -80,18 +80,18 @@ def test_a_body_of_unknown_length_is_counted(blocks: int, status: int) -> None:
     [
         (OSError(errno.ENOENT, "No such file", "Mustermann.nii.gz"), 404, "has been removed"),
         (OSError(errno.EIO, "Input/output error", "Mustermann.nii.gz"), 503, "Input/output error"),
-        (OSError(errno.ESTALE, "Stale file handle"), 503, "cannot get at its files"),
+        (OSError(errno.ESTALE, "Stale file handle"), 503, "cannot reach its files"),
         (OSError(errno.EMFILE, "Too many open files"), 503, "Too many open files"),
         (OSError(errno.EROFS, "Read-only file system"), 507, "may not write"),
         (OSError(errno.ENOSPC, "No space left"), 507, "disk is full"),
     ],
 )
 def test_what_goes_wrong_with_files_is_one_sentence(error: OSError, status: int, says: str) -> None:
-    """In a route, and while a body is received, which FastAPI wraps; no file's name is told."""
-    from medclipad.server import error_handlers as problems
+    """In a route, and while a body is received, which FastAPI wraps; the answer names no file."""
+    from medclipad.server import error_handlers
 
     app = FastAPI()
-    problems.install(app)
+    error_handlers.install(app)
 
     @app.get("/route")
     def route() -> None:
@@ -110,11 +110,11 @@ def test_what_goes_wrong_with_files_is_one_sentence(error: OSError, status: int,
 
 @pytest.mark.parametrize("look", [read_volume, list_series])
 def test_an_image_that_is_removed_while_it_is_asked_for_is_404(tmp_path: Path, look: Callable) -> None:
-    """Whether it was looked up just before or not; the sentence of the reader would name a path on the server."""
-    from medclipad.server import error_handlers as problems
+    """The reader's own message would name a path on the server."""
+    from medclipad.server import error_handlers
 
     app = FastAPI()
-    problems.install(app)
+    error_handlers.install(app)
     app.get("/gone")(lambda: look(tmp_path / "Mustermann.nii.gz"))
     app.get("/damaged")(lambda: look(tmp_path / "damaged.nii.gz"))
     (tmp_path / "damaged.nii.gz").write_bytes(b"none")
@@ -126,13 +126,15 @@ def test_an_image_that_is_removed_while_it_is_asked_for_is_404(tmp_path: Path, l
 
 
 def test_a_version_gets_a_free_name_though_the_clock_was_set_back(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medclipad.server.params import parse_train_request
     from medclipad.server.training import service
     from medclipad.server.training.versions import VersionStore
 
     monkeypatch.setattr(service.time, "strftime", lambda _: "20261025-023000")
     task = service.TrainingService("mediclip", VersionStore(tmp_path))
+    plan = parse_train_request("mediclip", {})
     for name in ("mediclip-20261025-023000", "mediclip-20261025-023000-2", "mediclip-20261025-023000-3"):
-        assert task.job(service.TrainParams())["name"] == name
+        assert task.job(plan)["name"] == name
         (tmp_path / "mediclip" / name).mkdir(parents=True)
         (tmp_path / "mediclip" / name / "detector.json").write_text("{}")
 
@@ -142,13 +144,13 @@ def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
 
     compared = []
     monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or a == b)
-    headers = Headers({"authorization": "Bearer correct-horse-batterz", "host": "x"})
-    answer = guard.Guard(None, token="correct-horse-battery")._refuse(headers, 1)
+    client = TestClient(guard.Guard(FastAPI(), token="correct-horse-battery"))
+    answer = client.get("/", headers={"Authorization": "Bearer correct-horse-batterz"})
     assert answer.status_code == 401 and compared == [(b"correct-horse-batterz", b"correct-horse-battery")]
 
 
-def test_what_bears_ones_own_number_is_an_earlier_servers(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a container every server is process 1: what a killed one left goes nevertheless."""
+def test_files_with_our_own_process_number_are_an_earlier_servers(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container every server is process 1; the files of a killed one are removed nevertheless."""
     from medclipad.server.process_lifetime import own_temporary_folder
     from medclipad.server.stores.folder import StudyDatastore
 

@@ -1,4 +1,4 @@
-"""The server as a process: who may talk to it, how it ends, what it keeps."""
+"""The server as a process: who may use it, how it ends, what it keeps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOKEN = "correct-horse-battery"
 
 
 def test_token_restart_and_sigterm(trained: list[dict], server: Server, tmp_path: Path) -> None:
-    """One life of a server: only who has the token is served; a training dies with it; versions outlive it."""
+    """From start to kill: only clients with the token are served; trainings end with the server; versions stay."""
     studies, models = fill(tmp_path / "studies"), tmp_path / "detectors"
     shutil.copytree(server.studies / "models", models)
     endless = {"normal": ["normal_1"], "epochs": 10_000, "name": "lost"}
@@ -99,10 +99,10 @@ def test_stock_endpoints_that_make_no_sense_here_are_not_there(server: Server, p
     ("options", "says"),
     [
         ({"host": "0.0.0.0"}, "token"),
-        ({"host": "0.0.0.0", "token": "short"}, "16 plain characters"),
-        ({"studies": "nowhere"}, "no studies folder nowhere"),
+        ({"host": "0.0.0.0", "token": "short"}, "16 printable ASCII characters"),
+        ({"studies": "nowhere"}, "Studies folder nowhere was not found"),
         ({"host": "host.invalid", "token": TOKEN}, "Cannot listen"),
-        ({"port": 70000}, "70000 is not a port"),
+        ({"port": 70000}, "70000 is not a valid port"),
     ],
 )
 def test_serve_refuses_what_it_cannot_do(tmp_path: Path, options: dict, says: str) -> None:
@@ -111,7 +111,7 @@ def test_serve_refuses_what_it_cannot_do(tmp_path: Path, options: dict, says: st
 
 
 def test_a_taken_port_is_named(tmp_path: Path, server: Server) -> None:
-    with pytest.raises(MedCLIPADError, match="choose another with --port"):
+    with pytest.raises(MedCLIPADError, match="choose another port with --port"):
         serve(tmp_path, port=int(server.url.rpartition(":")[2]))
 
 
@@ -146,6 +146,7 @@ def test_monai_labels_own_command_serves_the_app(way: str, tmp_path: Path, train
         stock = MONAILabelClient(url, tmpdir=str(tmp_path))
         assert stock.info()["models"]["mediclip"]["type"] == "segmentation"
         file, params = stock.infer("mediclip", "lesion_1", {"result_extension": ".nrrd"})
+        assert file is not None and params is not None
         assert file.endswith(".nrrd") and params["detector"] in stock.info()["train_stats"]["mediclip"]["versions"]
     finally:
         process.terminate()

@@ -1,4 +1,4 @@
-"""What a server must survive: being killed at any moment, full and read-only disks, and many clients at once."""
+"""Faults that a server must survive: kills at any moment, full and read-only disks, and many clients at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGES = ("normal_1", "normal_2", "lesion_1", "lesion_2")
 
 
 class Reader:
-    """Somebody who saves labels and trains without end, and remembers what the server acknowledged."""
+    """Client that saves labels and trains without end, and remembers what the server acknowledged."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -37,7 +37,7 @@ class Reader:
         self.count: Counter[str] = Counter()
 
     def mask(self, number: int) -> np.ndarray:
-        """A label that tells its number."""
+        """Return a label that is different for every number."""
         return (np.random.default_rng(number).random(SHAPE) < 0.05).astype(np.uint8)
 
     def save_labels(self, server: Server, stop: threading.Event) -> None:
@@ -60,7 +60,7 @@ class Reader:
         while not stop.is_set():
             try:
                 body = {**SMALL, "shots": 2, "epochs": 1, "held_out": 0, "normal": ["normal_1"]}
-                client.train("mediclip", {**body, "options": {"memory_size": 50}})
+                client.train("mediclip", {**body, "memory_size": 50})
                 version = client.wait_trained(seconds=120)["info"]["version"]
             except (ServerError, KeyError):
                 stop.wait(0.3)
@@ -103,7 +103,7 @@ def kill_often(kills: int, folder: Path, seed: int, patience: float = 1.4) -> Re
     while reader.count["server"] + reader.count["child"] < kills:
         server = Server(studies, MEDCLIPAD_SCORING="off")
         stop = threading.Event()
-        work = [threading.Thread(target=one, args=(server, stop)) for one in (reader.save_labels, reader.train)]
+        work = [threading.Thread(target=task, args=(server, stop)) for task in (reader.save_labels, reader.train)]
         try:
             reader.check(server)
             for thread in work:
@@ -167,7 +167,7 @@ def test_a_full_disk_costs_nothing_that_was_there(small_disk: Path, tmp_path: Pa
     server = Server(studies, "--models", str(models), MEDCLIPAD_SCORING="off")
     try:
         client = server.client
-        client.train("mediclip", {**SMALL, "options": {"memory_size": 100}, "normal": ["normal_1"], "name": "before"})
+        client.train("mediclip", {**SMALL, "memory_size": 100, "normal": ["normal_1"], "name": "before"})
         client.wait_trained(seconds=120)
         free = shutil.disk_usage(small_disk).free
         (small_disk / "filler").write_bytes(bytes(free - 300 * 1024))
@@ -178,7 +178,7 @@ def test_a_full_disk_costs_nothing_that_was_there(small_disk: Path, tmp_path: Pa
         assert scores["detector"] == "before" and read_volume(path).shape == SHAPE, "what served before still serves"
         assert not [*(models / "mediclip").glob(".*")], "half a version was left"
         (small_disk / "filler").unlink()
-        client.train("mediclip", {**SMALL, "options": {"memory_size": 100}, "normal": ["normal_1"], "name": "after"})
+        client.train("mediclip", {**SMALL, "memory_size": 100, "normal": ["normal_1"], "name": "after"})
         assert client.wait_trained(seconds=120)["outcome"]["selected"], "with room again, it goes on"
     finally:
         server.stop()

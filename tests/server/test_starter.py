@@ -32,7 +32,7 @@ def test_the_encoder_is_loaded_once_for_all_detectors(tmp_path: Path) -> None:
     shutil.copytree(STARTER, tmp_path / "copy")
     cache = DetectorCache()
     one, other = cache.get(STARTER), cache.get(tmp_path / "copy")
-    assert one is not other and one._method.encoder is other._method.encoder
+    assert one is not other and one.model.encoder is other.model.encoder
     assert cache.get(STARTER) is one
 
 
