@@ -1,7 +1,7 @@
-"""What a request may ask for: one model each for inference and training, checked here and published by GET /info/.
+"""Parameters of inference and training requests: one model each, which checks them and which GET /info/ publishes.
 
-MONAI Label's clients show `config` as a form that knows scalars and lists of strings, and they send the whole form back
-with every request: hence "" for "the default", and keys of theirs that are let through.
+MONAI Label's clients show `config` as a form of scalars and lists of strings, and send the whole form with every
+request: hence "" stands for the default, and keys that these clients add are ignored.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class InferParams(BaseModel):
 
 
 class TrainParams(BaseModel):
-    """What a training request may ask for beside the options of the fit: the version, the comparison, the images."""
+    """Parameters of a training request besides the options of the fit: the version, the comparison, the images."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -77,13 +77,21 @@ class TrainParams(BaseModel):
     @field_validator("normal", "abnormal", mode="before")
     @classmethod
     def _ids(cls, value: Any) -> Any:
-        """A form sends lists as text."""
+        """Split a list that a form sends as text."""
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """A training request that has been checked."""
+    """A valid training request.
+
+    Attributes
+    ----------
+    params
+        The version, the comparison, the images.
+    config
+        The options of the fit.
+    """
 
     params: TrainParams
     config: FitConfig
@@ -96,14 +104,21 @@ def train_model(method: str) -> type[BaseModel]:
 
 
 def parse_train_request(method: str, request: dict[str, Any]) -> TrainRequest:
-    """Check a training request, less the keys that MONAI Label adds itself.
+    """Check a training request, without the keys that MONAI Label's clients add.
 
-    An empty text in the place of an option that has a default of its own means that default: forms send it.
+    An empty text stands for the default of an option whose default is None: forms send it.
+
+    Parameters
+    ----------
+    method
+        Name of the method.
+    request
+        Body of the request.
 
     Raises
     ------
     pydantic.ValidationError, TrainingError
-        If a field is unknown or not possible.
+        If a field is unknown or its value is not valid.
     """
     model = train_model(method)
     given = {
@@ -136,12 +151,12 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def infer_config(detectors: list[str]) -> dict[str, Any]:
-    """Inference parameters as a MONAI Label form."""
+    """Return the inference parameters as a MONAI Label form."""
     return {"detector": ["current", *detectors], "plane": ["default", *PLANES]}
 
 
 def to_json(value: Any) -> Any:
-    """`value` for JSON: NaN and infinities become null, numpy scalars Python numbers, arrays lists."""
+    """Return a value that JSON can hold: NaN and infinities become None, numpy scalars numbers, arrays lists."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):

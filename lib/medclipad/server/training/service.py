@@ -1,4 +1,4 @@
-"""Training requests of a method: their parameters, checked before a process is started for them."""
+"""Training requests of a method: their parameters, checked before a training process starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,20 @@ from medclipad.server.training.worker import run
 
 
 class TrainingService:
-    """Check the training requests of one method and describe the work to a training process."""
+    """Check the training requests of one method and make the jobs of training processes.
+
+    Parameters
+    ----------
+    method
+        Name of the method.
+    versions
+        Detector versions on disk.
+
+    Attributes
+    ----------
+    description
+        One line for GET /info/.
+    """
 
     def __init__(self, method: str, versions: VersionStore) -> None:
         self._method, self._versions = method, versions
@@ -39,7 +52,7 @@ class TrainingService:
         return {"current": self._versions.current(self._method), "versions": self._versions.names(self._method)}
 
     def plan(self, request: dict[str, Any], datastore: Datastore) -> tuple[TrainRequest, Sources]:
-        """Check all that can be checked without reading a volume; raise MedCLIPADError if something is wrong."""
+        """Check a request without reading a volume; raise MedCLIPADError if it is not valid."""
         try:
             plan = parse_train_request(self._method, request)
         except ValidationError as error:
@@ -53,7 +66,7 @@ class TrainingService:
         return plan, Sources(plan.params, datastore, get_method(self._method))
 
     def job(self, plan: TrainRequest) -> dict[str, Any]:
-        """Return the job of a training process, all but its cases."""
+        """Return the job of a training process without its cases."""
         return {
             "run": uuid.uuid4().hex,
             "method": self._method,
@@ -71,8 +84,8 @@ class TrainingService:
         return run({**self.job(plan), "cases": sources.cases(datastore)})
 
     def _free_name(self) -> str:
-        """Return a name made of the method and the time; clocks are set back, and then the time is taken."""
+        """Return an unused name made of the method and the time; a clock that was set back gives a time twice."""
         name = f"{self._method}-{time.strftime('%Y%m%d-%H%M%S')}"
         taken = self._versions.names(self._method)
         others = (f"{name}-{number}" for number in itertools.count(2))
-        return next(one for one in itertools.chain([name], others) if one not in taken)
+        return next(free for free in itertools.chain([name], others) if free not in taken)
