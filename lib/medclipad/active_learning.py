@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from medclipad.errors import MedCLIPADError
+from medclipad.methods.common.coreset import farthest_points
 
 STRATEGIES = {
     "most_anomalous": "The unlabelled image with the highest anomaly score",
@@ -217,18 +219,15 @@ def _rank_by_diversity(candidates: list[Candidate], labelled: Sequence[Candidate
 
 
 def _farthest(points: np.ndarray, centres: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Greedy k-centre: indices (count,) of points (n, d), each the farthest from the centres and those before it.
+    """Return the indices (count,) of points (n, d), each the farthest from the centres and those before it.
 
-    Returns them with their distance (count,) when chosen.
+    With them comes their distance (count,) when they were chosen.
     """
-    gaps = np.min([np.linalg.norm(points - centre, axis=1) for centre in centres], axis=0)
-    order, merits = np.zeros(count, dtype=int), np.zeros(count)
-    for place in range(count):
-        best = int(gaps.argmax())
-        order[place], merits[place] = best, gaps[best]
-        gaps = np.minimum(gaps, np.linalg.norm(points - points[best], axis=1))
-        gaps[best] = -1
-    return order, merits
+    if not count:
+        return np.zeros(0, dtype=int), np.zeros(0)
+    as_tensors = [torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in (points, centres)]
+    order, gaps = farthest_points(as_tensors[0], count, as_tensors[1])
+    return order.numpy(), gaps.numpy()
 
 
 def _finite(score: float) -> float:

@@ -23,6 +23,8 @@ Source = Volume | FilePath
 """A volume, or where to read it."""
 CaseSource = Source | tuple[Source, Source | None]
 """A volume, or a pair of a volume and its lesion mask. Text may be a glob, or name both as IMAGE:MASK."""
+CaseSources = Source | Iterable[CaseSource]
+"""One volume, or several with their masks or without."""
 
 _FILES = (*SUFFIXES, *PICTURES)
 
@@ -113,13 +115,13 @@ class Reading:
         return read_volume(source, component=self.component, series=series, tilt=self.tilt)
 
 
-def list_cases(sources: CaseSource | Iterable[CaseSource]) -> list[tuple[Source, Source | None]]:
+def list_cases(sources: CaseSources) -> list[tuple[Source, Source | None]]:
     """Return pairs of volume and mask, with globs, folders of volumes and CSV files spelled out; nothing is read.
 
     Parameters
     ----------
     sources
-        Volumes, paths, pairs, or texts: a file, a folder of DICOM files or pictures (one volume), a folder of volume
+        A list of volumes, paths, pairs, or texts; or one volume, path or text. A text is a file, a folder of DICOM files or pictures (one volume), a folder of volume
         files (all of them), a glob such as "normals/*.nii.gz", "IMAGE:MASK", or a CSV file with the columns `image`
         and, if there are masks, `mask`, whose paths are relative to it.
 
@@ -129,10 +131,8 @@ def list_cases(sources: CaseSource | Iterable[CaseSource]) -> list[tuple[Source,
         If a glob or folder matches nothing, or a CSV file has no such column.
     """
     listed: list[tuple[Source, Source | None]] = []
-    if isinstance(sources, tuple) and not sources:  # no case, and not a pair of volume and mask
-        return []
-    single = isinstance(sources, (str, os.PathLike, Volume, tuple))
-    for source in [sources] if single else sources:
+    several: Iterable[CaseSource] = [sources] if isinstance(sources, (str, os.PathLike, Volume)) else sources
+    for source in several:  # a pair stands in a list: alone it would look like two volumes
         if isinstance(source, tuple):
             listed.append((source[0], source[1]))
         elif isinstance(source, Volume):
@@ -198,7 +198,7 @@ def _from_csv(file: Path) -> list[tuple[Source, Source | None]]:
 
 
 def read_cases(
-    sources: CaseSource | Iterable[CaseSource], reading: Reading = Reading(), need_mask: bool = False
+    sources: CaseSources, reading: Reading = Reading(), need_mask: bool = False
 ) -> list[tuple[Volume, Volume | None]]:
     """Return volumes with their masks, read where they are given as files.
 

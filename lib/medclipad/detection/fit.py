@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from medclipad.detection.calibration import Calibration, calibrate
-from medclipad.detection.cases import Case, CaseSource, Reading, read_cases
+from medclipad.detection.cases import Case, CaseSources, Reading, read_cases
 from medclipad.detection.config import FitConfig, fit_signature
 from medclipad.detection.detector import AnomalyDetector, require_detection_memory
 from medclipad.detection.slice_frames import FramedVolume
@@ -32,8 +32,8 @@ Learn = Callable[[AnomalyModel, Shots, int, Progress], dict[str, float]]
 
 def fit(
     *,
-    normal: CaseSource | Iterable[CaseSource] = (),
-    abnormal: CaseSource | Iterable[CaseSource] = (),
+    normal: CaseSources = (),
+    abnormal: CaseSources = (),
     cases: Sequence[Case] = (),
     config: FitConfig | None = None,
     reading: Reading = Reading(),

@@ -7,7 +7,6 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from medclipad.compat import ensure_torchvision
 from medclipad.detection.calibration import Calibration
-from medclipad.detection.cases import CaseSource, Reading, read_cases
+from medclipad.detection.cases import CaseSources, Reading, read_cases
 from medclipad.detection.config import FitConfig
 from medclipad.detection.detector import AnomalyDetector, load_detector
 from medclipad.detection.fit import fit, installed_versions
@@ -109,8 +108,8 @@ def import_checkpoint(
     *,
     encoder: str | None = None,
     class_name: str | None = None,
-    normal: CaseSource | Iterable[CaseSource] = (),
-    abnormal: CaseSource | Iterable[CaseSource] = (),
+    normal: CaseSources = (),
+    abnormal: CaseSources = (),
     reading: Reading = Reading(),
     name: str | None = None,
     progress: Progress = no_progress,
