@@ -207,7 +207,8 @@ def test_fit_mistakes(study, model, tmp_path, fails, monkeypatch, changed, words
 
 
 @pytest.mark.parametrize("arguments", [
-    ["fit"], ["fit", "--magic"], ["fit", "--out", "x", "--plane", "diagonal"], ["fit", "--out", "x", "--epochs", "many"],
+    ["fit"], ["fit", "--magic"], ["fit", "--out", "x", "--plane", "diagonal"],
+    ["fit", "--out", "x", "--epochs", "many"],
     ["detect"], ["magic"], ["serve", "--studies", ".", "--port", "70000"], ["evaluate", "x"],
 ])  # fmt: skip
 def test_wrong_arguments_end_with_code_2(fails, monkeypatch, arguments):

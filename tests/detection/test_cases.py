@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.volume.volume_cases import series
-
 from medclipad.detection.cases import Reading, list_cases, read_cases
 from medclipad.errors import VolumeError
 from medclipad.volume import Volume, write_volume
+from tests.volume.volume_cases import series
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,8 @@ def test_csv(study):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("", "first line"), ("file,mask\na,b\n", 'the column "image"'), ("image,mask\n,b\n", "line 2: the image is missing"),
+    ("", "first line"), ("file,mask\na,b\n", 'the column "image"'),
+    ("image,mask\n,b\n", "line 2: the image is missing"),
     ("\udcff", "cannot be read as CSV"),
 ])  # fmt: skip
 def test_a_csv_file_that_cannot_be_used(tmp_path, text, words):

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LINE = '    colour_bias: float = Field(default=0.5, ge=0, le=1, title="Colour bias", description="how blue it is")\n'
 MARKS = {  # the field goes after this line
-    "detection/config.py": '    seed: int = Field(\n',
+    "detection/config.py": "    seed: int = Field(\n",
     "methods/mediclip/options.py": "    epochs: int = Field(\n",
 }
 

@@ -86,7 +86,7 @@ def benchmark(
     _check_options(suite, zero_shot, shots, variant, checkpoint, data, names)
     reference = suite.reference(zero_shot)
     shots = 0 if zero_shot else shots or suite.default_shots
-    encoder = encoder or reference["encoder"]
+    encoder = encoder or str(reference["encoder"])
     kind = "zero-shot" if zero_shot else f"{shots}-shot"
     kind += "" if variant is Variant.reference else f"-{variant.value}"
     out = out or Path(f"benchmark-{suite.name}-{'-'.join(names)}-{kind}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from medclipad.detection.storage import DetectorInfo
     from medclipad.evaluation import CaseEvaluation
+    from medclipad.evaluation.metrics import MeanMetrics
     from medclipad.methods.common.benchmark import BenchmarkSuite
     from medclipad.volume.progress import Progress as ProgressCallback
 
@@ -106,7 +107,7 @@ def print_metrics(figures: Sequence[CaseEvaluation]) -> None:
     from medclipad.evaluation import mean_metrics
 
     headings = ("case", "volume score", "slice AUROC", "voxel AUROC", "average precision", "best Dice", "s a slice")
-    rows = [
+    rows: list[tuple[str, str, MeanMetrics, MeanMetrics, str]] = [
         (case.name, f"{case.volume_score:.3f}", case.metrics, case.baseline, f"{case.seconds_per_slice:.3f}")
         for case in figures
     ]

@@ -102,6 +102,8 @@ class _Server:
 
 
 def _home(models: Path | None, url: str | None, token: str | None) -> _Folder | _Server:
-    if (models is None) == (url is None):
-        raise MedCLIPADError("Say where the versions are: either --models DIR or --url URL.")
-    return _Folder(models) if url is None else _Server(url, token)
+    if url is not None and models is None:
+        return _Server(url, token)
+    if models is not None and url is None:
+        return _Folder(models)
+    raise MedCLIPADError("Say where the versions are: either --models DIR or --url URL.")

@@ -1,4 +1,4 @@
-"""From scores to decisions: what the scores and maps of normal slices look like, learned at fit time."""
+"""From scores to decisions: the threshold and the p-values, learned from normal slices at fit time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ FALSE_POSITIVE_RATE = 0.05
 
 
 class Calibration(BaseModel):
-    """Scores of normal slices, and the map value above which a voxel is called abnormal."""
+    """Scores of normal slices, and the map value above which a voxel is called abnormal.
+
+    Attributes
+    ----------
+    threshold
+        Map value in [0, 1] that 95 % of the normal slices do not reach anywhere.
+    normal_scores
+        Scores of normal slices, ascending.
+    held_out
+        Whether those slices were kept out of training.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -18,13 +28,21 @@ class Calibration(BaseModel):
     held_out: bool = Field(description="whether those slices were kept out of training")
 
     def p_value(self, score: float) -> float:
-        """Share of normal slices with at least this score, (1 + r) / (1 + n): small means abnormal."""
+        """Return the share of normal slices with at least this score, (1 + r) / (1 + n): small means abnormal."""
         n = len(self.normal_scores)
         return (1 + n - int(np.searchsorted(self.normal_scores, score))) / (1 + n)
 
 
 def calibrate(slice_scores: np.ndarray, map_maxima: np.ndarray, held_out: bool) -> Calibration:
-    """Calibration from the scores (n,) and map maxima (n,) of n ≥ 1 normal slices."""
+    """Return the calibration for normal slices.
+
+    Parameters
+    ----------
+    slice_scores, map_maxima
+        Score and largest map value of each normal slice, (n,), n ≥ 1.
+    held_out
+        Whether those slices were kept out of training.
+    """
     return Calibration(
         threshold=float(np.quantile(map_maxima, 1 - FALSE_POSITIVE_RATE)),
         normal_scores=sorted(float(score) for score in slice_scores),

@@ -60,7 +60,7 @@ class Case:
         if self.mask is None:
             return np.zeros(len(slicing), dtype=bool)
         require_mask(self.volume, self.mask)
-        return (slicing.slices(self.mask.array) > 0).any(axis=(1, 2))
+        return np.any(slicing.slices(self.mask.array) > 0, axis=(1, 2))
 
     def known(self, slicing: Slicing) -> tuple[np.ndarray, np.ndarray]:
         """Return which slices are known to be normal, and which abnormal, bool (n_slices,) each.
@@ -115,15 +115,20 @@ class Reading:
         return read_volume(source, component=self.component, series=series, tilt=self.tilt)
 
 
+AS_IS = Reading()
+"""Nothing is chosen: a file that leaves a choice is refused."""
+
+
 def list_cases(sources: CaseSources) -> list[tuple[Source, Source | None]]:
     """Return pairs of volume and mask, with globs, folders of volumes and CSV files spelled out; nothing is read.
 
     Parameters
     ----------
     sources
-        A list of volumes, paths, pairs, or texts; or one volume, path or text. A text is a file, a folder of DICOM files or pictures (one volume), a folder of volume
-        files (all of them), a glob such as "normals/*.nii.gz", "IMAGE:MASK", or a CSV file with the columns `image`
-        and, if there are masks, `mask`, whose paths are relative to it.
+        A list of volumes, paths, pairs, or texts; or one volume, path or text. A text is a file, a folder of DICOM
+        files or pictures (one volume), a folder of volume files (all of them), a glob such as "normals/*.nii.gz",
+        "IMAGE:MASK", or a CSV file with the columns `image` and, if there are masks, `mask`, whose paths are relative
+        to it.
 
     Raises
     ------
@@ -164,7 +169,7 @@ def _spelled_out(text: str) -> list[tuple[Source, Source | None]]:
 def split_mask(text: str) -> tuple[str, str]:
     """Return the image and the mask of "IMAGE:MASK"; the mask is "" if there is none.
 
-    A colon of a drive (C:\\) and one in the name of an existing file do not count.
+    The colon of a drive and one in the name of an existing file do not count.
     """
     if ":" not in text[2:] or Path(text).exists():
         return text, ""
@@ -198,7 +203,7 @@ def _from_csv(file: Path) -> list[tuple[Source, Source | None]]:
 
 
 def read_cases(
-    sources: CaseSources, reading: Reading = Reading(), need_mask: bool = False
+    sources: CaseSources, reading: Reading = AS_IS, need_mask: bool = False
 ) -> list[tuple[Volume, Volume | None]]:
     """Return volumes with their masks, read where they are given as files.
 

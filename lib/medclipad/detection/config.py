@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from medclipad.encoders import default_encoder, encoder_usage
 from medclipad.errors import TrainingError
-from medclipad.methods import ADVANCED, CountOrAll, default_method, get_method, method_names
+from medclipad.methods import ADVANCED, CountOrAll, MethodOptions, default_method, get_method, method_names
 
 MAX_SEED = 2**63 - 1
 MAX_SMOOTHING = 100.0  # mm
@@ -122,7 +122,7 @@ class FitConfig(BaseModel):
         except ValidationError as error:
             raise TrainingError(f"Option {first_fault(error)}.") from error
 
-    def method_options(self) -> BaseModel:
+    def method_options(self) -> MethodOptions:
         """Return the method's options as its own class."""
         return get_method(self.method).Options.model_validate(self.options)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from medclipad.detection.calibration import Calibration, calibrate
-from medclipad.detection.cases import Case, CaseSources, Reading, read_cases
+from medclipad.detection.cases import AS_IS, Case, CaseSources, Reading, read_cases
 from medclipad.detection.config import FitConfig, fit_signature
 from medclipad.detection.detector import AnomalyDetector, require_detection_memory
 from medclipad.detection.slice_frames import FramedVolume
@@ -36,7 +36,7 @@ def fit(
     abnormal: CaseSources = (),
     cases: Sequence[Case] = (),
     config: FitConfig | None = None,
-    reading: Reading = Reading(),
+    reading: Reading = AS_IS,
     name: str | None = None,
     description: str = "",
     progress: Progress = no_progress,

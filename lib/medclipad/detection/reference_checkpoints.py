@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medclipad.compat import ensure_torchvision
 from medclipad.detection.calibration import Calibration
-from medclipad.detection.cases import CaseSources, Reading, read_cases
+from medclipad.detection.cases import AS_IS, CaseSources, Reading, read_cases
 from medclipad.detection.config import FitConfig
 from medclipad.detection.detector import AnomalyDetector, load_detector
 from medclipad.detection.fit import fit, installed_versions
@@ -110,7 +110,7 @@ def import_checkpoint(
     class_name: str | None = None,
     normal: CaseSources = (),
     abnormal: CaseSources = (),
-    reading: Reading = Reading(),
+    reading: Reading = AS_IS,
     name: str | None = None,
     progress: Progress = no_progress,
     **options: Any,
@@ -289,10 +289,11 @@ def _is_plain(value: Tensor) -> bool:
 
 
 def _checked_archive(path: Path) -> io.BytesIO:
-    """The archive that torch.save wrote, made anew of what zipfile reads in it: torch compares no checksums, and gives
-    whatever lay in memory for the values of an entry that a damaged table of contents calls a folder.
+    """Return the archive that torch.save wrote, made anew of what zipfile reads in it.
 
-    Raises DetectorError unless the file is such an archive, whole, and no larger inside than outside.
+    torch compares no checksums, and takes whatever lay in memory for the values of an entry that a damaged table of
+    contents calls a folder. Raises DetectorError unless the file is such an archive, whole, and no larger inside than
+    outside.
     """
     try:
         size = path.stat().st_size

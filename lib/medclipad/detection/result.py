@@ -1,8 +1,9 @@
-"""What a detector says of a volume."""
+"""The result of a detection."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +14,25 @@ VOLUME_SCORE_SHARE = 0.05
 
 @dataclass(frozen=True)
 class AnomalyResult:
-    """An anomaly map on the grid of the input, and scores.
+    """Anomaly map of a volume, on exactly its grid, and scores.
 
-    anomaly_map: float32 in [0, 1], the same size, spacing, origin and direction as the input; 0 outside the body and in
-        skipped slices.
-    slice_scores: float64 (n_slices,), image-level anomaly score in [0, 1] of each slice; nan where skipped.
-    foreground: bool (I, J, K), the body. Slices with less than 1 % of it are skipped.
-    threshold: map value that 95 % of normal slices do not reach anywhere.
-    slicing: the plane and the order of the slices.
-    detector: name of the detector.
-    window: (low, high), the volume's values that the detector saw as black and white, if known.
+    Attributes
+    ----------
+    anomaly_map
+        float32 in [0, 1], with the size, spacing, origin and direction of the input; 0 outside the body and in skipped
+        slices.
+    slice_scores
+        float64 (n_slices,), anomaly score in [0, 1] of each slice; nan where skipped.
+    foreground
+        bool (I, J, K), the body. Slices with less than 1 % of it are skipped.
+    threshold
+        Map value that 95 % of normal slices do not reach anywhere.
+    slicing
+        The plane and the order of the slices.
+    detector
+        Name of the detector.
+    window
+        (low, high), the values of the volume that the detector saw as black and white, if known.
     """
 
     anomaly_map: Volume
@@ -35,7 +45,7 @@ class AnomalyResult:
 
     @property
     def plane(self) -> str:
-        """axial, coronal or sagittal: the plane that was analysed."""
+        """The plane that was analysed: axial, coronal or sagittal."""
         return self.slicing.plane
 
     @property
@@ -47,12 +57,12 @@ class AnomalyResult:
         return float(scores[-max(1, round(VOLUME_SCORE_SHARE * len(scores))) :].mean())
 
     def segmentation(self, threshold: float | None = None) -> Volume:
-        """Mask uint8 on the same grid, 1 where the map exceeds `threshold` (default: the calibrated one)."""
+        """Return a mask uint8 on the same grid, 1 where the map exceeds a threshold, by default the calibrated one."""
         limit = self.threshold if threshold is None else threshold
         return self.anomaly_map.with_array((self.anomaly_map.array > limit).astype(np.uint8))
 
-    def summary(self) -> dict:
-        """Scores, threshold and plane in JSON's types; the scores of skipped slices are None."""
+    def summary(self) -> dict[str, Any]:
+        """Return scores, threshold and plane in JSON's types; the scores of skipped slices are None."""
         scores = [None if np.isnan(score) else float(score) for score in self.slice_scores]
         volume_score = self.volume_score
         return {

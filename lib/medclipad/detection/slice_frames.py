@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import copy
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 
 from medclipad.volume import (
@@ -27,16 +28,24 @@ _BATCH_BYTES = 20  # of each pixel of a batch of slices
 
 
 class FramedVolume:
-    """Slices of a volume along a plane, and the way of their maps back to its grid.
+    """Slices of a volume as an encoder sees them, and the way of their maps back to its grid.
 
     Attributes
     ----------
-    slicing: the slices; foreground: bool (I, J, K), the body; analysed: numbers of the slices with enough of it.
-    window: (low, high), the values that become black and white.
+    volume
+        The volume.
+    slicing
+        Its slices along the plane.
+    foreground
+        bool (I, J, K), the body.
+    analysed
+        Numbers of the slices with enough of it, int64 (n,).
+    window
+        (low, high), the values that become black and white.
     """
 
     def __init__(self, volume: Volume, plane: str, intensity: str, size: int) -> None:
-        """`plane` and `intensity` as in `medclipad.volume`; `size` in pixels. Raises VolumeError."""
+        """Frame a volume for square images of `size` pixels; raise VolumeError if it does not suit the preset."""
         preset = resolve_preset(intensity, volume)
         self.volume = volume
         self.slicing = Slicing(volume, plane)
@@ -45,25 +54,25 @@ class FramedVolume:
         self.window = preset.window(volume, self.foreground)
         self._frame = SquareFrame(self.slicing.shape, self.slicing.pixel_spacing, size)
 
-    def only(self, numbers: Sequence[int]) -> FramedVolume:
-        """The same with no other slices analysed than these."""
+    def only(self, numbers: ArrayLike) -> FramedVolume:
+        """Return the same with no other slices analysed than these."""
         fewer = copy(self)
         fewer.analysed = np.intersect1d(self.analysed, np.asarray(numbers, dtype=int))
         return fewer
 
-    def images(self, numbers: Sequence[int]) -> np.ndarray:
-        """Slices float32 (B, size, size) in [0, 1]; what is not body is black, also where 0 is a tissue's value."""
+    def images(self, numbers: ArrayLike) -> np.ndarray:
+        """Return slices float32 (B, size, size) in [0, 1]; all but the body is black, also where 0 is a tissue."""
         index = np.asarray(numbers, dtype=int)
         slices = to_unit(self.slicing.slices(self.volume.array)[index], *self.window)
         slices[~self.slicing.slices(self.foreground)[index]] = 0
         return self._frame.apply(slices)
 
-    def masks(self, mask: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
-        """Slices bool (B, size, size) of a mask (I, J, K) on the volume's grid."""
+    def masks(self, mask: np.ndarray, numbers: ArrayLike) -> np.ndarray:
+        """Return slices bool (B, size, size) of a mask (I, J, K) on the volume's grid."""
         index = np.asarray(numbers, dtype=int)
         return self._frame.apply(self.slicing.slices(mask)[index].astype(np.float32)) > 0.5
 
-    def put(self, maps: np.ndarray, numbers: Sequence[int], into: np.ndarray) -> None:
+    def put(self, maps: np.ndarray, numbers: ArrayLike, into: np.ndarray) -> None:
         """Write maps (B, size, size) of slices into an array (I, J, K), 0 outside the body."""
         index = np.asarray(numbers, dtype=int)
         self.slicing.slices(into)[index] = self._frame.invert(maps) * self.slicing.slices(self.foreground)[index]
@@ -77,7 +86,7 @@ def smooth(anomaly_map: np.ndarray, framed: FramedVolume, sigma: float) -> None:
     """
     axis = framed.slicing.axis
     seen = np.zeros(framed.foreground.shape[axis], dtype=bool)
-    seen[[framed.slicing.index(n) for n in framed.analysed]] = True
+    seen[[framed.slicing.index(int(n)) for n in framed.analysed]] = True
     box = _box(framed.foreground)  # nothing happens outside the body
     if box is None:
         return
@@ -99,13 +108,13 @@ def smooth(anomaly_map: np.ndarray, framed: FramedVolume, sigma: float) -> None:
 
 
 def _slabs(width: float, row: int) -> tuple[int, int]:
-    """(reach of a Gaussian of `width` rows, rows smoothed together), where a row holds `row` voxels."""
+    """Return the reach of a Gaussian of `width` rows, and the rows smoothed together, of `row` voxels each."""
     reach = int(_TRUNCATE * width + 0.5)
     return reach, max(2 * reach, SLAB // row, 1)
 
 
 def detection_memory(volume: Volume, plane: str, smoothing: float, batch: int) -> int:
-    """Bytes that a detection takes at its peak beside the volume and the encoder, from the grid alone."""
+    """Return the bytes that a detection takes at its peak beside volume and encoder, from the grid alone."""
     rows, row = volume.shape[0], volume.shape[1] * volume.shape[2]
     reach, step = _slabs(smoothing / volume.spacing[0], row)
     slab = min(rows, step + 2 * reach) * row * _SLAB_BYTES if smoothing else 0
@@ -114,13 +123,13 @@ def detection_memory(volume: Volume, plane: str, smoothing: float, batch: int) -
     return volume.array.size * _VOXEL_BYTES + max(slab, slices)
 
 
-def _box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """The smallest box around what is True in (I, J, K), None if nothing is."""
+def _box(mask: np.ndarray) -> tuple[slice, ...] | None:
+    """Return the smallest box around what is True in (I, J, K), None if nothing is."""
     places = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     return tuple(slice(at[0], at[-1] + 1) for at in places) if len(places[0]) else None
 
 
-def batches(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """`numbers` in pieces of at most `size`."""
+def batches(numbers: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Yield numbers (n,) in pieces of at most `size`."""
     for start in range(0, len(numbers), size):
         yield numbers[start : start + size]

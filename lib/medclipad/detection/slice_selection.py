@@ -136,7 +136,7 @@ def _candidates(
                 f'The mask of "{case.volume.name}" marks no voxel: paint the lesion, or give the volume as a normal '
                 "one."
             )
-        free = [k for k in frames.analysed if k not in set(case.held_out)]
+        free = [int(k) for k in frames.analysed if k not in set(case.held_out)]
         learned = index >= n_normal  # of a volume given as normal, slices with lesion are not learned from
         found.framed.append(frames)
         found.healthy.append([(index, k) for k in free if is_normal[k]])

@@ -111,7 +111,7 @@ def save_folder(path: str | os.PathLike, info: DetectorInfo, weights: dict[str, 
 
 
 def read_info(path: str | os.PathLike) -> DetectorInfo:
-    """The detector.json of a folder; raises DetectorError if it is missing or damaged."""
+    """Return the detector.json of a folder; raise DetectorError if it is missing or damaged."""
     file = Path(path) / INFO
     try:
         return DetectorInfo.model_validate_json(file.read_text(encoding="utf-8"))
@@ -127,9 +127,9 @@ def read_info(path: str | os.PathLike) -> DetectorInfo:
 
 
 def read_weights(path: str | os.PathLike, sha256: str) -> dict[str, Tensor]:
-    """The weights of a detector folder, of which detector.json says the SHA-256.
+    """Return the weights of a detector folder.
 
-    Raises DetectorError if they are missing, damaged or those of another detector.
+    Raises DetectorError if they are missing, damaged, or have another SHA-256 than detector.json says.
     """
     from safetensors.torch import load_file
 
