@@ -119,10 +119,8 @@ class ImageEncoder(nn.Module, ABC):
         DetectorError
             If the encoder has no text tower.
         """
-        examples = " or ".join(encoder_examples(has_text=True)[:1])
-        raise DetectorError(
-            f"Encoder {self.name} has no text tower: choose an encoder that has one, such as {examples}."
-        )
+        self.require_text()
+        raise NotImplementedError  # an encoder with a text tower projects its tokens in its own way
 
     def freeze(self) -> ImageEncoder:
         """Switch to evaluation mode without gradients for the weights; they still flow through to adapters."""
@@ -132,6 +130,21 @@ class ImageEncoder(nn.Module, ABC):
     def has_text(self) -> bool:
         """Whether there is a text tower."""
         return self.text is not None
+
+    def require_text(self) -> TextTower:
+        """Return the text tower.
+
+        Raises
+        ------
+        DetectorError
+            If the encoder has none.
+        """
+        if self.text is None:
+            example = encoder_examples(has_text=True)[0]
+            raise DetectorError(
+                f"Encoder {self.name} has no text tower: choose an encoder that has one, such as {example}."
+            )
+        return self.text
 
     @property
     def device(self) -> torch.device:

@@ -1,9 +1,11 @@
-"""What every method's model is to the detector: it learns from shots, and gives maps and scores of slices."""
+"""What every method's model offers the detector: it learns from shots, and returns maps and scores of slices."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,17 +14,21 @@ from torch import Tensor, nn
 from medclipad.encoders import ImageEncoder
 from medclipad.methods.registry import MethodOptions
 
+_Option = TypeVar("_Option", int, float)
+
 
 @dataclass(frozen=True)
 class Shots:
-    """Slices to learn from, framed to the encoder's square and windowed to [0, 1].
+    """Slices to learn from, padded to the encoder's square and windowed to [0, 1].
 
     Attributes
     ----------
-    normal, abnormal
-        float32 (n, S, S) and (m, S, S); a method may take RGB (n, 3, S, S) too.
+    normal
+        Normal slices, float32 (n, S, S); a method may also take RGB (n, 3, S, S).
+    abnormal
+        Abnormal slices, float32 (m, S, S), or RGB as above.
     masks
-        For each abnormal slice its lesion, bool (S, S), or None where a reader only marked the slice.
+        Lesion of each abnormal slice, bool (S, S); None where a reader marked the slice without drawing a mask.
     """
 
     normal: np.ndarray
@@ -37,16 +43,26 @@ class Shots:
 class AnomalyModel(nn.Module, ABC):
     """A frozen encoder and a small trained head that maps slices to anomaly maps.
 
+    Parameters
+    ----------
+    encoder
+        Frozen encoder.
+    options
+        The method's options.
+
     Attributes
     ----------
     encoder
-        The frozen encoder.
+        Frozen encoder.
     options
         The method's options.
     score_share
-        Share of a map, its highest values, whose mean is the slice's score; 0 is the maximum alone.
+        Share of a map's pixels, those with the highest values, whose mean is the slice's score. 0 stands for the
+        maximum alone.
     """
 
+    encoder: ImageEncoder
+    options: MethodOptions
     score_share: float = 0.0
 
     def __init__(self, encoder: ImageEncoder, options: MethodOptions) -> None:
@@ -61,12 +77,12 @@ class AnomalyModel(nn.Module, ABC):
         Parameters
         ----------
         normal
-            float32 (n, S, S) in [0, 1]; kept out of training if there are enough.
+            float32 (n, S, S) in [0, 1]; slices that the model did not train on, if there are enough.
         """
 
     @abstractmethod
     def anomaly(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return anomaly maps and image-level scores of slices.
+        """Return anomaly maps and scores of slices.
 
         Parameters
         ----------
@@ -78,11 +94,11 @@ class AnomalyModel(nn.Module, ABC):
         maps
             (B, S, S) in [0, 1].
         scores
-            (B,), or None where they follow from the maps as `scores_of` says.
+            (B,), or None where they follow from the maps as in `scores_of`.
         """
 
     def scores_of(self, maps: Tensor) -> Tensor:
-        """Return the scores (B,) of maps (B, H, W): the mean of the highest `score_share` of their values."""
+        """Return the scores (B,) of maps (B, H, W): the mean of the highest `score_share` of each map's values."""
         flat = maps.flatten(1)
         return flat.topk(max(1, int(self.score_share * flat.shape[1])), dim=1).values.mean(dim=1)
 
@@ -90,8 +106,21 @@ class AnomalyModel(nn.Module, ABC):
         """Return the trained tensors by name: everything but the frozen encoder."""
         return {key: value for key, value in self.state_dict().items() if not key.startswith("encoder.")}
 
-    def load_head_state(self, state: dict[str, Tensor]) -> None:
-        """Take over what `head_state` gave; raise KeyError or ValueError if keys, shapes or types differ."""
+    def load_head_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load the trained tensors that `head_state` returned.
+
+        Parameters
+        ----------
+        state
+            Tensors by name. They become the model's own, without a copy.
+
+        Raises
+        ------
+        KeyError
+            If the names differ.
+        ValueError
+            If a shape or type differs.
+        """
         own = self.head_state()
         if own.keys() != state.keys():
             raise KeyError(f"keys differ: {sorted(own.keys() ^ state.keys())[:4]}")
@@ -100,16 +129,41 @@ class AnomalyModel(nn.Module, ABC):
                 raise ValueError(f"{key} has shape {tuple(value.shape)} instead of {tuple(own[key].shape)}")
             if own[key].dtype != value.dtype:
                 raise ValueError(f"{key} is {describe(value)} instead of {describe(own[key])}")
-        device = self.encoder.device  # not copied: a memory of all tokens is large
+        device = self.encoder.device
+        # Assigned, not copied: a memory of all tokens is large.
         self.load_state_dict({key: value.to(device) for key, value in state.items()}, strict=False, assign=True)
 
 
+def option_or_default(option: _Option | None, default: _Option) -> _Option:
+    """Return an option, or the method's default if the option is None."""
+    return default if option is None else option
+
+
 def describe(tensor: Tensor) -> str:
-    """Return type and shape of a tensor in words, such as "float32 [8, 3]"."""
+    """Return type and shape of a tensor in words.
+
+    Examples
+    --------
+    >>> describe(torch.zeros(8, 3))
+    'float32 [8, 3]'
+    """
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def as_rgb(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Return grey (B, S, S) or RGB (B, 3, S, S) slices in [0, 1] as float32 RGB (B, 3, S, S) on a device."""
+    """Return slices as RGB on a device.
+
+    Parameters
+    ----------
+    images
+        Grey (B, S, S) or RGB (B, 3, S, S) slices in [0, 1].
+    device
+        Device of the result.
+
+    Returns
+    -------
+    Tensor
+        float32 (B, 3, S, S); grey slices are repeated as a view.
+    """
     images = torch.as_tensor(images, dtype=torch.float32, device=device)
     return images if images.ndim == 4 else images[:, None].expand(-1, 3, -1, -1)

@@ -1,7 +1,13 @@
 """What a method declares, and the registry of methods. Nothing here imports torch, so that `--help` is quick.
 
-A method is known once its declaration is registered: those of this package are the folders beside this file that have a
-`method.py`; other packages name a module, or the declaration itself, in the entry-point group `medclipad.methods`.
+A method is known once its declaration is registered:
+
+- The folders of this package that have a `method.py` are found by themselves.
+- Another package names its declaration, or the module that registers it, in the entry-point group
+  `medclipad.methods`:
+
+      [project.entry-points."medclipad.methods"]
+      mine = "my_package.my_method"
 """
 
 from __future__ import annotations
@@ -29,20 +35,24 @@ ENTRY_POINTS = "medclipad.methods"
 Shown = Literal["normal", "abnormal", "masks"]
 """What a training slice can show: normal tissue, an anomaly, or an anomaly and where it is."""
 
+Variant = Literal["reference", "paper"]
+"""What a method computes where its paper and its reference code differ."""
 
 ADVANCED: dict[str, Any] = {"advanced": True}
 """`json_schema_extra` of an option that a form may hide until it is asked for."""
-
 
 CountOrAll = Annotated[int, Field(ge=1)] | Literal["all"]
 """A number from 1 on, or "all"."""
 
 
 class MethodOptions(BaseModel):
-    """Base of a method's own options: validated, stored in detector.json, shown by every face.
+    """Base of a method's own options.
 
-    Each field needs a default, a title and a description. `None` as a default means that the method chooses, for
-    example by what the encoder can do.
+    They are validated, stored in `detector.json`, and offered by Python's `fit`, the command line, the server and the
+    Slicer form.
+
+    Each field needs a default, a title and a description. A default of None means that the method chooses, for example
+    by what the encoder can do.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -60,15 +70,15 @@ class Method(ABC):
     summary
         One line for lists and help texts.
     learns_from
-        What it can learn from.
+        What the method can learn from.
     needs
-        What it cannot do without; a subset of `learns_from`.
+        What the method cannot train without; a subset of `learns_from`.
     default_image_size
-        Side of the encoder's input in pixels where the encoder does not prescribe one.
+        Side of the encoder's input in pixels where neither the user nor the encoder prescribes one.
     Options
-        The method's own options.
+        Class of the method's own options.
     is_default
-        Whether it is taken where none is named.
+        Whether this method is used where the user names none. Exactly one method sets it.
     """
 
     name: ClassVar[str]
@@ -82,45 +92,100 @@ class Method(ABC):
     @classmethod
     @abstractmethod
     def build(cls, encoder: ImageEncoder, options: MethodOptions) -> AnomalyModel:
-        """Return an untrained model on a frozen encoder."""
+        """Return an untrained model.
+
+        Parameters
+        ----------
+        encoder
+            Frozen encoder, already on its device.
+        options
+            Instance of `Options`.
+        """
 
     @classmethod
     @abstractmethod
     def fit(cls, model: AnomalyModel, shots: Shots, seed: int, progress: Progress = no_progress) -> dict[str, float]:
-        """Train a model in place; return figures worth keeping, such as the last losses.
+        """Train a model in place.
 
-        Reproducible for a seed on a machine. Raises TrainingError if the shots do not suffice.
+        Parameters
+        ----------
+        model
+            What `build` returned.
+        shots
+            Slices to learn from. They are not changed.
+        seed
+            Seed of everything that is drawn: training is reproducible on a machine.
+        progress
+            Called after each step; an exception raised in it stops the training.
+
+        Returns
+        -------
+        dict of str to float
+            Figures to keep with the detector, such as the last losses.
+
+        Raises
+        ------
+        TrainingError
+            If the shots do not suffice.
         """
 
     @classmethod
     def reference(cls) -> ReferenceFormat | None:
-        """Return how to read and write checkpoints of the reference code; None if the method brings nothing."""
+        """Return the format of the reference code's checkpoints; None if the method supports none."""
         return None
 
     @classmethod
     def benchmark(cls) -> BenchmarkSuite | None:
-        """Return the benchmark of the method's paper; None if the method brings none."""
+        """Return the benchmark of the method's paper; None if the method has none."""
         return None
 
 
 _methods: dict[str, type[Method]] = {}
-_DeclaredMethod = TypeVar("_DeclaredMethod", bound=type[Method])
+_MethodClass = TypeVar("_MethodClass", bound=type[Method])
 
 
-def register_method(method: _DeclaredMethod) -> _DeclaredMethod:
-    """Make a method known by its name; usable as a decorator. A later one of the same name replaces it."""
-    _methods[method.name] = method
-    return method
+def register_method(method_cls: _MethodClass) -> _MethodClass:
+    """Register a method under its name.
+
+    Parameters
+    ----------
+    method_cls
+        Declaration of the method. It replaces an earlier one of the same name.
+
+    Returns
+    -------
+    type of Method
+        The same class, so that the function can be used as a decorator.
+    """
+    _methods[method_cls.name] = method_cls
+    return method_cls
 
 
 def method_names() -> tuple[str, ...]:
-    """Return the names of all methods, in alphabetical order."""
+    """Return the names of all methods, in alphabetical order.
+
+    Examples
+    --------
+    >>> "mvfa" in method_names()
+    True
+    """
     _discover()
     return tuple(sorted(_methods))
 
 
 def get_method(name: str) -> type[Method]:
-    """Return a method by its name; raise DetectorError, which lists the methods, if there is none."""
+    """Return the declaration of a method.
+
+    Raises
+    ------
+    DetectorError
+        If there is no method of that name; the message lists the methods.
+
+    Examples
+    --------
+    >>> sorted(get_method("mvfa").needs)
+    ['abnormal', 'normal']
+    """
     _discover()
     if name not in _methods:
         raise DetectorError(f'There is no method "{name}": choose one of {", ".join(sorted(_methods))}.')
@@ -128,7 +193,7 @@ def get_method(name: str) -> type[Method]:
 
 
 def default_method() -> str:
-    """Return the name of the method that is taken where none is named."""
+    """Return the name of the method that is used where the user names none."""
     return next(name for name in method_names() if _methods[name].is_default)
 
 

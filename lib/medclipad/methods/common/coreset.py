@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CHUNK = 10_000  # points among which survivors are chosen first: they fit the processor's cache
-SURVIVORS = 3  # per point of the coreset
+CHUNK = 10_000  # points in a chunk of `coreset`: they fit in the processor's cache
+SURVIVORS = 3  # points that the chunks keep for each point of the coreset
 
 
 def farthest_points(points: Tensor, n: int, centres: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Choose points, each the farthest from those before it.
+    """Choose points, each the farthest from those chosen before it.
 
     Parameters
     ----------
@@ -19,14 +19,15 @@ def farthest_points(points: Tensor, n: int, centres: Tensor | None = None) -> tu
     n
         Number of points to choose, at most m.
     centres
-        (c, d), c ≥ 1, that count as chosen already. Without them the first point is chosen first.
+        (c, d), c ≥ 1, which count as already chosen. Without them the first point is chosen first.
 
     Returns
     -------
     indices
         int64 (n,), all different.
     distances
-        (n,) of each point to the nearest of those before it when it was chosen; without centres the first is infinite.
+        (n,). Euclidean distance of each chosen point to the nearest one chosen before it; without centres the first
+        distance is infinite.
     """
     squares = (points * points).sum(dim=1)
     chosen, distances = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=points.dtype)
@@ -43,10 +44,26 @@ def farthest_points(points: Tensor, n: int, centres: Tensor | None = None) -> tu
 
 
 def coreset(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Return the indices (n,) of points (m, d) that cover them all, n ≤ m.
+    """Choose points that cover all others.
 
-    The farthest points of random chunks first, then the farthest of these: the whole would not fit the processor's
-    cache.
+    Parameters
+    ----------
+    points
+        (m, d).
+    n
+        Number of points to choose, at most m.
+    generator
+        Shuffles the points into chunks.
+
+    Returns
+    -------
+    Tensor
+        Indices int64 (n,), all different.
+
+    Notes
+    -----
+    Each random chunk keeps its farthest points, and the coreset is chosen among these: all points at once would not
+    fit in the processor's cache.
     """
     chunks = torch.randperm(len(points), generator=generator).split(CHUNK)
     share = -(-SURVIVORS * n // len(chunks))

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 
 class TokenLinear(nn.Linear):
-    """A linear map of tokens (..., width) that computes in their precision; its weights stay float32 for Adam."""
+    """Linear map of tokens that computes in their precision; its weights stay float32 for Adam."""
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (..., in_features) to (..., out_features), in their own type."""
         bias = None if self.bias is None else self.bias.to(tokens.dtype)
         return F.linear(tokens, self.weight.to(tokens.dtype), bias)

@@ -7,15 +7,28 @@ from torch import Tensor, nn
 
 
 class LearnedVectors(nn.Module):
-    """Two vectors of the shared space, learned as the prompts would be: column 0 normal, column 1 abnormal.
+    """Two learned vectors that take the place of text features.
 
-    Unlike text features they are not normalised: their length is the temperature of the softmax, and is learned too.
+    Unlike text features they are not normalised: their length acts as the temperature of the softmax, and is learned
+    too.
+
+    Parameters
+    ----------
+    embed_dim
+        Width of the vectors.
+
+    Attributes
+    ----------
+    vectors
+        float32 (embed_dim, 2); column 0 normal, column 1 abnormal.
     """
+
+    vectors: nn.Parameter
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
         self.vectors = nn.Parameter(torch.randn(embed_dim, 2))
 
     def forward(self) -> Tensor:
-        """Features (embed_dim, 2) in the place of a text tower's."""
+        """Return the vectors (embed_dim, 2)."""
         return self.vectors

@@ -1,20 +1,34 @@
-"""Focal and dice loss, as the reference codes of MVFA and MediCLIP compute them."""
+"""Focal and Dice loss, as the reference codes of MVFA and MediCLIP compute them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-GAMMA = 2  # of the focal loss
-SMOOTH_LABEL = 1e-5  # label clamp and offset of the logarithm
-SMOOTH_DICE = 1.0
+GAMMA = 2  # exponent of the focal loss
+SMOOTH_LABEL = 1e-5  # distance of clamped labels from 0 and 1, and offset inside the logarithm
+SMOOTH_DICE = 1.0  # added to numerator and denominator of the Dice coefficient
 
 
 def focal_loss(probabilities: Tensor, target: Tensor) -> Tensor:
-    """Focal loss (Lin et al. 2017, γ = 2, no α), mean over pixels, of softmaxed maps.
+    """Return the focal loss of probability maps, averaged over all pixels.
 
-    probabilities: (B, 2, H, W), channel 1 abnormal; target: (B, H, W). As in both reference codes a soft target is
-    truncated, so that only a value of 1 counts as abnormal; labels are clamped to [1e-5, 1 - 1e-5].
+    Parameters
+    ----------
+    probabilities
+        (B, 2, H, W), softmaxed; channel 0 normal, channel 1 abnormal.
+    target
+        (B, H, W) in [0, 1]. As in both reference codes it is truncated to integers, so only 1 counts as abnormal.
+
+    Returns
+    -------
+    Tensor
+        Scalar.
+
+    Notes
+    -----
+    Lin et al. 2017, equation 4, with γ = 2 and without α. As in the reference codes labels are clamped to
+    [1e-5, 1 − 1e-5], and the logarithm is of p + 1e-5.
     """
     abnormal = target.long()
     one_hot = torch.stack([1 - abnormal, abnormal], 1).to(probabilities.dtype)
@@ -24,9 +38,23 @@ def focal_loss(probabilities: Tensor, target: Tensor) -> Tensor:
 
 
 def dice_loss(probability: Tensor, target: Tensor) -> Tensor:
-    """1 − Dice coefficient (smoothed by 1), mean over the batch, of abnormal probabilities (B, H, W).
+    """Return 1 − Dice coefficient of abnormal probabilities, averaged over the batch.
 
-    target: (B, H, W), hard or soft. Its type decides the precision: MediCLIP's reference gives float64, MVFA's float32.
+    Parameters
+    ----------
+    probability
+        (B, H, W) in [0, 1].
+    target
+        (B, H, W) in [0, 1], hard or soft.
+
+    Returns
+    -------
+    Tensor
+        Scalar, in the wider type of both inputs: MediCLIP's float64 masks give float64, MVFA's give float32.
+
+    Notes
+    -----
+    The coefficient is smoothed: (2 |P ∩ T| + 1) / (|P| + |T| + 1).
     """
     probability, target = probability.flatten(1), target.flatten(1)
     overlap = (probability * target).sum(1)

@@ -1,4 +1,4 @@
-"""A memory of normal tokens, and the distance of a token to the nearest remembered one."""
+"""Memories of normal tokens: the distance of a token to the nearest remembered one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _EPS = 1e-8  # smallest norm, as in torch's cosine similarity
-BLOCK = (1024, 512)  # tokens × remembered tokens compared at once: 2 MB, which a processor's cache holds
+BLOCK = (1024, 512)  # tokens × remembered tokens compared at once: 2 MB, which fit in the processor's cache
 
 
 class TokenMemory(nn.Module):
-    """Normalised tokens of normal images, one bank for each level; saved with the head."""
+    """L2-normalised tokens of normal images, one bank for each level, compared by their cosine.
+
+    `memory[level]` is the bank (n, width) of a level. The banks are buffers, so they are saved with the head.
+
+    Parameters
+    ----------
+    n_levels
+        Number of levels.
+    width
+        Width of a token.
+
+    Attributes
+    ----------
+    n_levels
+        Number of levels.
+    """
 
     def __init__(self, n_levels: int, width: int) -> None:
         super().__init__()
@@ -29,17 +44,51 @@ class TokenMemory(nn.Module):
         return [len(self[level]) for level in range(self.n_levels)]
 
     def remember(self, level: int, tokens: Tensor) -> None:
-        """Make tokens (n, width), normalised or not, the bank of a level."""
+        """Make tokens the bank of a level; they replace what was there.
+
+        Parameters
+        ----------
+        level
+            Level, from 0.
+        tokens
+            (n, width), normalised or not.
+        """
         setattr(self, f"level{level}", F.normalize(tokens, dim=-1, eps=_EPS))
 
     def distance(self, level: int, tokens: Tensor) -> Tensor:
-        """Return the smallest 1 − cosine (...) of tokens (..., width) to the bank of a level."""
+        """Return the cosine distance of tokens to the nearest one in the bank of a level.
+
+        Parameters
+        ----------
+        level
+            Level, from 0.
+        tokens
+            (..., width), normalised or not.
+
+        Returns
+        -------
+        Tensor
+            1 − cosine, (...), in [0, 2].
+        """
         queries = F.normalize(tokens, dim=-1, eps=_EPS).flatten(0, -2)
         return (1 - _largest_product(queries, self[level])).reshape(tokens.shape[:-1])
 
 
 def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
-    """Return the Euclidean distance (...) of tokens (..., width) to the nearest of a bank (n, width)."""
+    """Return the Euclidean distance of tokens to the nearest one in a bank.
+
+    Parameters
+    ----------
+    tokens
+        (..., width).
+    bank
+        (n, width), n ≥ 1.
+
+    Returns
+    -------
+    Tensor
+        (...).
+    """
     flat = tokens.flatten(0, -2)
     # x·m − m²/2 is greatest where the distance is least.
     best = _largest_product(flat, bank, (bank * bank).sum(dim=1) / 2)
@@ -47,24 +96,39 @@ def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
     return squared.clamp_min(0).sqrt().view(tokens.shape[:-1])
 
 
-def _largest_product(queries: Tensor, bank: Tensor, less: Tensor | None = None) -> Tensor:
-    """Return the largest of q·m, or q·m − `less`, over a bank (n, width), for each of the queries (q, width)."""
+def _largest_product(queries: Tensor, bank: Tensor, offset: Tensor | None = None) -> Tensor:
+    """Return the largest q·m, or q·m − offset (n,), over a bank (n, width), for each of the queries (q, width)."""
     banks = bank.split(BLOCK[1])
-    offsets = [None] * len(banks) if less is None else list(less.split(BLOCK[1]))
+    offsets = [None] * len(banks) if offset is None else list(offset.split(BLOCK[1]))
 
-    def largest(part: Tensor, block: Tensor, offset: Tensor | None) -> Tensor:
+    def largest(part: Tensor, block: Tensor, block_offset: Tensor | None) -> Tensor:
         products = part @ block.T
-        return (products if offset is None else products.sub_(offset)).amax(dim=1)
+        return (products if block_offset is None else products.sub_(block_offset)).amax(dim=1)
 
     parts = [
-        torch.stack([largest(part, block, offset) for block, offset in zip(banks, offsets, strict=True)]).amax(dim=0)
+        torch.stack([largest(part, *block) for block in zip(banks, offsets, strict=True)]).amax(dim=0)
         for part in queries.split(BLOCK[0])
     ]
     return torch.cat(parts)
 
 
 def draw(tokens: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return at most `count` of the tokens (n, width), drawn without replacement."""
+    """Draw tokens without replacement.
+
+    Parameters
+    ----------
+    tokens
+        (n, width).
+    count
+        How many to draw. If there are no more, all are returned, in their order.
+    generator
+        Source of the draw.
+
+    Returns
+    -------
+    Tensor
+        (min(count, n), width).
+    """
     if count >= len(tokens):
         return tokens
     return tokens[torch.randperm(len(tokens), generator=generator)[:count].to(tokens.device)]
