@@ -1,7 +1,7 @@
 """Synthetic anomalies on normal images: the training data of MediCLIP (Zhang et al. 2024, section 2.4).
 
-Every random number comes from the `rng` that is passed in, through methods of `numpy.random.Generator` called one after
-another: equal seeds give equal anomalies, and an object that answers with recorded values replays recorded ones.
+Every random number comes from the `rng` that is passed in, through the methods of `numpy.random.Generator`. So equal
+seeds give equal anomalies, and an object that returns recorded numbers repeats a recorded anomaly.
 """
 
 from __future__ import annotations

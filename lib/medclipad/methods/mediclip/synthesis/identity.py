@@ -8,9 +8,9 @@ from medclipad.methods.mediclip.synthesis.task import check_image
 
 
 class Identity:
-    """The image as it is, with a label of zeros; draws nothing."""
+    """No anomaly: a copy of the image, with a label of zeros. Nothing is drawn."""
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A copy of image uint8 (S, S) and zeros float64 (S, S)."""
+        """Return a copy of an image uint8 (S, S), and zeros float64 (S, S)."""
         check_image(image)
         return image.copy(), np.zeros(image.shape)

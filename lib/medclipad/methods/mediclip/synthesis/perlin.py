@@ -9,12 +9,22 @@ import numpy as np
 
 from medclipad.methods.mediclip.synthesis.task import Region, rotation
 
-THRESHOLD = 0.3  # of the noise
-LEAST_AREA = 0.2  # of the bounding box
+THRESHOLD = 0.3  # above which noise belongs to the region
+LEAST_AREA = 0.2  # of a region, as a fraction of its bounding box
 
 
 def perlin_region(bounds: tuple[int, int], rng: np.random.Generator) -> Region:
-    """Draw a box, sides from bounds[0] up to but not bounds[1], then noise, turned at random, until it fills enough."""
+    """Draw a cloud-shaped region.
+
+    A box is drawn, then noise in it, turned at random, until the region fills at least a fifth of the box.
+
+    Parameters
+    ----------
+    bounds
+        Shortest side of the box in pixels, and one more than the longest.
+    rng
+        Source of everything that is drawn.
+    """
     shape = int(rng.integers(*bounds)), int(rng.integers(*bounds))
     while True:
         noise = perlin_noise(shape, rng.random((2, 2)))
@@ -24,10 +34,23 @@ def perlin_region(bounds: tuple[int, int], rng: np.random.Generator) -> Region:
 
 
 def perlin_noise(shape: tuple[int, int], turns: np.ndarray) -> np.ndarray:
-    """float64 noise (h, w) between a gradient in each corner; turns (2, 2) are their directions, 1 is a whole turn."""
+    """Return Perlin noise between a gradient in each corner.
+
+    Parameters
+    ----------
+    shape
+        Height and width in pixels.
+    turns
+        (2, 2). Direction of the gradient in each corner; 1 is a whole turn.
+
+    Returns
+    -------
+    np.ndarray
+        float64 (h, w).
+    """
     y, x = (np.arange(n) * (1 / n) for n in shape)
     down, right = np.cos(2 * math.pi * turns), np.sin(2 * math.pi * turns)
-    # In one cell the noise of a row is set by offset and slope at its left and right end: a product of rank 4.
+    # In one cell, offset and slope at the left and right end determine the noise of a row: a product of rank 4.
     top, bottom = _weights(y)
     offsets = np.outer(top * y, down[0]) + np.outer(bottom * (y - 1), down[1])
     slopes = np.outer(top, right[0]) + np.outer(bottom, right[1])
@@ -36,15 +59,15 @@ def perlin_noise(shape: tuple[int, int], turns: np.ndarray) -> np.ndarray:
 
 
 def _weights(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much the corners at 0 and at 1 weigh at t."""
+    """Return the weights, at positions t in [0, 1], of the corners at 0 and at 1."""
     fade = 6 * t**5 - 15 * t**4 + 10 * t**3
     return 1 - fade, fade
 
 
 def _turned(noise: np.ndarray, degrees: float) -> np.ndarray:
-    """Noise turned about its centre, 0 where nothing is known."""
+    """Return noise turned about its centre; 0 where the turned noise does not reach."""
     height, width = noise.shape
     turn = rotation(math.radians(degrees))  # of (x, y)
     centre = np.array([width / 2 - 0.5, height / 2 - 0.5])
-    # OpenCV, because that is what the reference turns with: other libraries' masks differ at the rim.
+    # With OpenCV, as the reference code: masks from other libraries differ at the rim.
     return cv2.warpAffine(noise, np.column_stack([turn, centre - turn @ centre]), (width, height))

@@ -1,4 +1,4 @@
-"""Mass effect: a region is stretched away from a point in it, as if something grew there (Baugh et al. 2023)."""
+"""Mass effect: a region is stretched away from a point in it, as if a mass grew there (Baugh et al. 2023)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,43 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from medclipad.methods.mediclip.synthesis.task import Region, Task, Window, check_variant, rotation
+from medclipad.methods.registry import Variant
 
-SHEAR = 0.2  # standard deviation
+SHEAR = 0.2  # standard deviation of the shear
 
 
 @dataclass(frozen=True)
 class DeformedShape(Region):
-    """A sheared and turned rectangle or ellipse, about the middle of its box."""
+    """A sheared and turned rectangle or ellipse, about the middle of its box.
+
+    Attributes
+    ----------
+    mask
+        bool (h, w).
+    to_unit
+        (2, 2). It maps offsets from the middle, in pixels, to the square of half side 1 or the disc of radius 1.
+    ellipse
+        Whether it is an ellipse.
+    """
 
     to_unit: np.ndarray
-    """(2, 2), takes offsets from the middle in pixels to the square or disc of half side or radius 1."""
     ellipse: bool
 
     def radius(self, points: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        """How far each of points (2, N) lies on its way from centre (2,) to the edge: float64 (N,), 0 to 1."""
+        """Return how far points lie on the way from a centre to the edge.
+
+        Parameters
+        ----------
+        points
+            Rows and columns (2, N) in the box.
+        centre
+            (2,), inside the shape.
+
+        Returns
+        -------
+        np.ndarray
+            float64 (N,); 0 at the centre, 1 at the edge.
+        """
         middle = (np.array(self.mask.shape) - 1) / 2
         start = self.to_unit @ (centre - middle)
         step = self.to_unit @ (points - centre[:, None])
@@ -35,24 +58,42 @@ class DeformedShape(Region):
 
 
 class Source(Task):
-    """Samples a point at radius r (1 at the edge) from r^alpha; the label is the region.
+    """Stretches a region away from a point in it; the label is the region.
 
-    variant "reference": alpha = 2^U(0.5, 2); "paper": alpha uniform in [sqrt 2, 4).
-    Raises TrainingError for another variant.
+    Parameters
+    ----------
+    variant
+        How the strength α is drawn: "reference", 2^U(0.5, 2); "paper", uniform in [√2, 4).
+
+    Attributes
+    ----------
+    variant
+        The variant.
+
+    Raises
+    ------
+    TrainingError
+        If the variant is unknown.
+
+    Notes
+    -----
+    The content at radius r (1 at the edge) comes from radius r^α.
     """
 
     sides = (0.2, 0.6)
 
-    def __init__(self, variant: str = "reference") -> None:
+    def __init__(self, variant: Variant = "reference") -> None:
         check_variant(variant)
         self.variant = variant
 
     def region(self, size: int, rng: np.random.Generator) -> DeformedShape:
+        """Draw a rectangle or ellipse for an image of `size` pixels a side."""
         return deformed_shape(size, self.bounds(size), rng)
 
     def alter(
         self, image: np.ndarray, window: Window, region: DeformedShape, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the window with a stretched region; see `Task.alter`."""
         inside = np.stack(np.nonzero(region.mask))
         centre = inside[:, rng.integers(inside.shape[1])]
         alpha = 2 ** rng.uniform(0.5, 2) if self.variant == "reference" else rng.uniform(math.sqrt(2), 4)
@@ -65,13 +106,40 @@ class Source(Task):
 
 
 def stretched(shape: DeformedShape, points: np.ndarray, centre: np.ndarray, alpha: float) -> np.ndarray:
-    """Where the content of points (2, N) comes from: float64 (2, N), pulled towards centre (2,)."""
+    """Return where the content of points comes from, when a shape is stretched.
+
+    Parameters
+    ----------
+    shape
+        The shape.
+    points
+        Rows and columns (2, N) inside it.
+    centre
+        Point (2,) from which it is stretched.
+    alpha
+        Strength α > 1.
+
+    Returns
+    -------
+    np.ndarray
+        Rows and columns float64 (2, N), nearer to the centre.
+    """
     centre = np.asarray(centre)
     return centre[:, None] + (points - centre[:, None]) * shape.radius(points, centre) ** (alpha - 1)
 
 
 def deformed_shape(size: int, bounds: tuple[int, int], rng: np.random.Generator) -> DeformedShape:
-    """Draw a rectangle or ellipse for an image of `size` pixels: sides within bounds, box at most 2 pixels longer."""
+    """Draw a sheared and turned rectangle or ellipse.
+
+    Parameters
+    ----------
+    size
+        Side of the image in pixels.
+    bounds
+        Shortest and longest side of the shape in pixels. Its box is at most 2 pixels longer.
+    rng
+        Source of everything that is drawn.
+    """
     ellipse = bool(rng.integers(2))
     sides = np.array([int(np.clip((0.03 + rng.gamma(2, 0.1)) * size, *bounds)) for _ in range(2)])
     shear = np.array([[1, rng.normal(scale=SHEAR)], [rng.normal(scale=SHEAR), 1]])
@@ -88,5 +156,5 @@ def deformed_shape(size: int, bounds: tuple[int, int], rng: np.random.Generator)
 
 
 def _reach(matrix: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """Whole pixels from the middle to the outermost pixel of a rectangle of `sides` pixels under matrix."""
+    """Return the whole pixels from the middle to the outermost pixel of a rectangle of `sides` under a matrix."""
     return np.ceil(np.abs(matrix) @ ((sides - 1) / 2)).astype(int)
