@@ -170,7 +170,7 @@ def test_options(bmad, busi, refusal, tmp_path):
     assert 'Zero-shot needs prompts, and encoder "embedded" has no text tower' in refusal(
         bmad, "mvfa", "--zero-shot", "--encoder", "embedded"
     )
-    assert "MediCLIP has no zero-shot protocol" in refusal(busi.parent, "mediclip", "--zero-shot")
+    assert "mediclip has no zero-shot protocol" in refusal(busi.parent, "mediclip", "--zero-shot")
     assert "not both" in refusal(bmad, "mvfa", "--zero-shot", "--shots", 4)
     assert "Nothing can be written to" in refusal(bmad, "mvfa", "--out", only(bmad / "fewshot_seed" / "Brain") / "x")
     assert "leave --variant paper out" in refusal(
@@ -185,7 +185,7 @@ def test_checkpoints(bmad, refusal, tmp_path, tiny_clip):
     file.write_bytes(b"garbage")
     assert "is no file that torch.save wrote" in refusal(bmad, "mvfa", "--checkpoint", file, *clip)
     torch.save(torch.zeros(3), file)
-    assert "is no checkpoint of MVFA or MediCLIP" in refusal(bmad, "mvfa", "--checkpoint", file, *clip)
+    assert "is no checkpoint of mediclip or mvfa" in refusal(bmad, "mvfa", "--checkpoint", file, *clip)
     torch.save({"seg_adapters": {}, "det_adapters": {}}, file)
     assert "of the checkpoint lacks 0.fc1.0.weight" in refusal(bmad, "mvfa", "--checkpoint", file, *clip)
     assert "belong to CLIP" in refusal(bmad, "mvfa", "--checkpoint", file)

@@ -19,11 +19,11 @@ from PIL import Image
 from protocol_trees import SHOTS
 
 from medclipad.errors import Cancelled, TrainingError
-from medclipad.methods.mediclip import benchmark as mediclip
-from medclipad.methods.mvfa import benchmark as mvfa
-from medclipad.methods.common.benchmark import Settings
 from medclipad.evaluation.protocols.run import STATE, train_and_test
 from medclipad.evaluation.protocols.tables import record
+from medclipad.methods.common.benchmark import Settings
+from medclipad.methods.mediclip import benchmark as mediclip
+from medclipad.methods.mvfa import benchmark as mvfa
 
 COMMAND = Path(sys.executable).with_name("medclipad")
 EPOCHS = 6
@@ -124,7 +124,7 @@ def test_other_pictures_and_foreign_states_are_not_continued(mediclip_tree, tmp_
     run()
 
 
-def test_pictures_that_are_there_twice_are_told(bmad_tree, mediclip_tree, tmp_path):
+def test_duplicate_pictures_are_reported(bmad_tree, mediclip_tree, tmp_path):
     """Between training and test set they are leakage; nothing is refused, as the reference would not."""
     shutil.copytree(bmad_tree / "Brain_AD", tmp_path / "Brain_AD")
     good = tmp_path / "Brain_AD" / "test" / "good" / "img"
@@ -135,15 +135,16 @@ def test_pictures_that_are_there_twice_are_told(bmad_tree, mediclip_tree, tmp_pa
         class_name="Brain", shots=SHOTS, encoder="embedded", image_size=64, epochs=1, learning_rate=1e-3
     )
     made = mvfa.FewShot(tmp_path, bmad_tree / "fewshot_seed", settings)
-    assert made.repeats == [
+    assert made.duplicates == [
         f"1 of the {len(made.tests)} test pictures are training pictures too.",
         "1 test pictures are there more than once.",
     ]
-    assert few_shot(bmad_tree).repeats == []
+    assert few_shot(bmad_tree).duplicates == []
     lines = (mediclip_tree / "busi" / "samples" / "train.json").read_text().splitlines()
     data = Path(shutil.copytree(mediclip_tree / "busi", tmp_path / "data" / "busi"))
     (data / "samples" / "train.json").write_text(f"{lines[0]}\n{lines[0]}\n")
     settings = replace(settings, class_name="busi")
     twice = mediclip.MediCLIPProtocol(data.parent, settings)
-    assert twice.repeats == ["1 training pictures are there more than once."]
-    assert record(twice, train_and_test(twice, tmp_path / "out"))["leakage"][-1:] == twice.repeats
+    assert twice.duplicates == ["1 training pictures are there more than once."]
+    outcome = train_and_test(twice, tmp_path / "out")
+    assert record(mediclip.MediCLIPBenchmark(), twice, outcome)["leakage"][-1:] == twice.duplicates

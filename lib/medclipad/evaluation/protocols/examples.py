@@ -1,4 +1,4 @@
-"""Example pictures of a run: test pictures with the map over them and the truth outlined."""
+"""Example pictures of a run: test pictures with their maps as an overlay and the lesions outlined."""
 
 from __future__ import annotations
 
@@ -14,15 +14,30 @@ from medclipad.evaluation.protocols.run import Outcome
 from medclipad.methods.common.benchmark import BenchmarkProtocol
 from medclipad.volume import Slicing, Volume
 
-QUIET = 0.95  # share of the shown maps' pixels that stays transparent
+TRANSPARENT = 0.95  # share of the drawn maps' pixels that stays transparent
 
 
 def save_examples(file: Path, protocol: BenchmarkProtocol, outcome: Outcome) -> None:
-    """Draw the outcome's examples, normal ones first, as a PNG; their names are in results.json."""
+    """Draw the examples of a run as a PNG, normal pictures first; results.json has their names.
+
+    Parameters
+    ----------
+    file
+        PNG file to write.
+    protocol
+        The experiment.
+    outcome
+        Its result, which holds the maps of the examples.
+
+    Raises
+    ------
+    TrainingError
+        If the file cannot be written.
+    """
     chosen = outcome.examples
     grey = protocol.tests[chosen].mean(dim=1).numpy()
     maps = np.stack([outcome.scores.maps[index] for index in chosen]).astype(np.float32)
-    # The drawing is of volumes: here each "slice" is a picture.
+    # `draw_slices` draws volumes: here each "slice" is a picture.
     shape = grey.shape[::-1]
     slicing = Slicing(Volume(np.zeros(shape, np.float32), np.eye(4)), "axial")
     volume = Volume(slicing.stack(grey), np.eye(4), name=protocol.settings.class_name)
@@ -30,7 +45,7 @@ def save_examples(file: Path, protocol: BenchmarkProtocol, outcome: Outcome) -> 
         anomaly_map=volume.with_array(slicing.stack(maps)),
         slice_scores=outcome.scores.images[chosen],
         foreground=np.ones(shape, bool),
-        threshold=float(np.quantile(maps, QUIET)),
+        threshold=float(np.quantile(maps, TRANSPARENT)),
         slicing=slicing,
         detector=protocol.name,
         window=(0.0, 1.0),

@@ -1,13 +1,16 @@
-"""A protocol from start to end: epochs, evaluations on the test set, the best weights, and a state to go on from."""
+"""Run a benchmark protocol: epochs, evaluations on the test set, the best weights, and a state to resume from."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from medclipad.errors import TrainingError
 from medclipad.files import atomic_file, remove_leftovers
@@ -15,24 +18,53 @@ from medclipad.methods.common.benchmark import BenchmarkProtocol, Figures, Score
 from medclipad.volume.progress import Progress, no_progress
 
 STATE = "state.pt"
+"""Name of the file from which an interrupted run is resumed."""
 
 
 @dataclass
 class History:
-    """What a training has been through; `evaluations` are the figures of the test set, with epoch and step."""
+    """Course of a training.
 
-    epoch: int = 0  # epochs done
-    losses: list[float] = field(default_factory=list)  # mean of each epoch
-    evaluations: list[dict] = field(default_factory=list)
-    best: int | None = None  # index in `evaluations`
-    best_weights: dict | None = None
+    Attributes
+    ----------
+    epoch
+        Epochs that are done.
+    losses
+        Mean loss of each epoch.
+    evaluations
+        Figures of each evaluation on the test set, with its epoch and step.
+    best
+        Index of the best evaluation; None before the first.
+    best_weights
+        Weights at the best evaluation, by name.
+    """
+
+    epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    best: int | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Figures by how the weights were chosen ("best-test", "last" or "checkpoint"), and the scores of the chosen."""
+    """Result of a benchmark run.
 
-    figures: dict[str, dict]
+    Attributes
+    ----------
+    figures
+        AUROCs, with epoch and step, by how the weights were chosen: "best-test", "last" or "checkpoint".
+    chosen
+        Key of the figures that count.
+    scores
+        Scores of the test pictures with the chosen weights.
+    examples
+        Indices of the test pictures to draw.
+    history
+        Course of the training.
+    """
+
+    figures: dict[str, dict[str, Any]]
     chosen: str
     scores: Scores
     examples: list[int]
@@ -40,27 +72,49 @@ class Outcome:
 
 
 class _Bar:
-    """Steps and test pictures on one progress bar."""
+    """Training steps and test pictures on one progress bar."""
 
     def __init__(self, progress: Progress, total: int, done: int) -> None:
-        self.progress, self.total, self.done, self.info = progress, total, done, {}
+        self.progress, self.total, self.done = progress, total, done
+        self.info: dict[str, float] = {}
         progress("train and test", done, total, {})
 
     def step(self, loss: float) -> None:
+        """Count a training step."""
         self.info = {"loss": loss}
         self.tick(1)
 
     def tick(self, done: int) -> None:
+        """Count test pictures."""
         self.done += done
         self.progress("train and test", self.done, self.total, self.info)
 
 
 def train_and_test(protocol: BenchmarkProtocol, folder: Path, progress: Progress = no_progress) -> Outcome:
-    """Run a protocol, or go on with it where an interrupted run in `folder` stopped.
+    """Run a protocol, or resume it where an interrupted run stopped.
 
     After each epoch the state (weights, optimisers, random generator, history) is saved atomically, so that an
-    interrupted run gives the same figures as an uninterrupted one. With select "last" the test set is
-    evaluated once, at the end. Raises TrainingError if the folder's state belongs to another run or is damaged.
+    interrupted run gives the same figures as an uninterrupted one. Where the last weights are to count, the test set is
+    evaluated once, at the end.
+
+    Parameters
+    ----------
+    protocol
+        The experiment.
+    folder
+        Folder of the state.
+    progress
+        Called after each step; an exception raised in it stops the run.
+
+    Returns
+    -------
+    Outcome
+        Figures, scores and history.
+
+    Raises
+    ------
+    TrainingError
+        If the folder's state belongs to another run or is damaged, or cannot be written, or the training diverges.
     """
     file, epochs = folder / STATE, protocol.settings.epochs
     history = _resume(protocol, file)
@@ -80,12 +134,12 @@ def train_and_test(protocol: BenchmarkProtocol, folder: Path, progress: Progress
         history.epoch = epoch + 1
         _save(protocol, history, file)
 
-    figures = {}
-    if choosing:
+    figures: dict[str, dict[str, Any]] = {}
+    if choosing and history.best is not None:  # evaluated at least once an epoch
         figures["best-test"] = history.evaluations[history.best]
         if protocol.steps in evaluations:
             figures["last"] = history.evaluations[-1]
-        else:  # zero-shot: no look follows the last step
+        else:  # zero-shot: no evaluation follows the last step
             last = protocol.test().figures
             figures["last"] = {"epoch": epochs, "step": protocol.steps, **last._asdict()}
         protocol.load_weights(history.best_weights)
@@ -95,76 +149,106 @@ def train_and_test(protocol: BenchmarkProtocol, folder: Path, progress: Progress
     return Outcome(figures, protocol.settings.select, scores, examples, history)
 
 
-def test_checkpoint(protocol: BenchmarkProtocol, state: dict, progress: Progress = no_progress) -> Outcome:
-    """Test weights as the reference saves them, without training; raises DetectorError if they do not fit."""
+def test_checkpoint(protocol: BenchmarkProtocol, state: Mapping[str, Any], progress: Progress = no_progress) -> Outcome:
+    """Test weights without training.
+
+    Parameters
+    ----------
+    protocol
+        The experiment.
+    state
+        Weights as the reference code saves them.
+    progress
+        Called after each part of the test set.
+
+    Returns
+    -------
+    Outcome
+        Figures and scores; the history is empty.
+
+    Raises
+    ------
+    DetectorError
+        If the weights do not fit the model.
+    """
     protocol.load_checkpoint(state)
     scores, examples = _final_test(protocol, progress)
     figures = {"checkpoint": scores.figures._asdict()}
     return Outcome(figures, "checkpoint", scores, examples, History())
 
 
-def write_atomically(content: dict, file: Path) -> None:
-    """torch.save, complete or not at all, even if the machine stops; raises TrainingError if it cannot be written."""
+def write_atomically(content: Mapping[str, Any], file: Path) -> None:
+    """Save with `torch.save`, completely or not at all, even if the machine stops.
+
+    Raises
+    ------
+    TrainingError
+        If the file cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(file.parent)  # of a killed run
         with atomic_file(file) as temp_path:
-            torch.save(content, temp_path)
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError of a full disk
+            torch.save(dict(content), temp_path)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise TrainingError(f"{file} cannot be written ({reason}): free space, or give another --out.") from error
 
 
 def _evaluate(protocol: BenchmarkProtocol, history: History, epoch: int, position: int, bar: _Bar) -> None:
-    found = protocol.test(tick=bar.tick).figures
-    history.evaluations.append({"epoch": epoch + 1, "step": position, **found._asdict()})
+    """Evaluate on the test set, and keep the weights if they are the best so far."""
+    figures = protocol.test(tick=bar.tick).figures
+    history.evaluations.append({"epoch": epoch + 1, "step": position, **figures._asdict()})
     if history.best is not None:
         before = history.evaluations[history.best]
         best = Figures(before["image_auroc"], before["pixel_auroc"]).merit
-        if not (found.merit > best or (protocol.keeps_latest and found.merit == best)):
+        if not (figures.merit > best or (protocol.keeps_latest and figures.merit == best)):
             return
     history.best, history.best_weights = len(history.evaluations) - 1, protocol.weights()
 
 
 def _final_test(protocol: BenchmarkProtocol, progress: Progress) -> tuple[Scores, list[int]]:
-    examples = example_indices(protocol.tests.labels)
+    """Evaluate with the chosen weights; return the scores and the indices of the pictures to draw."""
+    examples = example_indices(protocol.tests.labels.numpy())
     total = len(protocol.tests)
-    bar, done = progress, 0
+    done = 0
 
     def tick(count: int) -> None:
         nonlocal done
         done += count
-        bar("final test", done, total, {})
+        progress("final test", done, total, {})
 
     return protocol.test(examples, tick), examples
 
 
-def _settings(protocol: BenchmarkProtocol) -> dict:
-    """What must be equal for a run to go on: everything that changes its numbers."""
+def _settings(protocol: BenchmarkProtocol) -> dict[str, Any]:
+    """Return what must be equal for a run to be resumed: everything that changes its numbers."""
     encoder = protocol.model.encoder
     return {
         "protocol": protocol.name,
         **asdict(protocol.settings),
         "encoder": encoder.name.partition("/")[0],
         "encoder_sha256": encoder.sha256,
-        "pictures": protocol.pictures,
+        "pictures": protocol.pictures_sha256,
     }
 
 
 def _save(protocol: BenchmarkProtocol, history: History, file: Path) -> None:
-    story = {key: value for key, value in vars(history).items() if key != "best_weights"}
+    """Save the state of a run."""
+    course = {key: value for key, value in vars(history).items() if key != "best_weights"}
     content = {
         "settings": json.dumps(_settings(protocol)),
-        "history": json.dumps(story),
+        "history": json.dumps(course),
         "best_weights": history.best_weights,
         "weights": protocol.weights(),
-        "optimisers": {name: one.state_dict() for name, one in protocol.optimisers.items()},
-        "draws": protocol.draws,
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in protocol.optimisers.items()},
+        "draws": protocol.random_state,
     }
     write_atomically(content, file)
 
 
 def _resume(protocol: BenchmarkProtocol, file: Path) -> History:
+    """Load the state of an interrupted run, if there is one; raise TrainingError if it is another run's or damaged."""
     if not file.exists():
         return History()
     damaged = TrainingError(
@@ -172,21 +256,21 @@ def _resume(protocol: BenchmarkProtocol, file: Path) -> History:
     )
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-        theirs, ours = json.loads(content["settings"]), _settings(protocol)
+        saved, own = json.loads(content["settings"]), _settings(protocol)
         history = History(**json.loads(content["history"]), best_weights=content["best_weights"])
     except Exception as error:  # a damaged file can raise nearly anything from inside torch
         raise damaged from error
-    for key, value in ours.items():
-        if theirs.get(key) != value:
+    for key, value in own.items():
+        if saved.get(key) != value:
             raise TrainingError(
-                f"{file.parent} holds a run with other settings ({key.replace('_', ' ')} {theirs.get(key)}, now "
+                f"{file.parent} holds a run with other settings ({key.replace('_', ' ')} {saved.get(key)}, now "
                 f"{value}): give another --out, or remove {file.name} to begin anew."
             )
     try:
         protocol.load_weights(content["weights"])
         for name, optimiser in protocol.optimisers.items():
             optimiser.load_state_dict(content["optimisers"][name])
-        protocol.draws = content["draws"]
-    except Exception as error:  # as above: the settings are ours, what follows is not
+        protocol.random_state = content["draws"]
+    except Exception as error:  # as above: equal settings do not prove that the rest is intact
         raise damaged from error
     return history

@@ -1,9 +1,10 @@
-"""Benchmark figures beside the papers', as rows and as files."""
+"""Benchmark figures and the papers' figures, as rows and as files."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,34 @@ from medclipad.evaluation.protocols.run import Outcome, write_atomically
 from medclipad.files import write_text
 from medclipad.methods.common.benchmark import BenchmarkProtocol, BenchmarkSuite
 
-COLUMNS = ("class", "variant", "shots", "weights", "epoch", "image_auroc", "pixel_auroc", "paper_image_auroc",
-           "paper_pixel_auroc", "reference_code_image_auroc", "reference_code_pixel_auroc")  # fmt: skip
+COLUMNS: tuple[str, ...] = (
+    "class",
+    "variant",
+    "shots",
+    "weights",
+    "epoch",
+    *(f"{who}{key}" for who in ("", "paper_", "reference_code_") for key in ("image_auroc", "pixel_auroc")),
+)
+"""Columns of results.csv."""
 
 
 def published(suite: BenchmarkSuite, class_name: str, shots: int) -> dict[str, Any]:
-    """Return the paper's and the reference code's AUROCs in 0..1, and where they stand, in JSON's types."""
+    """Return the published AUROCs of a class, in [0, 1], in JSON's types.
+
+    Parameters
+    ----------
+    suite
+        The benchmark.
+    class_name
+        Class or data set.
+    shots
+        Training pictures of each kind; 0 for zero-shot.
+
+    Returns
+    -------
+    dict
+        `source`, and for `paper` and `reference_code` the figures `image_auroc` and `pixel_auroc`.
+    """
     known = suite.published(class_name, shots)
     keys = ("image_auroc", "pixel_auroc")
     return {
@@ -31,8 +54,18 @@ def published(suite: BenchmarkSuite, class_name: str, shots: int) -> dict[str, A
     }
 
 
-def record(suite: BenchmarkSuite, protocol: BenchmarkProtocol, outcome: Outcome) -> dict:
-    """All that is known of a run, in JSON's types."""
+def record(suite: BenchmarkSuite, protocol: BenchmarkProtocol, outcome: Outcome) -> dict[str, Any]:
+    """Return everything that is known about a run, in JSON's types: what results.json holds.
+
+    Parameters
+    ----------
+    suite
+        The benchmark.
+    protocol
+        The experiment.
+    outcome
+        Its result.
+    """
     settings, encoder = protocol.settings, protocol.model.encoder
     return {
         "protocol": protocol.name,
@@ -42,9 +75,9 @@ def record(suite: BenchmarkSuite, protocol: BenchmarkProtocol, outcome: Outcome)
         "zero_shot": settings.shots == 0,
         "figures": outcome.figures,
         "selected": outcome.chosen,
-        "leakage": [protocol.choice] * (outcome.chosen == "best-test")
-        + [protocol.scale] * (protocol.scale is not None)
-        + protocol.repeats,
+        "leakage": [protocol.selection_leakage] * (outcome.chosen == "best-test")
+        + [protocol.scaling_leakage] * (protocol.scaling_leakage is not None)
+        + protocol.duplicates,
         "deviations": protocol.deviations(trained=outcome.chosen != "checkpoint"),
         "published": published(suite, settings.class_name, settings.shots),
         "encoder": settings.encoder_label,
@@ -63,27 +96,41 @@ def record(suite: BenchmarkSuite, protocol: BenchmarkProtocol, outcome: Outcome)
     }
 
 
-def rows(records: list[dict]) -> list[dict]:
-    """A row of COLUMNS for each way of choosing the weights of each run."""
-    found = []
-    for one in records:
-        theirs = {
-            f"{who}_{key}": value for who in ("paper", "reference_code") for key, value in one["published"][who].items()
+def rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return table rows with the fields of `COLUMNS`: for each run, one row for each way of choosing the weights.
+
+    Parameters
+    ----------
+    records
+        What `record` returned for each run.
+    """
+    table = []
+    for run in records:
+        published_figures = {
+            f"{who}_{key}": value for who in ("paper", "reference_code") for key, value in run["published"][who].items()
         }
-        for weights, figures in one["figures"].items():
-            own = {key: figures.get(key) for key in ("epoch", "image_auroc", "pixel_auroc")}
-            run = {key: one[key] for key in ("class", "variant", "shots")}
-            found.append({**run, "weights": weights, **own, **theirs})
-    return found
+        settings = {key: run[key] for key in ("class", "variant", "shots")}
+        for weights, figures in run["figures"].items():
+            own_figures = {key: figures.get(key) for key in ("epoch", "image_auroc", "pixel_auroc")}
+            table.append({**settings, "weights": weights, **own_figures, **published_figures})
+    return table
 
 
-def not_run(suite: BenchmarkSuite, records: list[dict]) -> list[dict]:
-    """Rows of the paper's table that none of the runs fills."""
+def not_run(suite: BenchmarkSuite, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the paper's table for classes that none of the runs covers.
+
+    Parameters
+    ----------
+    suite
+        The benchmark.
+    records
+        What `record` returned for each run, at least one.
+    """
     variant, shots = (records[0][key] for key in ("variant", "shots"))
-    done = {one["class"] for one in records}
-    blank = {"image_auroc": None, "pixel_auroc": None}
+    done = {run["class"] for run in records}
+    no_figures = {"not run": {"image_auroc": None, "pixel_auroc": None}}
     missing = [
-        {"class": name, "variant": variant, "shots": shots, "figures": {"not run": blank},
+        {"class": name, "variant": variant, "shots": shots, "figures": no_figures,
          "published": published(suite, name, shots)}
         for name in suite.classes
         if name not in done
@@ -91,9 +138,30 @@ def not_run(suite: BenchmarkSuite, records: list[dict]) -> list[dict]:
     return rows(missing)
 
 
-def write_run(folder: Path, suite: BenchmarkSuite, protocol: BenchmarkProtocol, outcome: Outcome) -> dict:
-    """Write scores.csv, examples.png and, in the reference's format, CLASS.pth; returns the run's record."""
-    found = record(suite, protocol, outcome)
+def write_run(folder: Path, suite: BenchmarkSuite, protocol: BenchmarkProtocol, outcome: Outcome) -> dict[str, Any]:
+    """Write the files of a run: scores.csv, examples.png and, in the reference's format, CLASS.pth.
+
+    Parameters
+    ----------
+    folder
+        Folder to write to.
+    suite
+        The benchmark.
+    protocol
+        The experiment.
+    outcome
+        Its result.
+
+    Returns
+    -------
+    dict
+        What `record` returns for the run.
+
+    Raises
+    ------
+    TrainingError
+        If a file cannot be written.
+    """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["file", "label", "score"])
@@ -104,23 +172,39 @@ def write_run(folder: Path, suite: BenchmarkSuite, protocol: BenchmarkProtocol, 
     state = protocol.checkpoint() if outcome.chosen != "checkpoint" else None
     if state is not None:
         write_atomically(state, folder / f"{protocol.settings.class_name}.pth")
-    return found
+    return record(suite, protocol, outcome)
 
 
-def write_results(folder: Path, records: list[dict]) -> None:
-    """Write results.csv, a row for each figure, and results.json, the record or, of several classes, their list."""
+def write_results(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write results.csv, with the `rows`, and results.json, with the record or, of several classes, their list.
+
+    Parameters
+    ----------
+    folder
+        Folder to write to.
+    records
+        What `record` returned for each run.
+
+    Raises
+    ------
+    TrainingError
+        If a file cannot be written.
+    """
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows(rows(records))
     _write(folder / "results.csv", text.getvalue())
-    content = to_json(records[0] if len(records) == 1 else records, indent=1, inf_nan_mode="null")
+    content = to_json(records[0] if len(records) == 1 else list(records), indent=1, inf_nan_mode="null")
     _write(folder / "results.json", content.decode() + "\n")
 
 
 def _write(path: Path, text: str) -> None:
+    """Write a text file atomically; raise TrainingError if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
     except OSError as error:
-        raise TrainingError(f"{path} cannot be written ({error.strerror}): free space, or give another --out.") from error
+        raise TrainingError(
+            f"{path} cannot be written ({error.strerror}): free space, or give another --out."
+        ) from error

@@ -1,12 +1,12 @@
-"""The benchmark of a method's paper: settings, a model in training, and evaluations on the test set."""
+"""The benchmark of a method's paper: its settings, a model in training, and evaluations on the test set."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,17 +17,40 @@ from medclipad.methods.base import AnomalyModel
 from medclipad.methods.common.auroc import auroc
 from medclipad.methods.common.labelled_images import LabelledImages
 from medclipad.methods.common.reference import ReferenceFormat
+from medclipad.methods.registry import Variant
 from medclipad.volume.progress import Progress
 
-_OF_TRAINING = ("epochs", "learning_rate", "seed")
+_TRAINING_SETTINGS = ("epochs", "learning_rate", "seed")  # they mean nothing where a checkpoint is tested
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What defines a run.
+    """Settings of a benchmark run.
 
-    shots: 0 for zero-shot. image_size: None for the encoder's own. max_images: of each kind of each test set, for
-    miniature runs. variant: "reference", what the code computes, or "paper", what the paper says.
+    Attributes
+    ----------
+    class_name
+        Class or data set of the benchmark.
+    shots
+        Training pictures of each kind; 0 for zero-shot.
+    encoder
+        Name of the encoder.
+    image_size
+        Side of the encoder's input in pixels; None for the encoder's own.
+    epochs
+        Passes over the training pictures.
+    learning_rate
+        Of Adam.
+    seed
+        Seed of everything that is drawn.
+    iterate
+        Which draw of shots to use, where the benchmark has several.
+    max_images
+        Test pictures of each kind, for trial runs; None for all.
+    select
+        Which weights count: those with the best AUROC on the test set, as in the reference codes, or the last.
+    variant
+        What the reference code computes, or what the paper says.
     """
 
     class_name: str
@@ -39,142 +62,246 @@ class Settings:
     seed: int = 111
     iterate: int = 0
     max_images: int | None = None
-    select: str = "best-test"
-    variant: str = "reference"
+    select: Literal["best-test", "last"] = "best-test"
+    variant: Variant = "reference"
 
     @property
     def encoder_label(self) -> str:
-        """The encoder without the folder of its file."""
+        """Name of the encoder, without the folder of its weights file."""
         architecture, _, weights = self.encoder.partition("/")
         return f"{architecture}/{Path(weights).name}" if weights else architecture
 
-    def deviations(self, reference: dict, trained: bool) -> list[str]:
-        """How the run differs from the reference's settings, in words."""
+    def deviations(self, reference: Mapping[str, Any], trained: bool) -> list[str]:
+        """Return how these settings differ from the reference's, in words.
+
+        Parameters
+        ----------
+        reference
+            Settings of the reference code, by the names of the attributes.
+        trained
+            Whether the run trains. Otherwise settings of the training do not count.
+        """
         own = {**asdict(self), "encoder": self.encoder_label}
         return [
-            f"{key.replace('_', ' ')} {own[key]} instead of {theirs}"
-            for key, theirs in reference.items()
-            if own[key] != theirs and (trained or key not in _OF_TRAINING)
+            f"{key.replace('_', ' ')} {own[key]} instead of {value}"
+            for key, value in reference.items()
+            if own[key] != value and (trained or key not in _TRAINING_SETTINGS)
         ]
 
 
 class Figures(NamedTuple):
-    """AUROCs over the test set; pixels only where there are masks."""
+    """Figures over the test set.
+
+    Attributes
+    ----------
+    image_auroc
+        AUROC of the image scores, in [0, 1].
+    pixel_auroc
+        AUROC of the maps' pixels, in [0, 1]; None where the test set has no masks.
+    """
 
     image_auroc: float
     pixel_auroc: float | None
 
     @property
     def merit(self) -> float:
-        """What the reference codes choose the epoch by: the sum (or mean) of both."""
+        """Figure by which the reference codes choose the epoch: the sum of both AUROCs."""
         return self.image_auroc + (self.pixel_auroc or 0)
 
 
 class Scores(NamedTuple):
-    """What a look at the test set gives."""
+    """Result of an evaluation on the test set.
 
-    images: np.ndarray  # (n,)
-    maps: dict[int, np.ndarray]  # (S, S) of the pictures asked for
+    Attributes
+    ----------
+    images
+        Score of each picture, float64 (n,).
+    maps
+        Maps (S, S) of the pictures that were asked for, by index.
+    figures
+        AUROCs.
+    """
+
+    images: np.ndarray
+    maps: dict[int, np.ndarray]
     figures: Figures
 
 
 Tick = Callable[[int], None]
-"""Called with the number of test pictures just looked at."""
+"""Called with the number of test pictures that were just scored."""
+
+
+def no_tick(done: int) -> None:
+    """No-op `Tick`."""
 
 
 class BenchmarkProtocol(ABC):
-    """A model, its training pictures and its test set.
+    """One experiment of a paper: a model, its training pictures and its test set.
 
-    settings, reference: of this run and of the reference code. pictures: SHA-256 of the files. repeats: sentences on
-    pictures that are there twice. choice, scale: what the reference lets the test set decide, in a sentence: which
-    weights count, how scores are scaled. seeding, remarks: other differences from the reference, of what is drawn and
-    of the model, in words. batch: pictures a step.
+    Attributes
+    ----------
+    name
+        Name of the method.
+    keeps_latest
+        Whether, of epochs with equal figures, the last counts as the best.
+    selection_leakage
+        Sentence on how the reference chooses weights by the test set.
+    scaling_leakage
+        Sentence on how the reference scales scores by the test set; None if it does not.
+    seeding
+        How drawing differs from the reference, in words.
+    format
+        How the reference code saves its weights.
+    batch
+        Pictures in a training step.
+    settings
+        Settings of this run.
+    reference
+        Settings of the reference code.
+    pictures_sha256
+        Hash of all pictures and masks.
+    duplicates
+        A sentence on each kind of pictures that occur more than once.
+    remarks
+        How the model differs from the reference's, in words.
+    model
+        The model.
+    optimisers
+        Optimisers by name; they belong to the state of an interrupted run.
+    tests
+        Test pictures.
+    truth
+        Lesions of the test pictures, bool (n, S, S); None if the test set has no masks.
+    steps
+        Training steps in an epoch.
     """
 
     name: ClassVar[str]
-    keeps_latest: ClassVar[bool] = False  # of epochs with equal figures the last is the best
-    choice: ClassVar[str]
-    scale: ClassVar[str | None] = None
+    keeps_latest: ClassVar[bool] = False
+    selection_leakage: ClassVar[str]
+    scaling_leakage: ClassVar[str | None] = None
     seeding: ClassVar[str]
+    format: ClassVar[ReferenceFormat]
 
-    settings: Settings
-    reference: dict
-    format: ReferenceFormat
     batch: int
-    pictures: str
-    repeats: list[str]
+    settings: Settings
+    reference: Mapping[str, Any]
+    pictures_sha256: str
+    duplicates: list[str]
     remarks: list[str]
     model: AnomalyModel
     optimisers: dict[str, torch.optim.Optimizer]
     tests: LabelledImages
-    truth: np.ndarray | None  # bool (n, S, S)
-    steps: int  # an epoch
+    truth: np.ndarray | None
+    steps: int
 
     @abstractmethod
-    def batches(self) -> Sequence[Tensor | np.ndarray]:
-        """Draw an epoch's order: the pictures of each step."""
+    def batches(self) -> Sequence[Any]:
+        """Draw the order of an epoch; return the indices of each step's pictures."""
 
     @abstractmethod
-    def step(self, chosen: Tensor | np.ndarray) -> float:
-        """Learn from the chosen pictures; returns the loss."""
+    def step(self, indices: Any) -> float:
+        """Train on the pictures of one of the `batches`; return the loss."""
 
     def evaluations(self) -> set[int]:
-        """Before which steps of an epoch the reference tests; `steps` stands for after the last."""
+        """Return before which steps of an epoch the reference evaluates; `steps` stands for after the last."""
         return {self.steps}
 
     @property
     @abstractmethod
-    def draws(self) -> Tensor | str:
-        """State of the random generator."""
+    def random_state(self) -> Tensor | str:
+        """State of the random generator that draws orders and anomalies."""
 
-    @draws.setter
+    @random_state.setter
     @abstractmethod
-    def draws(self, state: Tensor | str) -> None: ...
+    def random_state(self, state: Any) -> None: ...
 
     @abstractmethod
-    def test(self, keep: Sequence[int] = (), tick: Tick = lambda done: None) -> Scores:
-        """Score all test pictures with the present weights, and keep the maps of some."""
+    def test(self, keep: Sequence[int] = (), tick: Tick = no_tick) -> Scores:
+        """Score all test pictures with the present weights.
 
-    def load_checkpoint(self, state: dict) -> None:
-        """Take weights as the reference saves them; raises DetectorError if they do not fit."""
+        Parameters
+        ----------
+        keep
+            Indices of the pictures whose maps are returned.
+        tick
+            Called after each part of the test set.
+        """
+
+    def load_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Load weights as the reference code saves them.
+
+        Raises
+        ------
+        DetectorError
+            If they do not fit the model.
+        """
         if not self.model.encoder.has_text:
             raise DetectorError(
                 f'The reference\'s checkpoints belong to CLIP: give a CLIP encoder, not "{self.settings.encoder}".'
             )
-        self.format.load_state(self.model, state)
+        self.format.load_state(self.model, dict(state))
 
-    def checkpoint(self) -> dict | None:
-        """The weights as the reference saves them; None where its format has no place for learned vectors."""
+    def checkpoint(self) -> dict[str, dict[str, Tensor]] | None:
+        """Return the weights as the reference code saves them; None where its format cannot hold learned vectors."""
         return self.format.state(self.model) if self.model.encoder.has_text else None
 
     def deviations(self, trained: bool) -> list[str]:
-        """How this run, with its training or without, differs from the reference's, in words."""
+        """Return how this run differs from the reference's, in words.
+
+        Parameters
+        ----------
+        trained
+            Whether the run trains. Otherwise settings of the training do not count.
+        """
         return [*self.settings.deviations(self.reference, trained), *self.remarks, *([self.seeding] if trained else [])]
 
     def weights(self) -> dict[str, Tensor]:
-        """Copies of the trained tensors."""
+        """Return copies of the trained tensors, by name."""
         trained = ((name, value) for name, value in self.model.named_parameters() if value.requires_grad)
         return {name: value.detach().cpu().clone() for name, value in trained}
 
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """Put back what `weights` gave."""
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Put back what `weights` returned."""
         own = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, value in weights.items():
                 own[name].copy_(value)
 
     def figures(self, images: np.ndarray, maps: np.ndarray | None) -> Figures:
-        """AUROCs of image scores (n,) and, if there is a truth, of maps (n, S, S)."""
+        """Return the AUROCs of an evaluation.
+
+        Parameters
+        ----------
+        images
+            Image scores (n,).
+        maps
+            (n, S, S); they count only if there is a truth.
+
+        Raises
+        ------
+        TrainingError
+            If a score is not finite.
+        """
         if not np.isfinite(images).all():
             raise TrainingError("The training diverged: the scores are not numbers; lower the learning rate.")
-        pixel = None if self.truth is None else auroc(maps, self.truth)
-        return Figures(auroc(images, self.tests.labels.numpy() > 0), pixel)
+        pixel = None if self.truth is None or maps is None else auroc(maps, self.truth)
+        # Not None: `require_both_labels` has seen normal and abnormal pictures.
+        image = cast(float, auroc(images, self.tests.labels.numpy() > 0))
+        return Figures(image, pixel)
 
 
 class PublishedFigures(NamedTuple):
-    """AUROCs in 0..1 of a paper and of its published code and weights, and where they stand.
+    """Published AUROCs, in [0, 1].
 
-    Each of the two is a pair (image AUROC, pixel AUROC); None where no figure is known.
+    Attributes
+    ----------
+    source
+        Where the figures stand.
+    paper
+        Image and pixel AUROC of the paper; None where unknown.
+    reference_code
+        The same, of the published code and weights.
     """
 
     source: str
@@ -194,11 +321,11 @@ class BenchmarkSuite(ABC):
     name
         Name of the method.
     layout
-        What `--data` must hold, for the help text.
+        What the folder `--data` must hold, for the help text.
     classes
-        The classes or data sets of the paper's table.
+        Classes or data sets of the paper's table.
     default_shots
-        How many normal images (and abnormal ones, if the method needs them) it learns from by default.
+        Normal training pictures (and as many abnormal ones, if the method needs them) where the user names no number.
     has_zero_shot
         Whether there is a zero-shot experiment.
     checkpoint_variants
@@ -210,19 +337,39 @@ class BenchmarkSuite(ABC):
     classes: ClassVar[tuple[str, ...]]
     default_shots: ClassVar[int]
     has_zero_shot: ClassVar[bool] = False
-    checkpoint_variants: ClassVar[tuple[str, ...]] = ("reference",)
+    checkpoint_variants: ClassVar[tuple[Variant, ...]] = ("reference",)
 
     @abstractmethod
-    def reference(self, zero_shot: bool) -> dict[str, Any]:
+    def reference(self, zero_shot: bool) -> Mapping[str, Any]:
         """Return the settings of the reference code, by the names of `Settings`."""
 
     @abstractmethod
     def make(
         self, data: Path, settings: Settings, zero_shot: bool, seeds: Path | None, progress: Progress
     ) -> BenchmarkProtocol:
-        """Return an experiment on a class; raise VolumeError, TrainingError or DetectorError if it cannot be run.
+        """Return an experiment on one class.
 
-        `seeds` is a folder that names the few-shot images, for benchmarks that have one.
+        Parameters
+        ----------
+        data
+            Folder of the benchmark's pictures.
+        settings
+            Settings of the run.
+        zero_shot
+            Whether it is the zero-shot experiment.
+        seeds
+            Folder that names the few-shot pictures, for benchmarks that have one; None for its default place.
+        progress
+            Called while pictures are checked and the encoder is loaded.
+
+        Raises
+        ------
+        VolumeError
+            If a picture or list is missing or damaged.
+        TrainingError
+            If there are too few training pictures.
+        DetectorError
+            If the encoder is unknown or not suitable.
         """
 
     def published(self, class_name: str, shots: int) -> PublishedFigures:
@@ -230,10 +377,29 @@ class BenchmarkSuite(ABC):
         return UNKNOWN_FIGURES
 
 
-def example_indices(labels: Sequence[int], normal: int = 3, abnormal: int = 5) -> list[int]:
-    """Pictures to draw, evenly spread over the normal and over the abnormal ones."""
+def example_indices(labels: np.ndarray, normal: int = 3, abnormal: int = 5) -> list[int]:
+    """Choose test pictures to draw, evenly spread over the normal and over the abnormal ones.
+
+    Parameters
+    ----------
+    labels
+        (n,); 0 normal, 1 abnormal.
+    normal, abnormal
+        How many of each kind, at most.
+
+    Returns
+    -------
+    list of int
+        Indices, those of normal pictures first.
+
+    Examples
+    --------
+    >>> example_indices(np.array([0, 0, 0, 1, 1, 1]), normal=2, abnormal=1)
+    [0, 2, 3]
+    """
     chosen = []
     for label, count in enumerate((normal, abnormal)):
-        kind = np.flatnonzero(np.asarray(labels) == label)
-        chosen += kind[np.unique(np.linspace(0, len(kind) - 1, min(count, len(kind))).round().astype(int))].tolist()
+        indices = np.flatnonzero(labels == label)
+        spread = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
+        chosen += indices[np.unique(spread)].tolist()
     return chosen

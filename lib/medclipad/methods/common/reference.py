@@ -1,4 +1,4 @@
-"""Checkpoints of a method's reference code: what they hold, how they go into our model and come out of it."""
+"""Checkpoints of a method's reference code: what they hold, and how to load and write them."""
 
 from __future__ import annotations
 
@@ -46,50 +46,116 @@ class ReferenceFormat(ABC):
         path
             The checkpoint.
         class_name
-            What the user says that the pictures show; None to take it from the file's name.
+            What the pictures show, as the user says; None to take it from the file's name.
 
         Raises
         ------
         DetectorError
-            If the class is needed and unknown, or given and meaningless.
+            If the method needs a class and none is known, or has no use for the given one.
         """
 
     @abstractmethod
     def state(self, model: AnomalyModel) -> State:
-        """Return the trained tensors as a checkpoint has them.
+        """Return the trained tensors of a model as a checkpoint holds them.
 
-        Raises DetectorError if the format has no place for what the model learned.
+        They share memory with the model.
+
+        Raises
+        ------
+        DetectorError
+            If the format cannot hold what the model learned.
         """
 
     @abstractmethod
     def load_state(self, model: AnomalyModel, state: State) -> None:
-        """Put a checkpoint's tensors into a model; raise DetectorError if a key, shape or type differs."""
+        """Load a checkpoint's tensors into a model.
+
+        Raises
+        ------
+        DetectorError
+            If a key, shape or type differs.
+        """
 
     @abstractmethod
     def load(
         self, model: AnomalyModel, state: State, shots: Shots | None, seed: int, progress: Progress, image_class: str
     ) -> None:
-        """Put a checkpoint's tensors into a model, and learn from `shots` what it does not hold.
+        """Load a checkpoint's tensors into a model, and learn from shots what the checkpoint does not hold.
 
-        Without shots the model works with the checkpoint alone. `image_class` is what the pictures show: the
-        given class name, else the file's name without suffix. Raises DetectorError as `load_state` does.
+        Parameters
+        ----------
+        model
+            Untrained model.
+        state
+            The checkpoint.
+        shots
+            Slices to learn from; None to work with the checkpoint alone.
+        seed
+            Seed of everything that is drawn.
+        progress
+            Called after each step.
+        image_class
+            What the pictures show: the class name that the user gave, else the file's name without suffix.
+
+        Raises
+        ------
+        DetectorError
+            If a key, shape or type differs.
         """
 
     def require_calibrated(self, shots: int, abnormal_shots: int, held_out: bool) -> str | None:
-        """Return why a detector made from these slices cannot be used; None if it can."""
+        """Return why a detector made from these slices cannot be used; None if it can.
+
+        Parameters
+        ----------
+        shots, abnormal_shots
+            Numbers of normal and of abnormal slices that the model learned from.
+        held_out
+            Whether other normal slices are left to calibrate on.
+        """
         return None
 
     def uncalibrated_note(self) -> str:
         """Return what an uncalibrated detector of this method lacks, to follow "no normal slices were given"."""
         return ""
 
-    def left_out(self, options: dict[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
-        """Return what of a detector the format has no place for, in words."""
+    def left_out(self, options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
+        """Return the parts of a detector that the format cannot hold, in words.
+
+        Parameters
+        ----------
+        options
+            The method's options of the detector.
+        weights
+            Its tensors, by name.
+        """
         return ["the plane, intensity preset and calibration"]
 
 
 def check_state(model: AnomalyModel, state: object, own: State, method: str) -> State:
-    """Return `own`, the model's state; raise DetectorError unless `state` has its keys, shapes and types."""
+    """Check that a checkpoint has the keys, shapes and types of a model.
+
+    Parameters
+    ----------
+    model
+        The model.
+    state
+        The checkpoint, as it was read.
+    own
+        What `ReferenceFormat.state` returns for the model.
+    method
+        Name of the method, for messages.
+
+    Returns
+    -------
+    State
+        `own`.
+
+    Raises
+    ------
+    DetectorError
+        If anything differs.
+    """
     if not isinstance(state, Mapping) or state.keys() != own.keys():
         raise DetectorError(f"A checkpoint of {method} holds {' and '.join(own)} alone: choose such a file.")
     for part, expected in own.items():

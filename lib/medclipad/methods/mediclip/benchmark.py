@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,14 @@ from torch import Tensor
 
 from medclipad.encoders import load_encoder
 from medclipad.errors import TrainingError
-from medclipad.methods.common.benchmark import BenchmarkProtocol, BenchmarkSuite, Scores, Settings, Tick
-from medclipad.methods.common.labelled_images import LabelledImage, LabelledImages, check, open_picture, require_lesions
+from medclipad.methods.common.benchmark import BenchmarkProtocol, BenchmarkSuite, Scores, Settings, Tick, no_tick
+from medclipad.methods.common.labelled_images import (
+    LabelledImage,
+    LabelledImages,
+    check_pictures,
+    open_picture,
+    require_lesions,
+)
 from medclipad.methods.mediclip.jsonlines import dataset_folder, test_pictures, train_pictures
 from medclipad.methods.mediclip.network import MediCLIPNetwork
 from medclipad.methods.mediclip.options import MediCLIPOptions
@@ -27,7 +33,7 @@ from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import new_optimiser, step
 from medclipad.volume.progress import Progress, no_progress
 
-REFERENCE = {
+REFERENCE: dict[str, Any] = {
     "encoder": "ViT-L-14-quickgelu/openai",
     "image_size": 224,
     "epochs": 200,
@@ -38,15 +44,41 @@ REFERENCE = {
 
 
 class MediCLIPProtocol(BenchmarkProtocol):
-    """k normal training pictures of a data set, and its test set."""
+    """k normal training pictures of a data set, and its test set.
+
+    Parameters
+    ----------
+    data
+        Folder of the data sets.
+    settings
+        Settings of the run.
+    progress
+        Called while pictures are checked.
+
+    Attributes
+    ----------
+    normal
+        Training pictures, uint8 (k, S, S).
+
+    Raises
+    ------
+    VolumeError
+        If a picture or list is missing or damaged.
+    TrainingError
+        If there are fewer than k normal training pictures.
+    DetectorError
+        If the encoder is unknown or cannot be loaded.
+    """
 
     name, batch = "mediclip", 8
     format = MediCLIPReference()
     seeding = "shots, weights and anomalies drawn from the seed: the reference never seeds"
-    choice = "As in the reference, the best-test epoch is chosen by its AUROC on the test set: too good a figure."
+    selection_leakage = (
+        "As in the reference, the best-test epoch is chosen by its AUROC on the test set: too good a figure."
+    )
+    model: MediCLIPNetwork
 
     def __init__(self, data: Path, settings: Settings, progress: Progress = no_progress) -> None:
-        """Read and check the pictures, load the encoder; raises VolumeError, TrainingError or DetectorError."""
         self.reference = REFERENCE
         folder = dataset_folder(data, settings.class_name)
         train, tests = train_pictures(folder), test_pictures(folder, settings.max_images)
@@ -55,9 +87,10 @@ class MediCLIPProtocol(BenchmarkProtocol):
                 f"{folder} has {len(train)} normal training pictures, not {settings.shots}: ask for fewer shots."
             )
         chosen = random.Random(settings.seed).sample(train, settings.shots)
-        self.pictures, self.repeats = check(tests, chosen, progress)
-        tower = load_encoder(settings.encoder, settings.image_size)
-        self.settings = replace(settings, image_size=tower.image_size)
+        self.pictures_sha256, self.duplicates = check_pictures(tests, chosen, progress)
+        encoder = load_encoder(settings.encoder, settings.image_size)
+        size = encoder.image_size
+        self.settings = replace(settings, image_size=size)
         options = MediCLIPOptions(
             variant=settings.variant,
             schedule="published",
@@ -68,14 +101,15 @@ class MediCLIPProtocol(BenchmarkProtocol):
         )
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            self.model = MediCLIPNetwork(tower, options)
-        blind = "learned vectors in place of prompts: the encoder has no text tower"
-        self.remarks = [] if tower.has_text else [blind]
-        size = tower.image_size
+            self.model = MediCLIPNetwork(encoder, options)
+        self.remarks = []
+        if not encoder.has_text:
+            self.remarks.append("learned vectors in place of prompts: the encoder has no text tower")
         self.tests = LabelledImages(tests, partial(test_square, size=size))
-        masked = any(one.mask for one in tests)
-        self.truth = require_lesions(np.stack([_mask(one, size) for one in tests]), folder) if masked else None
-        self.normal = np.stack([training_square(open_picture(one.path), size) for one in chosen])
+        self.truth = None
+        if any(picture.mask for picture in tests):
+            self.truth = require_lesions(np.stack([_mask(picture, size) for picture in tests]), folder)
+        self.normal = np.stack([training_square(open_picture(picture.path), size) for picture in chosen])
         self.synthesis = AnomalySynthesis(self.normal, options.variant)
         self.optimiser = new_optimiser(self.model)
         self.optimisers = {"all": self.optimiser}
@@ -83,55 +117,61 @@ class MediCLIPProtocol(BenchmarkProtocol):
         self.steps = -(-len(chosen) // self.batch)
 
     @property
-    def draws(self) -> str:
+    def random_state(self) -> str:
+        """State of the generator that draws orders and anomalies, as JSON."""
         return json.dumps(self.rng.bit_generator.state)
 
-    @draws.setter
-    def draws(self, state: str) -> None:
+    @random_state.setter
+    def random_state(self, state: str) -> None:
         self.rng.bit_generator.state = json.loads(state)
 
     def batches(self) -> Sequence[np.ndarray]:
+        """Draw the order of an epoch; return the indices of each step's training pictures."""
         order = self.rng.permutation(len(self.normal))
         return [order[start : start + self.batch] for start in range(0, len(order), self.batch)]
 
-    def step(self, chosen: np.ndarray) -> float:
-        pairs = [self.synthesis(self.normal[index], self.rng) for index in chosen]
+    def step(self, indices: np.ndarray) -> float:
+        """Train on new synthetic anomalies in the pictures with these indices; return the loss."""
+        pairs = [self.synthesis(self.normal[index], self.rng) for index in indices]
         images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
         return sum(step(self.model, self.optimiser, images, masks))
 
-    def test(self, keep: Sequence[int] = (), tick: Tick = lambda done: None) -> Scores:
+    def test(self, keep: Sequence[int] = (), tick: Tick = no_tick) -> Scores:
+        """Score all test pictures; see `BenchmarkProtocol.test`."""
         self.model.freeze_text_features()
         maps, scores, kept = [], [], {}
-        for indices in torch.arange(len(self.tests)).split(self.batch):
-            found = self.model.anomaly(self.tests[indices.tolist()])[0].cpu().numpy()
-            scores.append(found.max(axis=(1, 2)))
-            kept |= {index: one for index, one in zip(indices.tolist(), found, strict=True) if index in keep}
+        for start in range(0, len(self.tests), self.batch):
+            indices = range(start, min(start + self.batch, len(self.tests)))
+            batch_maps = self.model.anomaly(self.tests[indices])[0].cpu().numpy()
+            scores.append(batch_maps.max(axis=(1, 2)))
+            kept |= {index: batch_maps[index - start] for index in indices if index in keep}
             if self.truth is not None:
-                maps.append(found)
+                maps.append(batch_maps)
             tick(len(indices))
         images = np.concatenate(scores)
         return Scores(images.astype(np.float64), kept, self.figures(images, np.concatenate(maps) if maps else None))
 
 
 def training_square(image: Image.Image, size: int) -> np.ndarray:
-    """A training picture as the reference loads it, uint8 (size, size): resized first, made grey second."""
+    """Return a training picture as the reference loads it, uint8 (size, size): resized first, then made grey."""
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR).convert("L"))
 
 
 def test_square(image: Image.Image, size: int) -> Tensor:
-    """A test picture as the reference loads it, float32 RGB (3, size, size) in [0, 1]: RGB first, resized second."""
+    """Return a test picture as the reference loads it, float32 (3, size, size) in [0, 1]: made RGB, then resized."""
     resized = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR), dtype=np.float32)
     return torch.from_numpy(resized / 255).permute(2, 0, 1)
 
 
 def _mask(picture: LabelledImage, size: int) -> np.ndarray:
+    """Return a picture's mask, bool (size, size); empty if it has none."""
     if picture.mask is None:
         return np.zeros((size, size), bool)
     return np.asarray(open_picture(picture.mask).convert("L").resize((size, size), Image.Resampling.NEAREST)) > 0
 
 
 class MediCLIPBenchmark(BenchmarkSuite):
-    """MediCLIP on its three data sets. Of its figures no public table is at hand."""
+    """MediCLIP on its three data sets. No public table of its figures is at hand."""
 
     name = "mediclip"
     layout = "MediCLIP's data sets, each with samples/train.json and test.json"
@@ -139,7 +179,7 @@ class MediCLIPBenchmark(BenchmarkSuite):
     default_shots = 16
     checkpoint_variants = ("reference", "paper")
 
-    def reference(self, zero_shot: bool) -> dict[str, Any]:
+    def reference(self, zero_shot: bool) -> Mapping[str, Any]:
         """Return the settings of train.py."""
         return REFERENCE
 

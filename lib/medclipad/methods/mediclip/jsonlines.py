@@ -4,44 +4,76 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from medclipad.errors import VolumeError
-from medclipad.methods.common.labelled_images import LabelledImage, few, require_both
+from medclipad.methods.common.labelled_images import LabelledImage, first_of_each_label, require_both_labels
 
 
 def dataset_folder(data: Path, name: str) -> Path:
-    """The folder of a data set: DATA/NAME, or DATA itself if it is of that name or its lines have that clsname.
+    """Return the folder of a data set.
 
-    Raises VolumeError if there is none.
+    Parameters
+    ----------
+    data
+        Folder that holds the data set's folder; or the data set's folder itself, which is called `name` or whose lines
+        have that "clsname".
+    name
+        Name of the data set.
+
+    Raises
+    ------
+    VolumeError
+        If there is none.
     """
     for folder in (data / name, data):
         if (folder / "samples").is_dir():
             known = [line.get("clsname") for line in _lines(folder, "test")]
             if folder.name == name or name in known:
                 return folder
-    there = ", ".join(sorted(path.parent.name for path in data.glob("*/samples"))) or "none"
+    existing = ", ".join(sorted(path.parent.name for path in data.glob("*/samples"))) or "none"
     raise VolumeError(
-        f'There is no data set "{name}" in {data} (there: {there}): it must hold {name}/samples/train.json, '
+        f'There is no data set "{name}" in {data} (there: {existing}): it must hold {name}/samples/train.json, '
         f"{name}/samples/test.json and {name}/images."
     )
 
 
 def train_pictures(folder: Path) -> list[LabelledImage]:
-    """The normal training pictures in the file's order; raises VolumeError if one is missing or there is none."""
-    pictures = [one for one in _pictures(folder, "train") if not one.label]
+    """Return the normal training pictures of a data set, in the file's order.
+
+    Raises
+    ------
+    VolumeError
+        If a picture is missing, or there is none.
+    """
+    pictures = [picture for picture in _pictures(folder, "train") if not picture.label]
     if not pictures:
         raise VolumeError(f"{folder}/samples/train.json names no normal picture: MediCLIP learns from these.")
     return pictures
 
 
 def test_pictures(folder: Path, limit: int | None = None) -> list[LabelledImage]:
-    """The test pictures in the file's order, at most `limit` of each kind; raises VolumeError without both kinds."""
+    """Return the test pictures of a data set, in the file's order.
+
+    Parameters
+    ----------
+    folder
+        Folder of the data set.
+    limit
+        Pictures of each kind, at most; None for all.
+
+    Raises
+    ------
+    VolumeError
+        If a picture is missing, or the set lacks normal or abnormal pictures.
+    """
     pictures = _pictures(folder, "test")
-    require_both(pictures, folder)
-    return few(pictures, limit)
+    require_both_labels(pictures, folder)
+    return first_of_each_label(pictures, limit)
 
 
 def _pictures(folder: Path, part: str) -> list[LabelledImage]:
+    """Return the pictures of samples/{part}.json; raise VolumeError if a line is invalid or a file missing."""
     pictures = []
     for number, line in enumerate(_lines(folder, part), 1):
         where = f"Line {number} of {folder}/samples/{part}.json"
@@ -58,13 +90,15 @@ def _pictures(folder: Path, part: str) -> list[LabelledImage]:
 
 
 def _is_file(path: Path) -> bool:
+    """Return whether there is such a file; False for a name that no file can have."""
     try:
         return path.is_file()
-    except OSError:  # a name that no file can have
+    except OSError:
         return False
 
 
-def _lines(folder: Path, part: str) -> list[dict]:
+def _lines(folder: Path, part: str) -> list[dict[str, Any]]:
+    """Return the JSON objects of samples/{part}.json; raise VolumeError if they cannot be read."""
     file = folder / "samples" / f"{part}.json"
     try:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from medclipad.encoders import N_STAGES, ImageEncoder
 from medclipad.errors import DetectorError
-from medclipad.methods.base import AnomalyModel, as_rgb
+from medclipad.methods.base import AnomalyModel, as_rgb, option_or_default
 from medclipad.methods.common.layers import TokenLinear
 from medclipad.methods.common.learned_vectors import LearnedVectors
 from medclipad.methods.mediclip.normal_memory import NormalMemory
@@ -18,59 +20,123 @@ from medclipad.methods.mediclip.prompts import LearnablePrompts
 
 FIRST_STAGE = 1  # taps after 1/2, 3/4 and all of the encoder: blocks 12, 18 and 24 of ViT-L
 PAPER_TEMPERATURE = 0.07
+MEMORY_SHARE_WITHOUT_TEXT = 0.9  # of the map; docs/explanation/accuracy.md compares shares
+SCORE_SHARE_WITHOUT_TEXT = 0.02  # of a map's pixels; see `AnomalyModel.score_share`
 
 
 class MediCLIPNetwork(AnomalyModel):
-    """MediCLIP on any encoder with stages.
+    """MediCLIP on any encoder with tapped stages.
 
-    A 1×1 convolution (here: a linear map of tokens) adapts the patch tokens of each tapped stage to the text space. The
-    map is the softmax over {normal, abnormal} of the cosine between adapted tokens and text features: in the reference
-    variant the mean cosine of the stages, upsampled, without temperature (values in (.119, .881)); in the paper's a
-    softmax with temperature .07 per stage, then their mean.
+    A 1×1 convolution (here a linear map of tokens) adapts the patch tokens of each tapped stage to the text space. The
+    map is the softmax over {normal, abnormal} of the cosine between adapted tokens and text features.
+
+    Parameters
+    ----------
+    encoder
+        Frozen encoder.
+    options
+        The method's options. Where an option is None, the encoder decides.
+
+    Attributes
+    ----------
+    adapters
+        A linear map for each tapped stage.
+    prompts
+        Learned prompts, or two learned vectors where the encoder has no text tower.
+    text_features
+        Features of the trained prompts, (embed_dim, 2); only with a text tower. A finished model does not need the
+        tower.
+    schedule
+        "published" or "short"; see the option of this name.
+    memory_share
+        Share of the memory's map in the result.
+    memory
+        Memory of normal tokens; None if its share is 0.
+
+    Notes
+    -----
+    The reference variant averages the cosines of the stages, upsamples the mean and applies a softmax without
+    temperature, whose values lie in (.119, .881). The paper's variant applies a softmax with temperature .07 to each
+    stage and averages these (section 2.3).
     """
 
     options: MediCLIPOptions
+    prompts: LearnablePrompts | LearnedVectors
+    text_features: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, encoder: ImageEncoder, options: MediCLIPOptions) -> None:
         super().__init__(encoder, options)
+        has_text = encoder.has_text
         self.adapters = nn.ModuleList(TokenLinear(width, encoder.embed_dim) for width in encoder.widths[FIRST_STAGE:])
-        self.prompts = LearnablePrompts(encoder) if encoder.has_text else LearnedVectors(encoder.embed_dim)
-        if encoder.has_text:  # what the prompts gave when they were trained: a finished model needs no text tower
+        self.prompts = LearnablePrompts(encoder) if has_text else LearnedVectors(encoder.embed_dim)
+        if has_text:
             self.register_buffer("text_features", torch.zeros(encoder.embed_dim, 2))
-        self.schedule = options.schedule or ("short" if encoder.has_text else "published")
-        share = (0.0 if encoder.has_text else 0.9) if options.memory_share is None else options.memory_share
-        self.memory_share = share
-        if options.score_share is None:
-            self.score_share = 0.0 if encoder.has_text else 0.02
-        else:
-            self.score_share = options.score_share
-        self.memory = NormalMemory(encoder.widths[1:3], options.memory_size) if share else None
+        self.schedule = options.schedule or ("short" if has_text else "published")
+        self.memory_share = option_or_default(options.memory_share, 0.0 if has_text else MEMORY_SHARE_WITHOUT_TEXT)
+        self.score_share = option_or_default(options.score_share, 0.0 if has_text else SCORE_SHARE_WITHOUT_TEXT)
+        self.memory = NormalMemory(encoder.widths[1:3], options.memory_size) if self.memory_share else None
         self.register_buffer("mean", torch.tensor(encoder.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(encoder.std)[:, None, None], persistent=False)
         self.to(encoder.device)
 
     def patch_tokens(self, images: Tensor) -> list[Tensor]:
-        """Patch tokens (B, grid², width) of the tapped stages of grey slices (B, S, S) in [0, 1]; no class token."""
+        """Return the patch tokens of the tapped stages, without class token.
+
+        Parameters
+        ----------
+        images
+            Grey (B, S, S) or RGB (B, 3, S, S) slices in [0, 1].
+
+        Returns
+        -------
+        list of Tensor
+            (B, grid², width) for each stage.
+        """
         rgb = (as_rgb(images, self.encoder.device) - self.mean) / self.std
         with torch.no_grad():
             parts = [self.encoder.taps(part, FIRST_STAGE) for part in rgb.split(self.encoder.batch)]
         return [torch.cat(level)[:, self.encoder.n_prefix :] for level in zip(*parts, strict=True)]
 
-    def adapt(self, tokens: list[Tensor]) -> list[Tensor]:
-        """Adapted tokens (B, grid², embed_dim) of each stage, L2-normalised."""
+    def adapt(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+        """Return the adapted tokens (B, grid², embed_dim) of each stage, L2-normalised, of its `patch_tokens`."""
         return [F.normalize(adapter(x).float(), dim=-1) for adapter, x in zip(self.adapters, tokens, strict=True)]
 
-    def similarity(self, adapted: list[Tensor], text: Tensor) -> list[Tensor]:
-        """Cosine maps (B, 2, grid, grid) of each stage with the text features (embed_dim, 2)."""
+    def similarity(self, adapted: Sequence[Tensor], text: Tensor) -> list[Tensor]:
+        """Return the cosine of adapted tokens with text features.
+
+        Parameters
+        ----------
+        adapted
+            What `adapt` returned.
+        text
+            (embed_dim, 2).
+
+        Returns
+        -------
+        list of Tensor
+            (B, 2, grid, grid) for each stage.
+        """
         return [
             self.encoder.patch_maps(x @ text, level)
             for level, x in zip(range(FIRST_STAGE, N_STAGES), adapted, strict=True)
         ]
 
-    def probabilities(self, tokens: list[Tensor], text: Tensor | None = None) -> Tensor:
-        """Maps (B, 2, S, S): probability of normal and abnormal at each pixel.
+    def probabilities(self, tokens: Sequence[Tensor], text: Tensor | None = None) -> Tensor:
+        """Return the probability of normal and abnormal at each pixel.
 
-        `text` (embed_dim, 2) replaces the features of the prompts, which take a pass through the text tower.
+        Parameters
+        ----------
+        tokens
+            What `patch_tokens` returned.
+        text
+            Text features (embed_dim, 2) instead of those of the prompts, which take a pass through the text tower.
+
+        Returns
+        -------
+        Tensor
+            (B, 2, S, S).
         """
         levels = self.similarity(self.adapt(tokens), self.prompts() if text is None else text)
         grid, size = max(level.shape[-1] for level in levels), self.encoder.image_size
@@ -82,6 +148,7 @@ class MediCLIPNetwork(AnomalyModel):
 
     @staticmethod
     def _upsample(maps: Tensor, size: int) -> Tensor:
+        """Return maps (B, C, grid, grid) as (B, C, size, size): bilinear, the corners aligned."""
         if maps.shape[-1] == size:
             return maps
         return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=True)
@@ -92,33 +159,66 @@ class MediCLIPNetwork(AnomalyModel):
         if self.encoder.has_text:
             self.text_features = self.prompts()
 
-    def memory_maps(self, tokens: list[Tensor]) -> list[Tensor]:
-        """Feature maps (B, C, grid, grid) of the two stages that the memory joins."""
-        return [self.encoder.patch_maps(tokens[place], FIRST_STAGE + place) for place in (0, 1)]
+    def memory_maps(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+        """Return the feature maps (B, C, grid, grid) of the two stages that the memory joins, of `patch_tokens`."""
+        return [self.encoder.patch_maps(tokens[index], FIRST_STAGE + index) for index in (0, 1)]
 
     def _memory_tokens(self, images: np.ndarray) -> Tensor:
-        """What the memory remembers of slices float32 (n, S, S): tokens (n, grid, grid, width)."""
+        """Return the memory's tokens (n, grid, grid, width) of slices float32 (n, S, S)."""
         joined = [
-            self.memory.join(self.memory_maps(self.patch_tokens(part)), part.to(self.encoder.device))
+            NormalMemory.join(self.memory_maps(self.patch_tokens(part)), part.to(self.encoder.device))
             for part in torch.from_numpy(images).split(self.encoder.batch)
         ]
         return torch.cat(joined)
 
     @torch.inference_mode()
     def remember(self, normal: np.ndarray, seed: int) -> None:
-        """Fill the memory, if there is one, from normal slices float32 (n, S, S)."""
+        """Fill the memory, if there is one.
+
+        Parameters
+        ----------
+        normal
+            Normal slices, float32 (n, S, S) in [0, 1].
+        seed
+            Seed of the coreset.
+        """
         if self.memory is None:
             return
         self.memory.remember(self._memory_tokens(normal).cpu(), torch.Generator().manual_seed(seed))
 
     @torch.inference_mode()
     def calibrate(self, normal: np.ndarray) -> None:
-        """The text map is a probability: only the memory's distances need a scale."""
+        """Set the scale of the memory's distances; the text map is a probability and needs none.
+
+        Parameters
+        ----------
+        normal
+            Normal slices, float32 (n, S, S) in [0, 1].
+        """
         if self.memory is not None:
             self.memory.calibrate(self.memory.distance(self._memory_tokens(normal)))
 
     @torch.inference_mode()
     def anomaly(self, images: Tensor) -> tuple[Tensor, None]:
+        """Return the anomaly maps of slices; their scores follow from the maps.
+
+        Parameters
+        ----------
+        images
+            Grey slices (B, S, S) in [0, 1].
+
+        Returns
+        -------
+        maps
+            (B, S, S) in [0, 1].
+        scores
+            None.
+
+        Raises
+        ------
+        DetectorError
+            If the model was not trained and its text features were not frozen.
+        """
         if self.encoder.has_text and not self.text_features.any():
             raise DetectorError("This MediCLIP model has no text features yet: fit it, or freeze its text features.")
         tokens = self.patch_tokens(images)

@@ -1,11 +1,14 @@
-"""A memory of normal tokens beside the text map, for encoders whose tokens no text tower gave a meaning.
+"""A memory of normal tokens beside the text map, for encoders whose tokens are not aligned with text.
 
-Not part of MediCLIP's paper. The head that MediCLIP learns from synthetic anomalies stands on CLIP's alignment of
-images and words; on the embedded encoder it recognises pasted patches, but lesions poorly (try memory_share=0). The
-distance to the nearest normal token, as in PatchCore (Roth et al., CVPR 2022) and MVFA's few-shot branch, needs none.
+It is not part of MediCLIP's paper. The head that MediCLIP learns from synthetic anomalies relies on CLIP's alignment of
+images and words. On the embedded encoder it recognises pasted patches, but lesions poorly (try `memory_share=0`). The
+distance to the nearest normal token, as in PatchCore (Roth et al., CVPR 2022) and MVFA's few-shot branch, needs no such
+alignment.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,36 +18,63 @@ from medclipad.methods.common.coreset import coreset
 from medclipad.methods.common.token_memory import nearest_distance
 
 PROJECTED = 24  # dimensions in which the coreset is chosen (random projection, Johnson and Lindenstrauss)
-NORMAL_QUANTILE = 0.999
+NORMAL_QUANTILE = 0.999  # of the distances of normal tokens; it becomes a map value of 0.5
 NORM_WEIGHT = 0.3  # of the logarithm of a token's length, beside its direction (length 1)
 BRIGHTNESS_WEIGHT = 2.0  # of the picture's own brightness in [0, 1]
-LEFT_OUT = 8  # slices that are held against the tokens of the others
+LEFT_OUT = 8  # slices that are compared with the tokens of the others
 
 
 class NormalMemory(nn.Module):
     """Tokens of normal slices, thinned to a coreset, and the distance of other tokens to the nearest of them.
 
-    The maps of two stages, averaged over 3×3 neighbours, are brought to the finer grid and joined. Of each stage a
-    token keeps its direction and, with less weight, the logarithm of its length; the brightness under it comes last.
-    (Left as they are, a few strong channels, which follow contrast, would decide every distance.) The coreset is greedy
-    (farthest point first), so that rare normal tissue is remembered too.
+    The maps of two stages are averaged over 3×3 neighbours, resampled to the finer grid and joined. A token keeps the
+    direction of each stage's features and, with less weight, the logarithm of their length; the brightness of the slice
+    comes last. (With raw features a few strong channels, which follow contrast, would decide every distance.) The
+    coreset is greedy (farthest point first), so that rare normal tissue is remembered too.
+
+    Parameters
+    ----------
+    widths
+        Widths of the features of the two stages.
+    size
+        Number of tokens.
+
+    Attributes
+    ----------
+    tokens
+        float16 (size, sum of widths + 3).
+    scale
+        Distance that becomes a map value of 0.5, a scalar.
     """
 
-    def __init__(self, widths: tuple[int, int], size: int) -> None:
+    tokens: Tensor
+    scale: Tensor
+
+    def __init__(self, widths: Sequence[int], size: int) -> None:
         super().__init__()
         self.register_buffer("tokens", torch.zeros(size, sum(widths) + len(widths) + 1, dtype=torch.float16))
         self.register_buffer("scale", torch.ones(()))
 
     @staticmethod
-    def join(maps: list[Tensor], images: Tensor) -> Tensor:
-        """(B, grid, grid, width) of the feature maps (B, C, g, g) of two stages, the finer one first, and the slices.
+    def join(maps: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Return the tokens of slices, from the feature maps of two stages.
 
-        images: (B, S, S) in [0, 1], what the feature maps were made of.
+        Parameters
+        ----------
+        maps
+            Feature maps (B, C, grid, grid) of each stage, the finer grid first.
+        images
+            The slices (B, S, S), in [0, 1].
+
+        Returns
+        -------
+        Tensor
+            (B, grid, grid, width) on the finer grid.
         """
         grid = maps[0].shape[-1]
         parts = []
-        for one in maps:
-            smooth = F.avg_pool2d(one.float(), 3, 1, 1, count_include_pad=False)
+        for features in maps:
+            smooth = F.avg_pool2d(features.float(), 3, 1, 1, count_include_pad=False)
             length = smooth.norm(dim=1, keepdim=True).clamp_min(1e-6)
             part = torch.cat([smooth / length, NORM_WEIGHT * length.log()], dim=1)
             parts.append(F.interpolate(part, (grid, grid), mode="bilinear"))
@@ -52,9 +82,16 @@ class NormalMemory(nn.Module):
         return torch.cat([*parts, BRIGHTNESS_WEIGHT * brightness], dim=1).permute(0, 2, 3, 1)
 
     def remember(self, tokens: Tensor, generator: torch.Generator) -> None:
-        """Keep a coreset of the tokens (n, grid, grid, width) of n slices, repeated if the memory holds more.
+        """Keep a coreset of tokens; they are repeated if the memory holds more.
 
-        The scale is set, too, by what some slices are to the tokens of the others (if there are others).
+        The scale is set too, from the distance of some slices to the tokens of the others, if there are others.
+
+        Parameters
+        ----------
+        tokens
+            (n, grid, grid, width), of n slices.
+        generator
+            Source of everything that is drawn.
         """
         flat = tokens.flatten(0, 2)
         projection = torch.randn(flat.shape[1], PROJECTED, generator=generator)
@@ -66,25 +103,44 @@ class NormalMemory(nn.Module):
         self.scale.fill_(_normal_limit(torch.stack(distances)) if distances else 1e-6)
 
     def distance(self, tokens: Tensor) -> Tensor:
-        """Euclidean distance (...) of tokens (..., width) to the nearest remembered one."""
+        """Return the Euclidean distance (...) of tokens (..., width) to the nearest remembered one."""
         return nearest_distance(tokens, self.tokens.float())
 
     def calibrate(self, distances: Tensor) -> None:
-        """Let the distance that one in a thousand of these normal tokens exceeds become a map value of 0.5.
+        """Raise the scale to the distance that one in a thousand normal tokens exceeds.
 
-        Unless the remembered slices are farther from each other: then these are no others, and the scale stays.
+        The scale stays where the remembered slices are farther from each other: then these slices may be the remembered
+        ones, whose distance says nothing.
+
+        Parameters
+        ----------
+        distances
+            Distances of normal tokens, of any shape.
         """
         self.scale.fill_(max(_normal_limit(distances), float(self.scale)))
 
-    def forward(self, maps: list[Tensor], images: Tensor) -> Tensor:
-        """Map (B, S, S) in [0, 1) of slices (B, S, S) and the feature maps of two stages."""
+    def forward(self, maps: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Return anomaly maps.
+
+        Parameters
+        ----------
+        maps
+            Feature maps of two stages, as in `join`.
+        images
+            The slices (B, S, S), in [0, 1].
+
+        Returns
+        -------
+        Tensor
+            (B, S, S) in [0, 1).
+        """
         relative = self.distance(self.join(maps, images)) / self.scale
-        # Proportional to the distance up to 0.5, then ever flatter: however far, no two distances become the same.
+        # Proportional to the distance up to 0.5, then ever flatter, so that two distances never become the same value.
         value = torch.where(relative < 1, relative / 2, 1 - 0.5 / relative.clamp_min(1))
         return F.interpolate(value[:, None], images.shape[-2:], mode="bilinear")[:, 0]
 
 
 def _normal_limit(distances: Tensor) -> float:
-    """The distance that one in a thousand of these exceeds."""
+    """Return the distance that one in a thousand of these exceeds, at least 1e-6."""
     ranked = distances.flatten().sort().values
     return max(float(ranked[int(NORMAL_QUANTILE * (len(ranked) - 1))]), 1e-6)

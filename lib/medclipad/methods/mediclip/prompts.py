@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,47 +35,67 @@ ABNORMAL_WORDS = (
     "pathological condition",
     "pathological abnormality",
 )
-N_CONTEXT = 8
+N_CONTEXT = 8  # learnable tokens before each word, as in the reference code
+
+Label = Literal["normal", "abnormal"]
 
 
 class LearnablePrompts(nn.Module):
-    """Prompts [start][8 learnable tokens][word.][end], one context of its own for each word.
+    """Prompts [start][8 learnable tokens][word.][end], with a context of its own for each word.
 
     The text tower runs without its causal mask, so that the padding takes part, as in the reference code.
+
+    Parameters
+    ----------
+    encoder
+        Encoder with a text tower. The contexts are drawn from N(0, 0.02²).
+
+    Attributes
+    ----------
+    normal_context, abnormal_context
+        Learned contexts, (n words, 8, width).
+
+    Raises
+    ------
+    DetectorError
+        If the encoder has no text tower.
     """
 
+    normal_context: nn.Parameter
+    abnormal_context: nn.Parameter
+
     def __init__(self, encoder: ImageEncoder) -> None:
-        """Contexts drawn from N(0, 0.02²); `encoder` must have a text tower."""
         super().__init__()
-        self._text = encoder.text
-        self.normal_context = nn.Parameter(torch.randn(len(NORMAL_WORDS), N_CONTEXT, self._text.width) * 0.02)
-        self.abnormal_context = nn.Parameter(torch.randn(len(ABNORMAL_WORDS), N_CONTEXT, self._text.width) * 0.02)
-        self._fixed: dict[str, tuple[Tensor, Tensor]] = {}
+        self._text = encoder.require_text()
+        width = self._text.width
+        self.normal_context = nn.Parameter(torch.randn(len(NORMAL_WORDS), N_CONTEXT, width) * 0.02)
+        self.abnormal_context = nn.Parameter(torch.randn(len(ABNORMAL_WORDS), N_CONTEXT, width) * 0.02)
+        self._fixed: dict[Label, tuple[Tensor, Tensor]] = {}
 
-    def tokens(self, kind: str) -> Tensor:
-        """Token ids (n words, 77) of the "normal" or "abnormal" prompts, X in the place of the contexts."""
-        return self._fixed_parts(kind)[0]
+    def tokens(self, label: Label) -> Tensor:
+        """Return the token ids (n words, 77) of the "normal" or "abnormal" prompts, with X in place of the contexts."""
+        return self._fixed_parts(label)[0]
 
-    def _fixed_parts(self, kind: str) -> tuple[Tensor, Tensor]:
-        """Token ids and their embeddings, made when first used: a finished detector needs no text tower."""
-        if kind not in self._fixed:
-            words = {"normal": NORMAL_WORDS, "abnormal": ABNORMAL_WORDS}[kind]
+    def _fixed_parts(self, label: Label) -> tuple[Tensor, Tensor]:
+        """Return token ids and their embeddings, made on first use: a finished detector needs no text tower."""
+        if label not in self._fixed:
+            words = NORMAL_WORDS if label == "normal" else ABNORMAL_WORDS
             tokens = self._text.tokenize([" ".join(["X"] * N_CONTEXT) + f" {word}." for word in words])
             with torch.no_grad():
-                self._fixed[kind] = tokens, self._text.token_embedding(tokens)
-        return self._fixed[kind]
+                self._fixed[label] = tokens, self._text.token_embedding(tokens)
+        return self._fixed[label]
 
-    def embeddings(self, kind: str) -> Tensor:
-        """Token embeddings (n words, 77, width) of the "normal" or "abnormal" prompts with their learned contexts."""
-        fixed = self._fixed_parts(kind)[1]
-        context = getattr(self, f"{kind}_context").to(fixed.dtype)
+    def embeddings(self, label: Label) -> Tensor:
+        """Return the token embeddings (n words, 77, width) of the prompts, with their learned contexts."""
+        fixed = self._fixed_parts(label)[1]
+        context = (self.normal_context if label == "normal" else self.abnormal_context).to(fixed.dtype)
         return torch.cat([fixed[:, :1], context, fixed[:, 1 + N_CONTEXT :]], dim=1)
 
-    def per_prompt(self, kind: str) -> Tensor:
-        """Text features (n words, embed_dim) before mean and normalisation."""
-        return self._text.encode(self.embeddings(kind), self.tokens(kind).argmax(dim=1), causal=False)
+    def per_prompt(self, label: Label) -> Tensor:
+        """Return the text features (n words, embed_dim) of the prompts, before mean and normalisation."""
+        return self._text.encode(self.embeddings(label), self.tokens(label).argmax(dim=1), causal=False)
 
     def forward(self) -> Tensor:
-        """Text features (embed_dim, 2), L2-normalised; column 0 normal, column 1 abnormal."""
-        means = [self.per_prompt(kind).mean(dim=0) for kind in ("normal", "abnormal")]
+        """Return the text features (embed_dim, 2), L2-normalised; column 0 normal, column 1 abnormal."""
+        means = [self.per_prompt("normal").mean(dim=0), self.per_prompt("abnormal").mean(dim=0)]
         return F.normalize(torch.stack(means, dim=1), dim=0)

@@ -16,8 +16,6 @@ from medclipad.methods.mediclip.network import MediCLIPNetwork
 from medclipad.methods.mediclip.prompts import LearnablePrompts
 from medclipad.volume.progress import Progress
 
-PROMPT_KINDS = ("abnormal", "normal")  # in the order of the reference's checkpoint
-
 
 class MediCLIPReference(ReferenceFormat):
     """MediCLIP's checkpoints: the state dicts of adapters and prompts."""
@@ -28,13 +26,19 @@ class MediCLIPReference(ReferenceFormat):
     file_hint = "MediCLIP's checkpoint"
 
     def options(self, path: Path, class_name: str | None) -> dict[str, Any]:
-        """Return nothing; raise DetectorError if a class is given."""
+        """Return no options; raise DetectorError if a class is given."""
         if class_name:
             raise DetectorError("MediCLIP's prompts name no class: leave the class name out.")
         return {}
 
     def state(self, model: AnomalyModel) -> State:
-        """Return adapters and prompts; raise DetectorError for learned vectors."""
+        """Return adapters and contexts.
+
+        Raises
+        ------
+        DetectorError
+            If the model has learned vectors.
+        """
         network, prompts = _network(model), _network(model).prompts
         if not isinstance(prompts, LearnablePrompts):
             raise DetectorError(
@@ -42,15 +46,19 @@ class MediCLIPReference(ReferenceFormat):
                 "the reference's checkpoint cannot hold: export one on a CLIP encoder."
             )
         adapters = {}
-        for level, adapter in enumerate(network.adapters):  # the reference has 1×1 convolutions
-            adapters[f"{level}_adapter.0.weight"] = adapter.weight.detach()[:, :, None, None]
-            adapters[f"{level}_adapter.0.bias"] = adapter.bias.detach()
-        contexts = {f"ctx.{kind}_end": getattr(prompts, f"{kind}_context").detach() for kind in PROMPT_KINDS}
+        for key, value in network.adapters.state_dict().items():
+            level, part = key.split(".")
+            # The reference's adapters are 1×1 convolutions.
+            adapters[f"{level}_adapter.0.{part}"] = value[:, :, None, None] if part == "weight" else value
+        contexts = {
+            "ctx.abnormal_end": prompts.abnormal_context.detach(),
+            "ctx.normal_end": prompts.normal_context.detach(),
+        }
         return {"adapter_state_dict": adapters, "prompt_state_dict": contexts}
 
     @torch.no_grad()
     def load_state(self, model: AnomalyModel, state: State) -> None:
-        """Put adapters and prompts into a model, and freeze the features of its prompts."""
+        """Load adapters and contexts, and freeze the features of the prompts; see `ReferenceFormat.load_state`."""
         for part, own in check_state(model, state, self.state(model), "mediclip").items():
             for key, value in own.items():
                 value.copy_(state[part][key])
@@ -59,13 +67,13 @@ class MediCLIPReference(ReferenceFormat):
     def load(
         self, model: AnomalyModel, state: State, shots: Shots | None, seed: int, progress: Progress, image_class: str
     ) -> None:
-        """Put adapters and prompts into a model, and fill its memory, if it has one, from the shots."""
+        """Load adapters and contexts, and fill the memory, if there is one; see `ReferenceFormat.load`."""
         self.load_state(model, state)
         if shots is not None:
             _network(model).remember(shots.normal, seed)
 
-    def left_out(self, options: dict[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
-        """Return what of a detector the format has no place for."""
+    def left_out(self, options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
+        """Return the parts of a detector that the format cannot hold, in words."""
         found = super().left_out(options, weights)
         if any(key.startswith("memory.") and len(value) for key, value in weights.items() if value.ndim):
             found.append("the memory of normal tokens")
@@ -75,6 +83,7 @@ class MediCLIPReference(ReferenceFormat):
 
 
 def _network(model: AnomalyModel) -> MediCLIPNetwork:
+    """Return the model if it is MediCLIP's; raise DetectorError otherwise."""
     if not isinstance(model, MediCLIPNetwork):
         raise DetectorError("This is no MediCLIP model.")
     return model

@@ -1,13 +1,14 @@
-"""MediCLIP's training: normal slices with synthetic anomalies, focal and dice loss (Zhang et al. 2024, section 2.4)."""
+"""MediCLIP's training: normal slices with synthetic anomalies, focal and Dice loss (Zhang et al. 2024, section 2.4)."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR
 
 from medclipad.errors import TrainingError
@@ -17,22 +18,32 @@ from medclipad.methods.mediclip.network import MediCLIPNetwork
 from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.volume.progress import Progress, no_progress
 
-Batch = tuple[list[torch.Tensor], torch.Tensor]
-"""Patch tokens of each tapped stage and masks (B, S, S)."""
+Batch = tuple[list[Tensor], Tensor]
+"""Patch tokens (B, grid², width) of each tapped stage, and masks float64 (B, S, S) in [0, 1]."""
 
-BETAS = (0.5, 0.999)  # of Adam
-REAL_SHARE = 0.5  # of the slices of a step, where real abnormal shots are given
-REUSE = 4  # steps that an anomaly takes part in, if the schedule is short
+BETAS = (0.5, 0.999)  # of Adam, as in the reference code
+REAL_SHARE = 0.5  # of the slices of a step, where abnormal shots with masks are given
+REUSE = 4  # steps in which a synthetic anomaly takes part, on average, in the short schedule
 LEARNING_RATES = {"published": 1e-3, "short": 2e-3}
 STEPS = {"published": 400, "short": 120}  # docs/explanation/performance.md compares their losses
 STEPS_WITHOUT_TEXT = 60
 
 
 def fit(model: MediCLIPNetwork, shots: Shots, seed: int, progress: Progress = no_progress) -> dict[str, float]:
-    """Train adapters and prompts in place; the last epoch is kept, since there is no test set to choose by.
+    """Train adapters and prompts in place, then fill the memory; see `Method.fit`.
 
-    Beyond the paper: abnormal shots with a mask, where given, take the place of half of the synthetic anomalies.
-    Raises TrainingError if there is no normal shot.
+    The weights after the last step are kept: there is no test set to choose an epoch by. Beyond the paper, abnormal
+    shots with a mask, where given, take the place of half of the synthetic anomalies.
+
+    Returns
+    -------
+    dict of str to float
+        `focal_loss` and `dice_loss`, means over the last epoch, and `steps`.
+
+    Raises
+    ------
+    TrainingError
+        If there is no normal shot.
     """
     if not len(shots.normal):
         raise TrainingError("MediCLIP learns from normal slices: give at least one.")
@@ -46,7 +57,7 @@ def fit(model: MediCLIPNetwork, shots: Shots, seed: int, progress: Progress = no
     synthesis = AnomalySynthesis(normal, variant=options.variant)
 
     def encoded(chosen: Iterable[int]) -> Batch:
-        """Synthetic anomalies in these normal slices, or lesions in their place, through the encoder."""
+        """Encode synthetic anomalies in these normal slices, or lesions in their place."""
         pairs = [
             lesions[rng.integers(len(lesions))] if lesions and rng.random() < REAL_SHARE else synthesis(normal[i], rng)
             for i in chosen
@@ -79,21 +90,21 @@ def fit(model: MediCLIPNetwork, shots: Shots, seed: int, progress: Progress = no
 
 
 def _epochs(n: int, steps: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Batches of the numbers 0 to n - 1, `steps` an epoch, shuffled anew each epoch, without end."""
+    """Yield batches of the numbers 0 to n - 1 without end: `steps` an epoch, shuffled anew each epoch."""
     while True:
         yield from np.array_split(rng.permutation(n), steps)
 
 
 def _examples(fresh: Iterator[Batch], size: int, rng: np.random.Generator) -> Iterator[Batch]:
-    """Batches without end; each example takes part in `REUSE` steps, on average.
+    """Yield batches without end, in which each example takes part in `REUSE` steps, on average.
 
-    Each step draws its batch from the latest `REUSE` batches of fresh examples, and one is added every `REUSE` steps:
-    the encoder is frozen, so that an example's tokens stay what they are.
+    Each step draws its batch from the latest `REUSE` batches of fresh examples, and one is added every `REUSE` steps.
+    The encoder is frozen, so an example's tokens never change.
     """
     pool = deque(islice(fresh, REUSE), maxlen=REUSE)
     for number in count(1):
-        places = [(batch, row) for batch in pool for row in range(len(batch[1]))]
-        drawn = [places[i] for i in rng.choice(len(places), size, replace=False)]
+        examples = [(batch, row) for batch in pool for row in range(len(batch[1]))]
+        drawn = [examples[i] for i in rng.choice(len(examples), size, replace=False)]
         levels = zip(*([level[row] for level in tokens] for (tokens, _), row in drawn), strict=True)
         yield [torch.stack(level) for level in levels], torch.stack([masks[row] for (_, masks), row in drawn])
         if number % REUSE == 0:
@@ -101,23 +112,57 @@ def _examples(fresh: Iterator[Batch], size: int, rng: np.random.Generator) -> It
 
 
 def new_optimiser(model: MediCLIPNetwork) -> torch.optim.Adam:
-    """Adam over the trainable tensors, as in the reference code but for the short schedule's rate."""
+    """Return an Adam over the trainable tensors, as in the reference code but for the short schedule's rate."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     rate = model.options.learning_rate or LEARNING_RATES[model.schedule]
     return torch.optim.Adam(trainable, lr=rate, betas=BETAS)
 
 
 def step(
-    model: MediCLIPNetwork, optimiser: torch.optim.Optimizer, images: torch.Tensor, masks: torch.Tensor
+    model: MediCLIPNetwork, optimiser: torch.optim.Optimizer, images: Tensor, masks: Tensor
 ) -> tuple[float, float]:
-    """The reference's step on images uint8 (B, S, S) and masks float64 (B, S, S); returns the focal and dice loss."""
+    """Train on a batch of images, as the reference code does.
+
+    Parameters
+    ----------
+    model
+        Model to train in place.
+    optimiser
+        What `new_optimiser` returned for it.
+    images
+        uint8 (B, S, S).
+    masks
+        float64 (B, S, S) in [0, 1].
+
+    Returns
+    -------
+    tuple of float
+        Focal and Dice loss before the step.
+    """
     return learn(model, optimiser, model.patch_tokens(images / 255), masks)
 
 
 def learn(
-    model: MediCLIPNetwork, optimiser: torch.optim.Optimizer, tokens: list[torch.Tensor], masks: torch.Tensor
+    model: MediCLIPNetwork, optimiser: torch.optim.Optimizer, tokens: Sequence[Tensor], masks: Tensor
 ) -> tuple[float, float]:
-    """The same on patch tokens of each tapped stage, (B, grid², width), which no step changes."""
+    """Train on a batch of patch tokens, which no step changes; otherwise as `step`.
+
+    Parameters
+    ----------
+    model
+        Model to train in place.
+    optimiser
+        What `new_optimiser` returned for it.
+    tokens
+        Patch tokens (B, grid², width) of each tapped stage.
+    masks
+        float64 (B, S, S) in [0, 1].
+
+    Returns
+    -------
+    tuple of float
+        Focal and Dice loss before the step.
+    """
     probabilities = model.probabilities(tokens)
     masks = masks.to(probabilities.device)
     focal, dice = focal_loss(probabilities, masks), dice_loss(probabilities[:, 1], masks)

@@ -1,29 +1,55 @@
-"""What MVFA trains: adapters after each stage and the features of its two heads, as coded and as the paper has them."""
+"""MVFA's trained parts: adapters after each stage and the features of both heads, as coded and as in the paper."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from medclipad.encoders import ImageEncoder
 from medclipad.methods.common.layers import TokenLinear
+from medclipad.methods.registry import Variant
 
-HEADS = ("seg", "det")
-RESIDUAL = 0.1  # share of an adapter in what comes after it
+Head = Literal["seg", "det"]
+"""Head for pixel maps, or for image scores."""
+
+HEADS: tuple[Head, ...] = ("seg", "det")
+RESIDUAL = 0.1  # share of an adapter's output in the next stage's input, of the paper and of the code
 
 
 class Adapted(NamedTuple):
-    """Tokens of a stage after adaptation."""
+    """Tokens of a stage after adaptation.
 
-    seg: Tensor | None  # (B, n_prefix + grid², embed_dim): features for pixel maps, if wanted
-    det: Tensor | None  # the same for image scores
-    after: Tensor | None  # (B, n_prefix + grid², width): the next stage's input, if wanted
+    Attributes
+    ----------
+    seg
+        Features for pixel maps, (B, n_prefix + grid², embed_dim); None if not asked for.
+    det
+        Features for image scores, of the same shape; None if not asked for.
+    after
+        Input of the next stage, (B, n_prefix + grid², width); None if not asked for.
+    """
+
+    seg: Tensor | None
+    det: Tensor | None
+    after: Tensor | None
 
 
 class Adapter(nn.Module):
-    """Bottleneck a = LeakyReLU(x W1ᵀ) and output LeakyReLU(a W2ᵀ) for the next stage."""
+    """Bottleneck with a LeakyReLU after both layers: a = LeakyReLU(x W₁ᵀ), o = LeakyReLU(a W₂ᵀ).
+
+    Parameters
+    ----------
+    width
+        Width of the tokens x and of the output o.
+    bottleneck
+        Width of the bottleneck a.
+    """
+
+    fc1: nn.Sequential
+    fc2: nn.Sequential
 
     def __init__(self, width: int, bottleneck: int) -> None:
         super().__init__()
@@ -31,75 +57,120 @@ class Adapter(nn.Module):
         self.fc2 = nn.Sequential(TokenLinear(bottleneck, width, bias=False), nn.LeakyReLU())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output (..., width) of tokens (..., width)."""
         return self.fc2(self.fc1(x))
 
 
-class ReferenceAdapters:
-    """As coded: two adapters after each of the four stages, one a head, whose bottlenecks are the features.
+class Adaptation(ABC):
+    """What a variant does to the tokens of each stage.
 
-    On go (1 − 2 r) x + r o_seg + r o_det, of the class token too.
+    Parameters
+    ----------
+    encoder
+        Frozen encoder.
+    residual
+        Share r of an adapter's output in the next stage's input.
+
+    Attributes
+    ----------
+    residual
+        The same share.
+    modules
+        Trained modules, by their names in a saved detector.
+    trained
+        Names of the modules that each head's optimiser trains. Slices without a mask train only those of the det head.
+    """
+
+    residual: float
+    modules: dict[str, nn.ModuleList]
+    trained: dict[Head, list[str]]
+
+    @abstractmethod
+    def __init__(self, encoder: ImageEncoder, residual: float) -> None: ...
+
+    @abstractmethod
+    def __call__(self, x: Tensor, level: int, heads: Collection[Head] = HEADS, onward: bool = True) -> Adapted:
+        """Adapt the tokens of a stage.
+
+        Parameters
+        ----------
+        x
+            Tokens after the stage, (B, n_prefix + grid², width).
+        level
+            Stage, 0 to 3.
+        heads
+            Heads whose features are needed.
+        onward
+            Whether the next stage's input is needed.
+        """
+
+
+class ReferenceAdapters(Adaptation):
+    """As coded: two adapters after each of the four stages, one for each head.
+
+    The bottlenecks are the features. The next stage's input, class token included, is
+    (1 − 2 r) x + r o_seg + r o_det; with r = 0 it is x.
     """
 
     def __init__(self, encoder: ImageEncoder, residual: float) -> None:
-        """`residual` is r; 0 leaves the next stage's input as it is."""
         self.residual = residual
-        self.seg, self.det = (
-            nn.ModuleList(Adapter(width, encoder.embed_dim) for width in encoder.widths) for _ in HEADS
-        )
-        self.modules = {"seg_adapters": self.seg, "det_adapters": self.det}
+        self.seg, self.det = (tuple(Adapter(width, encoder.embed_dim) for width in encoder.widths) for _ in HEADS)
+        self.modules = {"seg_adapters": nn.ModuleList(self.seg), "det_adapters": nn.ModuleList(self.det)}
         self.trained = {"seg": ["seg_adapters"], "det": ["det_adapters"]}
 
-    def __call__(self, x: Tensor, level: int, heads: Sequence[str] = HEADS, onward: bool = True) -> Adapted:
-        """Adapt the tokens (B, n_prefix + grid², width) of a stage, for these heads and, if so, for the next stage."""
-        blend = onward and self.residual
-        seg, det = (
-            modules[level].fc1(x) if blend or head in heads else None
-            for head, modules in zip(HEADS, (self.seg, self.det), strict=True)
-        )
-        if not blend:
+    def __call__(self, x: Tensor, level: int, heads: Collection[Head] = HEADS, onward: bool = True) -> Adapted:
+        """Adapt the tokens of a stage; see `Adaptation`."""
+        if not (onward and self.residual):
+            seg = self.seg[level].fc1(x) if "seg" in heads else None
+            det = self.det[level].fc1(x) if "det" in heads else None
             return Adapted(seg, det, x if onward else None)
+        seg, det = self.seg[level].fc1(x), self.det[level].fc1(x)
         after = (1 - 2 * self.residual) * x
         after = after + self.residual * self.seg[level].fc2(seg) + self.residual * self.det[level].fc2(det)
         return Adapted(seg, det, after)
 
 
-class PaperAdapters:
-    """As in the paper (from memory): an adapter after each of the first three stages, and a projector for each head.
+class PaperAdapters(Adaptation):
+    """As in the paper: one adapter after each of the first three stages, and a linear projector for each head.
 
-    A stage's tokens become (1 − r) x + r o; linear projectors take these to the text space, one a head. The last stage
-    has no adapter and goes through CLIP's own projection, the same for both heads; where the encoder has none, two
-    projectors are learned there too.
+    A stage's tokens become (1 − r) x + r o, and the projectors map these to the text space. With r = 0 the projectors
+    still see a blend, with r = 0.1, but the next stage does not. The last stage has no adapter: its tokens go through
+    CLIP's own projection, which is the same for both heads. An encoder without one learns two projectors there too.
+
+    Notes
+    -----
+    Written from memory of Huang et al. 2024; the README says what could not be checked.
     """
 
     def __init__(self, encoder: ImageEncoder, residual: float) -> None:
-        """`residual` is r; with 0 the projectors still see a blend, r = 0.1, but the next stage does not."""
         self.residual = residual
-        self.project = encoder.project if encoder.has_text else None
-        self.adapters = nn.ModuleList(Adapter(width, encoder.embed_dim) for width in encoder.widths[:-1])
+        self._project = encoder.project
+        self.adapters = tuple(Adapter(width, encoder.embed_dim) for width in encoder.widths[:-1])
         widths = encoder.widths[:-1] if encoder.has_text else encoder.widths
         self.seg, self.det = (
-            nn.ModuleList(TokenLinear(width, encoder.embed_dim, bias=False) for width in widths) for _ in HEADS
+            tuple(TokenLinear(width, encoder.embed_dim, bias=False) for width in widths) for _ in HEADS
         )
-        self.modules = {"adapters": self.adapters, "seg_projectors": self.seg, "det_projectors": self.det}
+        self.modules = {
+            "adapters": nn.ModuleList(self.adapters),
+            "seg_projectors": nn.ModuleList(self.seg),
+            "det_projectors": nn.ModuleList(self.det),
+        }
         self.trained = {"seg": ["seg_projectors"], "det": ["adapters", "det_projectors"]}
 
-    def __call__(self, x: Tensor, level: int, heads: Sequence[str] = HEADS, onward: bool = True) -> Adapted:
-        """Adapt the tokens (B, n_prefix + grid², width) of a stage, for these heads and, if so, for the next stage."""
+    def __call__(self, x: Tensor, level: int, heads: Collection[Head] = HEADS, onward: bool = True) -> Adapted:
+        """Adapt the tokens of a stage; see `Adaptation`."""
         blend = x
         if level < len(self.adapters):
             share = self.residual or RESIDUAL
             blend = (1 - share) * x + share * self.adapters[level](x)
         after = blend if self.residual else x
         if level == len(self.seg):
-            own = self.project(blend)
-            return Adapted(own, own, after)
-        seg, det = (
-            modules[level](blend) if head in heads else None
-            for head, modules in zip(HEADS, (self.seg, self.det), strict=True)
-        )
+            projected = self._project(blend)
+            return Adapted(projected, projected, after)
+        seg = self.seg[level](blend) if "seg" in heads else None
+        det = self.det[level](blend) if "det" in heads else None
         return Adapted(seg, det, after)
 
 
-VARIANTS = {"reference": ReferenceAdapters, "paper": PaperAdapters}
-"""Each has `modules`, by their names in a saved detector, and `trained`, the names of those that a head's optimiser
-steps; slices without mask step the det head's alone."""
+VARIANTS: dict[Variant, type[Adaptation]] = {"reference": ReferenceAdapters, "paper": PaperAdapters}
+"""Adaptation of each variant."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,18 +25,25 @@ from medclipad.methods.common.benchmark import (
     Scores,
     Settings,
     Tick,
+    no_tick,
 )
-from medclipad.methods.common.labelled_images import LabelledImage, LabelledImages, check, open_picture, require_lesions
+from medclipad.methods.common.labelled_images import (
+    LabelledImage,
+    LabelledImages,
+    check_pictures,
+    open_picture,
+    require_lesions,
+)
 from medclipad.methods.mvfa import bmad
 from medclipad.methods.mvfa.augment import square
 from medclipad.methods.mvfa.network import Evidence, MVFANetwork, combine, unit_range
 from medclipad.methods.mvfa.options import PAPER_BATCH, MVFAOptions
 from medclipad.methods.mvfa.prompts import CLASS_NAMES, text_features
 from medclipad.methods.mvfa.reference import MVFAReference
-from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise, samples
+from medclipad.methods.mvfa.training import FrozenStates, Trainer, encode_class, initialise, samples
 from medclipad.volume.progress import Progress, no_progress
 
-REFERENCE = {
+REFERENCE: dict[str, Any] = {
     "encoder": "ViT-L-14-336/openai",
     "image_size": 240,
     "epochs": 50,
@@ -46,9 +53,9 @@ REFERENCE = {
     "max_images": None,
     "variant": "reference",
 }
-ZERO_REFERENCE = {**REFERENCE, "learning_rate": 1e-4}
-LOOKS = 5  # at the test set in an epoch of zero-shot training
-_CHUNK = 8  # test pictures looked at together
+ZERO_REFERENCE: dict[str, Any] = {**REFERENCE, "learning_rate": 1e-4}
+EVALUATIONS = 5  # on the test set in an epoch of zero-shot training, as in the reference code
+_CHUNK = 8  # test pictures scored together
 
 
 class _BMADProtocol(BenchmarkProtocol):
@@ -57,15 +64,21 @@ class _BMADProtocol(BenchmarkProtocol):
     name, batch = "mvfa", 1
     format = MVFAReference()
     seeding = "weights and order drawn from the seed by this program: the reference's draws differ"
+    model: MVFANetwork
 
     def __init__(
-        self, data: Path, settings: Settings, reference: dict, training: list[LabelledImage], progress: Progress
-    ):
+        self,
+        data: Path,
+        settings: Settings,
+        reference: Mapping[str, Any],
+        training: Sequence[LabelledImage],
+        progress: Progress,
+    ) -> None:
         self.reference, class_name = reference, settings.class_name
         pictures = bmad.test_pictures(data, class_name, settings.max_images)
-        self.pictures, self.repeats = check(pictures, training, progress)
-        tower = load_encoder(settings.encoder, settings.image_size)
-        self.settings = replace(settings, image_size=tower.image_size)
+        self.pictures_sha256, self.duplicates = check_pictures(pictures, training, progress)
+        encoder = load_encoder(settings.encoder, settings.image_size)
+        self.settings = replace(settings, image_size=encoder.image_size)
         options = MVFAOptions(
             variant=settings.variant,
             class_name=CLASS_NAMES[class_name],
@@ -75,46 +88,45 @@ class _BMADProtocol(BenchmarkProtocol):
             max_samples=0,
             memory_tokens="all",
         )
-        self.model = MVFANetwork(tower, options)
+        self.model = MVFANetwork(encoder, options)
         self.remarks = []
         initialise(self.model, settings.seed)
-        if tower.has_text:
-            progress("text", 0, 1, {})
-            self.model.use_class(options.class_name)
-            progress("text", 1, 1, {})
+        if encoder.has_text:
+            encode_class(self.model, progress)
         else:
             self.remarks.append("learned vectors in place of prompts, and no residual: the encoder has no text tower")
-        self.size = tower.image_size
+        self.size = encoder.image_size
         self.tests = LabelledImages(pictures, partial(square, size=self.size))
-        masked = class_name in bmad.MASKED
         self.truth = None
-        if masked:
-            truth = np.stack([self.mask(one).numpy() > 0 for one in pictures])
+        if class_name in bmad.MASKED:
+            truth = np.stack([self.mask(picture).numpy() > 0 for picture in pictures])
             self.truth = require_lesions(truth, data / f"{class_name}_AD" / "test")
         self.trainer = Trainer(self.model, settings.learning_rate)
         self.optimisers = self.trainer.optimisers
         self.generator = torch.Generator().manual_seed(settings.seed)
 
     def mask(self, picture: LabelledImage) -> Tensor:
-        """Mask (S, S) in {0, 1} of a picture, as the reference thresholds it: empty if it has none."""
+        """Return a picture's mask, float32 (S, S) in {0, 1}, thresholded as in the reference; empty if it has none."""
         if picture.mask is None:
             return torch.zeros(self.size, self.size)
         return (square(open_picture(picture.mask), self.size, mask=True) > 0.5).float()
 
     @property
-    def draws(self) -> Tensor:
+    def random_state(self) -> Tensor:
+        """State of the generator that draws orders."""
         return self.generator.get_state()
 
-    @draws.setter
-    def draws(self, state: Tensor) -> None:
+    @random_state.setter
+    def random_state(self, state: Tensor) -> None:
         self.generator.set_state(state)
 
-    def test(self, keep: Sequence[int] = (), tick: Tick = lambda done: None) -> Scores:
+    def test(self, keep: Sequence[int] = (), tick: Tick = no_tick) -> Scores:
+        """Score all test pictures; see `BenchmarkProtocol.test`."""
         self.prepare()
         n = len(self.tests)
-        # All maps of a test set are held only where they count; never none, so that a range can be taken.
+        # All maps are held only where their pixels count; at least one always, so that `combined` has a range to scale.
         held = list(range(n)) if self.truth is not None else list(keep) or [0]
-        row = {index: place for place, index in enumerate(held)}
+        row = {index: position for position, index in enumerate(held)}
         maps = np.zeros((2, len(held), self.size, self.size), np.float32)
         scores = np.zeros((2, n), np.float32)
         for index, evidence in self._evidence(tick):
@@ -126,72 +138,152 @@ class _BMADProtocol(BenchmarkProtocol):
         return Scores(images.astype(np.float64), kept, self.figures(images, combined))
 
     def _evidence(self, tick: Tick) -> Iterator[tuple[int, Evidence]]:
-        for indices in torch.arange(len(self.tests)).split(_CHUNK):
-            evidence = self.model.evidence(self.tests[indices.tolist()])
-            for place, index in enumerate(indices.tolist()):
-                yield index, Evidence(*(part[place] for part in evidence))
+        """Yield the index of each test picture and the evidence on it."""
+        for start in range(0, len(self.tests), _CHUNK):
+            indices = range(start, min(start + _CHUNK, len(self.tests)))
+            evidence = self.model.evidence(self.tests[indices])
+            for position, index in enumerate(indices):
+                yield index, Evidence(*(part[position] for part in evidence))
             tick(len(indices))
 
-    def checkpoint(self) -> dict | None:
-        """As `BenchmarkProtocol.checkpoint`: None of the paper's variant, too, whose projectors the format cannot hold."""
+    def checkpoint(self) -> dict[str, dict[str, Tensor]] | None:
+        """Return the weights as the reference saves them; None where its format cannot hold them.
+
+        It holds neither learned vectors nor the projectors of the paper's variant.
+        """
         return super().checkpoint() if self.settings.variant == "reference" else None
 
     def prepare(self) -> None:
-        """Bring the model up to its present adapters before a test."""
+        """Update what depends on the present adapters, before a test."""
 
     @abstractmethod
     def combined(self, scores: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Image scores (n,) and maps (m, S, S) of zero- and few-shot scores (2, n) and maps (2, m, S, S)."""
+        """Combine zero-shot and few-shot evidence.
+
+        Parameters
+        ----------
+        scores
+            (2, n): zero-shot scores, then few-shot scores.
+        maps
+            (2, m, S, S): zero-shot maps, then few-shot maps.
+
+        Returns
+        -------
+        scores
+            (n,).
+        maps
+            (m, S, S).
+        """
 
 
 class FewShot(_BMADProtocol):
-    """train_few.py: k normal and k abnormal shots, eleven of each by augmentation, and a memory of the normal ones."""
+    """train_few.py: k normal and k abnormal shots, augmented elevenfold, and a memory of the normal ones.
 
-    choice = "As in the reference, the best-test epoch is chosen by its AUROC on the test set: too good a figure."
-    scale = "As in the reference, both parts of a score are min-max normalised over the whole test set before the sum."
+    Parameters
+    ----------
+    data
+        Folder that holds Brain_AD and the other classes.
+    seeds
+        Folder of the seed files that name the shots.
+    settings
+        Settings of the run.
+    progress
+        Called while pictures are checked and prompts are encoded.
+
+    Attributes
+    ----------
+    data
+        Augmented shots.
+
+    Raises
+    ------
+    VolumeError
+        If a picture, mask or seed file is missing or damaged.
+    DetectorError
+        If the encoder is unknown or cannot be loaded.
+    """
+
+    selection_leakage = (
+        "As in the reference, the best-test epoch is chosen by its AUROC on the test set: too good a figure."
+    )
+    scaling_leakage = (
+        "As in the reference, both parts of a score are min-max normalised over the whole test set before the sum."
+    )
 
     def __init__(self, data: Path, seeds: Path, settings: Settings, progress: Progress = no_progress) -> None:
-        """Read and check the pictures, load the encoder; raises VolumeError or DetectorError."""
         if settings.variant == "paper":
             self.batch = PAPER_BATCH
-        chosen = bmad.shots(data, seeds, settings.class_name, settings.shots, settings.iterate)
-        super().__init__(data, settings, REFERENCE, chosen, progress)
-        images = LabelledImages(chosen, partial(square, size=self.size))[range(len(chosen))].numpy()
-        k, masked = settings.shots, self.truth is not None
-        # Not thresholded yet: the augmentation interpolates, the threshold follows.
-        masks = [square(open_picture(one.mask), self.size, mask=True).numpy() if masked else None for one in chosen[k:]]
-        self.data = samples(Shots(images[:k], images[k:], tuple(masks)))
-        self.model.has_masks = torch.tensor(masked, device=self.model.encoder.device)
+        shots = bmad.shots(data, seeds, settings.class_name, settings.shots, settings.iterate)
+        super().__init__(data, settings, REFERENCE, shots, progress)
+        images = LabelledImages(shots, partial(square, size=self.size))[range(len(shots))].numpy()
+        normal, abnormal = images[: settings.shots], images[settings.shots :]
+        masks = tuple(self._soft_mask(shot) for shot in shots[settings.shots :])
+        self.data = samples(Shots(normal, abnormal, masks))
+        self.model.has_masks = torch.tensor(self.truth is not None, device=self.model.encoder.device)
         self.frozen = FrozenStates(self.model, self.data.images)
         self.steps = -(-len(self.data.images) // self.batch)
 
+    def _soft_mask(self, picture: LabelledImage) -> np.ndarray | None:
+        """Return a mask before its threshold, which follows the augmentation; None if the class has no masks."""
+        if picture.mask is None:
+            return None
+        return square(open_picture(picture.mask), self.size, mask=True).numpy()
+
     def batches(self) -> Sequence[Tensor]:
+        """Draw the order of an epoch; return the indices, int64, of each step's samples."""
         return torch.randperm(len(self.data.images), generator=self.generator).split(self.batch)
 
-    def step(self, chosen: Tensor) -> float:
+    def step(self, indices: Tensor) -> float:
+        """Train on the samples with these indices; return the loss."""
         device = self.model.encoder.device
-        losses = self.trainer.step(self.frozen[chosen], *(part[chosen].to(device) for part in self.data[1:]))
+        losses = self.trainer.step(self.frozen[indices], *(part[indices].to(device) for part in self.data[1:]))
         return losses.total.item()
 
     def prepare(self) -> None:
+        """Fill the memory with the normal shots, as the present adapters see them."""
         self.model.remember(self.data.images[self.data.labels == 0])
 
     def combined(self, scores: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        combined = combine(*maps)
-        return (combine(*scores) if self.truth is None else combined.max(axis=(1, 2))), combined
+        """Return half of each kind of evidence, scaled over the test set; with masks a score is its map's maximum."""
+        combined = combine(maps[0], maps[1])
+        images = combine(scores[0], scores[1]) if self.truth is None else combined.max(axis=(1, 2))
+        return images, combined
 
 
 class ZeroShot(_BMADProtocol):
-    """train_zero.py: trained on the test sets of the five other classes, tested on the sixth; det head for images."""
+    """train_zero.py: trained on the test sets of the five other classes, tested on the sixth.
+
+    Image scores come from the det head, maps always from the seg head.
+
+    Parameters
+    ----------
+    data
+        Folder that holds Brain_AD and the other classes.
+    settings
+        Settings of the run.
+    progress
+        Called while pictures are checked and prompts are encoded.
+
+    Attributes
+    ----------
+    training
+        Training pictures and their classes.
+
+    Raises
+    ------
+    VolumeError
+        If a picture or mask is missing or damaged.
+    DetectorError
+        If the encoder is unknown, cannot be loaded, or has no text tower.
+    """
 
     keeps_latest = True
-    choice = (
-        "As in the reference, the best-test weights are chosen by their AUROC on the test set, looked at "
-        f"{LOOKS} times an epoch: too good a figure."
+    selection_leakage = (
+        "As in the reference, the best-test weights are chosen by their AUROC on the test set, which is evaluated "
+        f"{EVALUATIONS} times an epoch: too good a figure."
     )
 
     def __init__(self, data: Path, settings: Settings, progress: Progress = no_progress) -> None:
-        """Read and check the pictures, load the encoder; raises VolumeError, or DetectorError without text tower."""
         bmad.check_class(settings.class_name)
         if not encoder_family(settings.encoder).has_text:
             raise DetectorError(
@@ -199,15 +291,16 @@ class ZeroShot(_BMADProtocol):
                 f'as "{REFERENCE["encoder"]}".'
             )
         others = [name for name in bmad.CLASSES if name != settings.class_name]
-        self.training = [(one, name) for name in others for one in bmad.test_pictures(data, name, settings.max_images)]
-        pictures = [one for one, _ in self.training]
+        self.training = [
+            (picture, name) for name in others for picture in bmad.test_pictures(data, name, settings.max_images)
+        ]
+        pictures = [picture for picture, _ in self.training]
         super().__init__(data, settings, ZERO_REFERENCE, pictures, progress)
-        texts = {}
+        self.texts: dict[str, Tensor] = {}
         for done, name in enumerate(others):
             progress("text of the other classes", done, len(others), {})
-            texts[name] = text_features(self.model.encoder.text, CLASS_NAMES[name])
+            self.texts[name] = text_features(self.model.encoder.require_text(), CLASS_NAMES[name])
         progress("text of the other classes", len(others), len(others), {})
-        self.texts = texts
         if settings.variant == "paper":
             self.remarks.append(f"{self.batch} picture a step instead of the paper's {PAPER_BATCH}")
         self.model.has_masks = torch.tensor(True, device=self.model.encoder.device)  # maps of the seg head, always
@@ -215,26 +308,30 @@ class ZeroShot(_BMADProtocol):
         self.steps = len(pictures)
 
     def batches(self) -> Sequence[Tensor]:
+        """Draw the order of an epoch; return the index, int64 (1,), of each step's picture."""
         return torch.randperm(self.steps, generator=self.generator).split(self.batch)
 
     def evaluations(self) -> set[int]:
-        every = max(1, self.steps // LOOKS)
+        """Return before which steps of an epoch the reference evaluates."""
+        every = max(1, self.steps // EVALUATIONS)
         return set(range(0, self.steps, every))
 
-    def step(self, chosen: Tensor) -> float:
-        picture, name = self.training[chosen.item()]
+    def step(self, indices: Tensor) -> float:
+        """Train on the picture with this index; return the loss."""
+        picture, name = self.training[int(indices)]
         device = self.model.encoder.device
         labels, has_mask = torch.tensor([float(picture.label)], device=device), name in bmad.MASKED
         masks, known = self.mask(picture)[None].to(device), torch.tensor([has_mask], device=device)
-        return self.trainer.step(self.frozen[chosen], labels, masks, known, self.texts[name]).total.item()
+        return self.trainer.step(self.frozen[indices], labels, masks, known, self.texts[name]).total.item()
 
     def combined(self, scores: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the zero-shot evidence, scaled over the test set."""
         return unit_range(scores[0]), unit_range(maps[0])
 
 
 _SOURCE = "README of MediaBrain-SJTU/MVFA-AD at a30bf7b"
 # (image AUROC, pixel AUROC) in %: of the paper, and of the published code and weights.
-_FIGURES = {
+_FIGURES: dict[int, dict[str, tuple[tuple[float, float | None], tuple[float, float | None]]]] = {
     4: {
         "Brain": ((92.44, 97.30), (92.31, 97.30)),
         "Liver": ((81.18, 99.73), (81.18, 99.69)),
@@ -264,7 +361,7 @@ class MVFABenchmark(BenchmarkSuite):
     default_shots = 4
     has_zero_shot = True
 
-    def reference(self, zero_shot: bool) -> dict[str, Any]:
+    def reference(self, zero_shot: bool) -> Mapping[str, Any]:
         """Return the settings of train_zero.py or train_few.py."""
         return ZERO_REFERENCE if zero_shot else REFERENCE
 

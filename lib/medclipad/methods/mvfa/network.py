@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import NamedTuple, TypeVar
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from medclipad.encoders import N_STAGES, ImageEncoder
 from medclipad.encoders.tensor_cache import cached
 from medclipad.errors import DetectorError
-from medclipad.methods.base import AnomalyModel, as_rgb
+from medclipad.methods.base import AnomalyModel, as_rgb, option_or_default
 from medclipad.methods.common.learned_vectors import LearnedVectors
 from medclipad.methods.common.token_memory import TokenMemory, draw
-from medclipad.methods.mvfa.adapters import HEADS, RESIDUAL, VARIANTS
+from medclipad.methods.mvfa.adapters import HEADS, RESIDUAL, VARIANTS, Head
 from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.prompts import prompts, text_features
 from medclipad.volume.progress import Progress, no_progress
@@ -25,109 +25,180 @@ from medclipad.volume.progress import Progress, no_progress
 EPOCHS, EPOCHS_WITHOUT_TEXT = 50, 7
 MAX_SAMPLES, MAX_SAMPLES_WITHOUT_TEXT = 600, 2400
 SCALE = 100.0  # of cosines before the softmax: CLIP's temperature
-SCORE_SHARE = 0.02  # of a map, the highest values, whose mean is a slice's score where there is no text tower
+SCORE_SHARE = 0.02  # of a map's pixels where there is no text tower; see `AnomalyModel.score_share`
 _EPS = 1e-12
 
-Array = TypeVar("Array", np.ndarray, Tensor)
+Images = np.ndarray | Tensor
+"""Grey (B, S, S) or RGB (B, 3, S, S) images in [0, 1]."""
+
+_Array = TypeVar("_Array", np.ndarray, Tensor)
 
 
 class Level(NamedTuple):
-    """What happens to the tokens after a stage."""
+    """Tokens of a stage, before and after adaptation.
 
-    before: Tensor  # (B, n_prefix + grid², width): the stage's output
-    after: Tensor | None  # the same, blended with the adapters' output: the next stage's input, if wanted
-    seg: Tensor | None  # (B, n_prefix + grid², embed_dim): the features used, of the heads that are wanted
+    Attributes
+    ----------
+    before
+        Output of the stage, (B, n_prefix + grid², width).
+    after
+        The same, blended with the adapters' output: the input of the next stage. None if not asked for.
+    seg, det
+        Features of each head, (B, n_prefix + grid², embed_dim); None if not asked for.
+    """
+
+    before: Tensor
+    after: Tensor | None
+    seg: Tensor | None
     det: Tensor | None
 
 
 class Features(NamedTuple):
-    """Adapted tokens (B, n_prefix + grid², embed_dim) of each level, for pixel maps (seg) and image scores (det).
+    """Adapted tokens of all levels.
 
-    None at the levels of a head that is not wanted.
+    Attributes
+    ----------
+    seg, det
+        Features of each level for pixel maps and for image scores, (B, n_prefix + grid², embed_dim). Empty if a head
+        was not asked for.
     """
 
-    seg: list[Tensor | None]
-    det: list[Tensor | None]
+    seg: list[Tensor]
+    det: list[Tensor]
 
 
 class Evidence(NamedTuple):
-    """What a slice has against it, before scaling: sums over the levels.
+    """What speaks for an anomaly, before scaling: sums over the levels.
 
-    zero: from the prompts, a probability per level; few: from the memory, a distance 1 − cosine per level.
+    Zero-shot evidence comes from the prompts, a probability for each level. Few-shot evidence comes from the memory, a
+    distance 1 − cosine for each level.
+
+    Attributes
+    ----------
+    zero_map
+        (B, S, S) in [0, levels], of the head in use.
+    few_map
+        (B, S, S) in [0, 2 levels], of the head in use.
+    zero_score
+        (B,), mean over the patches of the det head.
+    few_score
+        (B,), mean of `few_map`.
     """
 
-    zero_map: Tensor  # (B, S, S) in [0, levels], of the head in use
-    few_map: Tensor  # (B, S, S) in [0, 2 levels], of the head in use
-    zero_score: Tensor  # (B,) mean over the patches of the det head
-    few_score: Tensor  # (B,) mean of few_map
+    zero_map: Tensor
+    few_map: Tensor
+    zero_score: Tensor
+    few_score: Tensor
 
 
 class MVFANetwork(AnomalyModel):
-    """MVFA on any encoder with stages.
+    """MVFA on any encoder with tapped stages.
 
-    Two adapters after each stage, one of a head for pixel maps (seg) and one of a head for image scores (det), change
-    what the next stage sees: x ← 0.8 x + 0.1 o_seg + 0.1 o_det on CLIP. Their bottlenecks are compared with the
-    features of prompts (zero-shot evidence) and with those of normal images (few-shot evidence). Trained with lesion
-    masks it uses the seg head, and a slice's score is the maximum of its map; trained without any it uses the det head
-    for map and score. The paper's variant has other adapters, see `PaperAdapters`.
+    Two adapters after each stage change what the next stage sees, one of a head for pixel maps (seg) and one of a head
+    for image scores (det): x ← 0.8 x + 0.1 o_seg + 0.1 o_det on CLIP. Their bottlenecks are compared with the features
+    of prompts (zero-shot evidence) and with those of normal images (few-shot evidence).
+
+    A model that was trained with lesion masks uses the seg head, and a slice's score is the maximum of its map. A model
+    that was trained without any mask uses the det head for map and score.
+
+    Parameters
+    ----------
+    encoder
+        Frozen encoder.
+    options
+        The method's options. Where an option is None, the encoder decides.
+
+    Attributes
+    ----------
+    residual
+        Share of an adapter's output in the next stage's input.
+    epochs
+        Passes over the augmented slices.
+    max_samples
+        Slices after which training ends; 0 for no limit.
+    adaptation
+        The adapters of the variant.
+    text_features
+        Features of the prompts, (embed_dim, 2); only with a text tower. All zero before a class is chosen.
+    learned_vectors
+        Vectors of each head that take the place of text features; empty with a text tower.
+    memory
+        Features of normal images.
+    has_masks
+        bool scalar: whether the model was trained with masks.
+    ranges
+        (4, 2). For each field of `Evidence` the values that become 0 and 1 in a map.
+
+    Notes
+    -----
+    As the code of Huang et al. 2024 computes it. The README of this folder lists where paper and code differ, and where
+    our defaults do.
     """
 
     options: MVFAOptions
+    memory: TokenMemory
+    text_features: Tensor
+    has_masks: Tensor
+    ranges: Tensor
 
     def __init__(self, encoder: ImageEncoder, options: MVFAOptions) -> None:
         super().__init__(encoder, options)
-        self.residual = options.residual
-        if self.residual is None:  # a CNN's batch norms are made for its own activations: altering them costs accuracy
-            self.residual = RESIDUAL if encoder.has_text else 0.0
-        self.score_share = options.score_share
-        if self.score_share is None:
-            self.score_share = 0.0 if encoder.has_text else SCORE_SHARE
-        self.epochs = options.epochs or (EPOCHS if encoder.has_text else EPOCHS_WITHOUT_TEXT)
-        self.max_samples = options.max_samples
-        if self.max_samples is None:
-            self.max_samples = MAX_SAMPLES if encoder.has_text else MAX_SAMPLES_WITHOUT_TEXT
+        has_text = encoder.has_text
+        # A CNN's batch norms are made for its own activations: altering them costs accuracy.
+        self.residual = option_or_default(options.residual, RESIDUAL if has_text else 0.0)
+        self.score_share = option_or_default(options.score_share, 0.0 if has_text else SCORE_SHARE)
+        self.epochs = option_or_default(options.epochs, EPOCHS if has_text else EPOCHS_WITHOUT_TEXT)
+        self.max_samples = option_or_default(options.max_samples, MAX_SAMPLES if has_text else MAX_SAMPLES_WITHOUT_TEXT)
         self.adaptation = VARIANTS[options.variant](encoder, self.residual)
         for name, module in self.adaptation.modules.items():
             self.add_module(name, module)
-        if encoder.has_text:
+        self.learned_vectors: dict[Head, LearnedVectors] = {}
+        if has_text:
             self.register_buffer("text_features", torch.zeros(encoder.embed_dim, 2))
         else:
-            self.learned_text = nn.ModuleDict({head: LearnedVectors(encoder.embed_dim) for head in HEADS})
+            self.learned_vectors = {head: LearnedVectors(encoder.embed_dim) for head in HEADS}
+            self.learned_text = nn.ModuleDict({str(head): module for head, module in self.learned_vectors.items()})
         self.memory = TokenMemory(N_STAGES, encoder.embed_dim)
         self.register_buffer("has_masks", torch.tensor(True))
-        # Low and high of each field of Evidence: what a map value of 0 and of 1 stands for.
         self.register_buffer("ranges", torch.tensor([[0.0, N_STAGES]] * len(Evidence._fields)))
         self.to(encoder.device)
 
     # -- features ------------------------------------------------------------------------------------------------
 
     @property
-    def head(self) -> str:
-        """The head in use: "seg" if trained with masks, else "det"."""
+    def head(self) -> Head:
+        """Head in use: "seg" if trained with masks, else "det"."""
         return "seg" if self.has_masks else "det"
 
     @property
     def has_memory(self) -> bool:
-        """Whether normal images are remembered; without any, MVFA is zero-shot."""
+        """Whether normal images are remembered. Without any, MVFA is zero-shot."""
         return all(self.memory.sizes)
 
     @property
     def scored(self) -> bool:
-        """Whether a slice's score is the det head's and the memory's own, and does not follow from the map."""
+        """Whether the heads score a slice themselves, so that its score does not follow from the map."""
         return not self.has_memory or not (self.has_masks or self.score_share)
 
-    def text(self, head: str) -> Tensor:
-        """Features (embed_dim, 2) of normal and abnormal: of the prompts, or a head's learned vectors."""
-        return self.text_features if self.encoder.has_text else self.learned_text[head]()
+    def text(self, head: Head) -> Tensor:
+        """Return the features (embed_dim, 2) of normal and abnormal: of the prompts, or a head's learned vectors."""
+        return self.text_features if self.encoder.has_text else self.learned_vectors[head]()
 
     def use_class(self, class_name: str) -> None:
-        """Take the prompts of a class; raises DetectorError if the encoder has no text tower."""
-        if not self.encoder.has_text:
-            raise DetectorError(
-                f'Encoder "{self.encoder.name}" has no text tower for prompts: use a CLIP encoder such as '
-                '"ViT-L-14-336/openai".'
-            )
+        """Encode the prompts of a class, or take their features from the cache.
+
+        Parameters
+        ----------
+        class_name
+            What the prompts call the picture, such as "Brain".
+
+        Raises
+        ------
+        DetectorError
+            If the encoder has no text tower.
+        """
         encoder = self.encoder
+        text = encoder.require_text()
         key = {
             "medclipad": version("medclipad"),
             "weights": encoder.sha256,
@@ -135,14 +206,23 @@ class MVFANetwork(AnomalyModel):
             "precision": str(encoder.dtype),
             "prompts": prompts(class_name),
         }
-        features = cached("text", key, lambda: text_features(encoder.text, class_name).cpu())
+        features = cached("text", key, lambda: text_features(text, class_name).cpu())
         self.text_features = features.to(encoder.device)
 
     @torch.no_grad()
-    def frozen(self, images: np.ndarray | Tensor) -> list[Tensor]:
-        """What training does not change of images as in `forward`: the state after the first stage.
+    def frozen(self, images: Images) -> list[Tensor]:
+        """Return the encoder's states that training does not change.
 
-        Without a residual the adapters change no input, so it is the states after all four stages.
+        Parameters
+        ----------
+        images
+            Grey (B, S, S) or RGB (B, 3, S, S), in [0, 1].
+
+        Returns
+        -------
+        list of Tensor
+            State after the first stage. Without a residual the adapters change no stage's input, and the states after
+            all four stages are returned.
         """
         device = self.encoder.device
         rgb = as_rgb(images, device) if images.ndim == 3 else torch.as_tensor(images, device=device)
@@ -151,10 +231,17 @@ class MVFANetwork(AnomalyModel):
             states.append(self.encoder.stage(states[-1], len(states)))
         return states
 
-    def levels(self, frozen: list[Tensor], heads: Sequence[str] = HEADS, last: bool = True) -> Iterator[Level]:
-        """Adapt the tokens of each level in turn, from what `frozen` gave, for these heads.
+    def levels(self, frozen: Sequence[Tensor], heads: Collection[Head] = HEADS, last: bool = True) -> Iterator[Level]:
+        """Yield the adapted tokens of each level in turn.
 
-        `last`: blend those of the last level, too, which nothing needs but a comparison with the reference.
+        Parameters
+        ----------
+        frozen
+            What `frozen` returned.
+        heads
+            Heads whose features are needed.
+        last
+            Whether the last level's tokens are blended too. Only a comparison with the reference code needs that.
         """
         state = frozen[0]
         for level in range(N_STAGES):
@@ -163,40 +250,62 @@ class MVFANetwork(AnomalyModel):
             before = self.encoder.tokens(state)
             onward = last or level < N_STAGES - 1
             seg, det, after = self.adaptation(before, level, heads, onward)
-            if self.residual and onward:
+            if self.residual and after is not None:
                 state = self.encoder.with_tokens(state, after)
             yield Level(before, after, seg, det)
 
-    def adapt(self, frozen: list[Tensor], heads: Sequence[str] = HEADS) -> Features:
-        """Features, for these heads, of what `frozen` gave."""
+    def adapt(self, frozen: Sequence[Tensor], heads: Collection[Head] = HEADS) -> Features:
+        """Return the features of what `frozen` returned, for these heads."""
         levels = list(self.levels(frozen, heads, last=False))
-        return Features([level.seg for level in levels], [level.det for level in levels])
+        return Features(
+            [level.seg for level in levels if level.seg is not None],
+            [level.det for level in levels if level.det is not None],
+        )
 
-    def forward(self, images: np.ndarray | Tensor) -> Features:
-        """Features of grey (B, S, S) or RGB (B, 3, S, S) images in [0, 1]."""
+    def forward(self, images: Images) -> Features:
+        """Return the features of grey (B, S, S) or RGB (B, 3, S, S) images in [0, 1]."""
         return self.adapt(self.frozen(images))
 
     # -- evidence ------------------------------------------------------------------------------------------------
 
-    def logits(self, tokens: list[Tensor], text: Tensor) -> list[Tensor]:
-        """100 × cosine of patch tokens with the text features (embed_dim, 2): per level (B, 2, grid, grid)."""
+    def logits(self, tokens: Sequence[Tensor], text: Tensor) -> list[Tensor]:
+        """Return 100 × cosine of patch tokens with text features.
+
+        Parameters
+        ----------
+        tokens
+            Features of each level, (B, n_prefix + grid², embed_dim).
+        text
+            (embed_dim, 2).
+
+        Returns
+        -------
+        list of Tensor
+            (B, 2, grid, grid) for each level.
+        """
         return [self.encoder.patch_maps(SCALE * _cosine(x.float(), text), level) for level, x in enumerate(tokens)]
 
     def upsample(self, maps: Tensor) -> Tensor:
-        """Maps (B, C, grid, grid) as (B, C, S, S): bilinear, the corners aligned as in the reference."""
+        """Return maps (B, C, grid, grid) as (B, C, S, S): bilinear, the corners aligned as in the reference code."""
         size = self.encoder.image_size
         return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=True)
 
-    def probabilities(self, logits: list[Tensor]) -> list[Tensor]:
-        """Normal and abnormal per pixel, (B, 2, S, S) for each level: upsampled first, softmax second."""
+    def probabilities(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        """Return the probability of normal and abnormal at each pixel, (B, 2, S, S) for each level.
+
+        The logits (B, 2, grid, grid) are upsampled first; the softmax comes second.
+        """
         return [self.upsample(level).softmax(dim=1) for level in logits]
 
-    def image_probability(self, logits: list[Tensor]) -> Tensor:
-        """Mean abnormal probability of the patches, (levels, B)."""
+    def image_probability(self, logits: Sequence[Tensor]) -> Tensor:
+        """Return the mean abnormal probability of the patches, (levels, B), of logits (B, 2, grid, grid)."""
         return torch.stack([level.softmax(dim=1)[:, 1].mean(dim=(1, 2)) for level in logits])
 
-    def distances(self, tokens: list[Tensor]) -> list[Tensor]:
-        """Distance of each patch to the memory, (B, 1, grid, grid) for each level, in [0, 2]."""
+    def distances(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+        """Return the distance of each patch to the memory, (B, 1, grid, grid) in [0, 2] for each level.
+
+        `tokens` are features of each level, (B, n_prefix + grid², embed_dim).
+        """
         maps = []
         for level, x in enumerate(tokens):
             patches = x[:, self.encoder.n_prefix :].float()
@@ -204,15 +313,30 @@ class MVFANetwork(AnomalyModel):
         return maps
 
     @torch.inference_mode()
-    def evidence(self, images: np.ndarray | Tensor, scores: bool = True) -> Evidence:
-        """Unscaled evidence on images as in `forward`; the few-shot part is zero as long as the memory is empty.
+    def evidence(self, images: Images, scores: bool = True) -> Evidence:
+        """Return the unscaled evidence on images.
 
-        Without `scores` the det head is not asked unless it is the head in use, and zero_score is zero. Raises
-        DetectorError if the prompts were never encoded (`fit` and `use_class` do).
+        Parameters
+        ----------
+        images
+            Grey (B, S, S) or RGB (B, 3, S, S), in [0, 1].
+        scores
+            Whether `zero_score` is needed. Otherwise it is zero, and the det head is not computed unless it is in use.
+
+        Returns
+        -------
+        Evidence
+            The few-shot part is zero as long as the memory is empty.
+
+        Raises
+        ------
+        DetectorError
+            If the prompts were never encoded; `fit` and `use_class` do that.
         """
         if self.encoder.has_text and not self.text_features.any():
             raise DetectorError("This MVFA model knows no class yet: fit it, or name the class of the pictures.")
-        parts, heads = [], {self.head, "det"} if scores else {self.head}
+        parts = []
+        heads: set[Head] = {self.head, "det"} if scores else {self.head}
         for chunk in torch.as_tensor(images).split(self.encoder.batch):
             features = self.adapt(self.frozen(chunk), heads)
             tokens = getattr(features, self.head)
@@ -231,15 +355,31 @@ class MVFANetwork(AnomalyModel):
 
     def remember(
         self,
-        images: np.ndarray | Tensor,
+        images: Images,
         seed: int = 0,
         progress: Progress = no_progress,
         states: Callable[[Tensor], list[Tensor]] | None = None,
     ) -> list[Tensor]:
-        """Fill the memory with tokens of normal images, prefix included: of each level all, or `memory_tokens`.
+        """Fill the memory with tokens of normal images, class token included.
 
-        `states` gives what `frozen` has for the images of these numbers, int64 (B,), where that is known already.
-        Returns what is remembered, per level (n, embed_dim), before normalisation.
+        Of each level all tokens are kept, or as many as the option `memory_tokens` says, each image with the same
+        share.
+
+        Parameters
+        ----------
+        images
+            Grey (n, S, S) or RGB (n, 3, S, S), in [0, 1].
+        seed
+            Seed of the draw.
+        progress
+            Called after each batch.
+        states
+            Returns what `frozen` does for the images with these indices, int64 (B,), where that is known already.
+
+        Returns
+        -------
+        list of Tensor
+            What is remembered of each level, (n, embed_dim), before normalisation.
         """
         limit = None if self.options.memory_tokens == "all" else self.options.memory_tokens
         n = len(images)
@@ -251,7 +391,7 @@ class MVFANetwork(AnomalyModel):
                 frozen = states(torch.arange(start, stop)) if states else self.frozen(images[start:stop])
                 features = self.adapt(frozen, (self.head,))
                 levels = [level.flatten(0, 1).float() for level in getattr(features, self.head)]
-            if limit is not None:  # each image has the same share, and never are more held than remembered
+            if limit is not None:  # drawn batch by batch, so that no more are held than remembered
                 levels = [draw(level, limit * stop // n - limit * start // n, generator) for level in levels]
             kept.append(levels)
         banks = [torch.cat(level) for level in zip(*kept, strict=True)]
@@ -261,9 +401,14 @@ class MVFANetwork(AnomalyModel):
         return banks
 
     def calibrate(self, normal: np.ndarray) -> None:
-        """Set the low ends to the least that normal slices show, and raise the high ends to the most they show.
+        """Set the low ends of `ranges` to the least evidence on normal slices, and raise the high ends to the most.
 
-        Where nothing abnormal was seen (a high end is nan), normal slices fill the lower half of the scale.
+        Where no abnormal slice was seen (a high end is nan), normal slices fill the lower half of the scale.
+
+        Parameters
+        ----------
+        normal
+            float32 (n, S, S) in [0, 1].
         """
         low, high = extremes(self.evidence(normal, self.scored))
         abnormal = self.ranges[:, 1]
@@ -271,10 +416,22 @@ class MVFANetwork(AnomalyModel):
         self.ranges = torch.stack([low, high], dim=1)
 
     def anomaly(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Maps (B, S, S) in [0, 1] and, unless it follows from the map (`scores_of`), the score (B,) of each slice.
+        """Return anomaly maps and scores of slices.
 
-        Zero- and few-shot evidence scaled by `ranges` and averaged; without a memory the zero-shot evidence alone, with
-        the det head's score.
+        Zero- and few-shot evidence are scaled by `ranges` and averaged. Without a memory it is the zero-shot evidence
+        alone, with the det head's score.
+
+        Parameters
+        ----------
+        images
+            Grey slices (B, S, S) in [0, 1].
+
+        Returns
+        -------
+        maps
+            (B, S, S) in [0, 1].
+        scores
+            (B,) in [0, 1], or None where they follow from the maps as in `scores_of`.
         """
         low, high = self.ranges.T
         scaled = (
@@ -288,7 +445,8 @@ class MVFANetwork(AnomalyModel):
 
     # -- weights -------------------------------------------------------------------------------------------------
 
-    def load_head_state(self, state: dict[str, Tensor]) -> None:
+    def load_head_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load the trained tensors that `head_state` returned, with a memory of any size; see `AnomalyModel`."""
         for level in range(N_STAGES):
             tokens = state.get(f"memory.level{level}")
             if tokens is not None and tokens.ndim == 2 and tokens.shape[1] == self.encoder.embed_dim:
@@ -297,27 +455,36 @@ class MVFANetwork(AnomalyModel):
 
 
 def _cosine(tokens: Tensor, text: Tensor) -> Tensor:
-    """Cosine (..., n) of tokens (..., embed_dim) with unit vectors (embed_dim, n).
+    """Return the cosine (..., n) of tokens (..., embed_dim) with unit vectors (embed_dim, n).
 
-    Where a gradient is wanted, the lengths divide at the end: the gradient of unit tokens, many more numbers, costs
-    more than everything else in a step on the embedded encoder. Elsewhere as the reference rounds.
+    Where a gradient is needed, the lengths divide at the end: the gradient of unit tokens, many more numbers, costs
+    more than everything else in a step on the embedded encoder. Elsewhere the rounding is the reference code's.
     """
     if not tokens.requires_grad:
         return F.normalize(tokens, dim=-1) @ text
     return tokens @ text / torch.linalg.vector_norm(tokens, dim=-1, keepdim=True).clamp(min=_EPS)
 
 
-def combine(zero: Array, few: Array) -> Array:
-    """Half of each, min-max normalised over the whole array: over a test set this is the reference's final score."""
+def combine(zero: _Array, few: _Array) -> _Array:
+    """Return the mean of zero- and few-shot evidence, each scaled to [0, 1] over the whole array.
+
+    Over a test set this is the reference code's final score.
+
+    Examples
+    --------
+    >>> combine(np.array([1.0, 2.0, 3.0]), np.array([0.0, 4.0, 4.0])).tolist()
+    [0.0, 0.75, 1.0]
+    """
     return (unit_range(zero) + unit_range(few)) / 2
 
 
-def unit_range(values: Array) -> Array:
-    """Values min-max normalised over the whole array; all 0 if they are equal."""
+def unit_range(values: _Array) -> _Array:
+    """Return values scaled to [0, 1] by the least and greatest of the whole array; all 0 if they are equal."""
     span = values.max() - values.min()
-    return (values - values.min()) / span if span > 0 else values * 0
+    scaled = (values - values.min()) / span if span > 0 else values * 0
+    return scaled  # pyright: ignore[reportReturnType] (numpy's min and max are typed as Any)
 
 
 def extremes(evidence: Evidence) -> tuple[Tensor, Tensor]:
-    """Least and greatest value, (4,) each, of the fields of evidence."""
+    """Return the least and the greatest value of each field of the evidence, (4,) each."""
     return torch.stack([x.min() for x in evidence]), torch.stack([x.max() for x in evidence])

@@ -18,7 +18,7 @@ from medclipad.methods.mvfa.prompts import CLASS_NAMES
 from medclipad.methods.mvfa.training import encode_class
 from medclipad.volume.progress import Progress
 
-CLASSES_WITHOUT_MASKS = ("Chest", "Histopathology", "Retina_OCT2017")  # of BMAD: the reference maps nothing there
+CLASSES_WITHOUT_MASKS = ("Chest", "Histopathology", "Retina_OCT2017")  # of BMAD: the reference has no maps there
 
 
 class MVFAReference(ReferenceFormat):
@@ -30,7 +30,13 @@ class MVFAReference(ReferenceFormat):
     file_hint = "MVFA's {Class}.pth"
 
     def options(self, path: Path, class_name: str | None) -> dict[str, Any]:
-        """Return the class that the prompts name: the given one, or a class of BMAD that the file is called after."""
+        """Return the class that the prompts name: the given one, or the class of BMAD after which the file is named.
+
+        Raises
+        ------
+        DetectorError
+            If no class is given and the file's name is no class of BMAD.
+        """
         given = class_name or (path.stem if path.stem in CLASS_NAMES else None)
         if given is None:
             raise DetectorError(
@@ -39,7 +45,13 @@ class MVFAReference(ReferenceFormat):
         return {"class_name": CLASS_NAMES.get(given, given)}
 
     def state(self, model: AnomalyModel) -> State:
-        """Return the adapters; raise DetectorError for learned vectors and the paper's variant."""
+        """Return the adapters.
+
+        Raises
+        ------
+        DetectorError
+            If the model has learned vectors, or is of the paper's variant.
+        """
         network = _network(model)
         if network.options.variant != "reference" or not network.encoder.has_text:
             what = "learned vectors in place of prompts" if not network.encoder.has_text else "the paper's projectors"
@@ -50,14 +62,15 @@ class MVFAReference(ReferenceFormat):
         return {name: module.state_dict() for name, module in network.adaptation.modules.items()}
 
     def load_state(self, model: AnomalyModel, state: State) -> None:
-        """Put the adapters into a model."""
+        """Load the adapters; see `ReferenceFormat.load_state`."""
+        network = _network(model)
         for part in check_state(model, state, self.state(model), "mvfa"):
-            getattr(model, part).load_state_dict(state[part])
+            network.adaptation.modules[part].load_state_dict(state[part])
 
     def load(
         self, model: AnomalyModel, state: State, shots: Shots | None, seed: int, progress: Progress, image_class: str
     ) -> None:
-        """Put the adapters into a model, encode its prompts, and fill its memory from the shots."""
+        """Load the adapters, encode the prompts, and fill the memory from the shots; see `ReferenceFormat.load`."""
         network = _network(model)
         network.has_masks.fill_(image_class not in CLASSES_WITHOUT_MASKS)
         self.load_state(network, state)
@@ -71,7 +84,7 @@ class MVFAReference(ReferenceFormat):
             network.ranges = torch.full_like(network.ranges, torch.nan)  # until `calibrate`
 
     def require_calibrated(self, shots: int, abnormal_shots: int, held_out: bool) -> str | None:
-        """Return why the maps have no scale: no abnormal slice, and no normal slice outside of the memory."""
+        """Return why the maps have no scale: there is neither an abnormal slice nor a normal one to spare."""
         if abnormal_shots or held_out:
             return None
         return (
@@ -83,8 +96,8 @@ class MVFAReference(ReferenceFormat):
         """Return that the maps are zero-shot."""
         return ", the map is the zero-shot evidence alone"
 
-    def left_out(self, options: dict[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
-        """Return what of a detector the format has no place for."""
+    def left_out(self, options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
+        """Return the parts of a detector that the format cannot hold, in words."""
         found = ["the class name, plane, intensity preset and calibration"]
         if any(key.startswith("memory.") and len(value) for key, value in weights.items() if value.ndim):
             found.append("the memory of normal tokens")
@@ -96,6 +109,7 @@ class MVFAReference(ReferenceFormat):
 
 
 def _network(model: AnomalyModel) -> MVFANetwork:
+    """Return the model if it is MVFA's; raise DetectorError otherwise."""
     if not isinstance(model, MVFANetwork):
         raise DetectorError("This is no MVFA model.")
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,17 +13,27 @@ from torch import Tensor
 
 from medclipad.errors import TrainingError
 from medclipad.methods.base import Shots
+from medclipad.methods.common.labelled_images import LabelledImages
 from medclipad.methods.common.losses import dice_loss, focal_loss
 from medclipad.methods.mvfa.adapters import HEADS
 from medclipad.methods.mvfa.augment import augment
 from medclipad.methods.mvfa.network import MVFANetwork, extremes
 from medclipad.volume.progress import Progress, no_progress
 
-BETAS = (0.5, 0.999)  # of Adam
+BETAS = (0.5, 0.999)  # of Adam, as in the reference code
+STATES_LIMIT = 1 << 30  # bytes of states that `FrozenStates` keeps
 
 
 class Losses(NamedTuple):
-    """Losses of a step, per level (levels,); focal and dice are zero if no sample has a mask."""
+    """Losses of a training step, (levels,) each.
+
+    Attributes
+    ----------
+    bce
+        Binary cross-entropy of the image scores.
+    focal, dice
+        Losses of the maps; zero if no sample has a mask.
+    """
 
     bce: Tensor
     focal: Tensor
@@ -30,26 +41,46 @@ class Losses(NamedTuple):
 
     @property
     def total(self) -> Tensor:
+        """Sum over losses and levels, a scalar."""
         return self.bce.sum() + self.focal.sum() + self.dice.sum()
 
 
 class Trainer:
-    """One training step after another on the adapters (and learned vectors) of a model."""
+    """Trains the adapters (and learned vectors) of a model, step by step.
+
+    Parameters
+    ----------
+    model
+        Model to train in place.
+    learning_rate
+        Of both optimisers.
+
+    Attributes
+    ----------
+    model
+        The model.
+    optimisers
+        An Adam for each head, by the head's name.
+
+    Notes
+    -----
+    Huang et al. 2024: on each level focal + Dice loss of the maps and binary cross-entropy of the image score.
+    """
 
     def __init__(self, model: MVFANetwork, learning_rate: float) -> None:
         self.model = model
-        self.optimisers = {}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {}
         for head in HEADS:
-            modules = [getattr(model, name) for name in model.adaptation.trained[head]]
+            modules = [model.adaptation.modules[name] for name in model.adaptation.trained[head]]
             parameters = [weight for module in modules for weight in module.parameters()]
             if not model.encoder.has_text:
-                parameters += model.learned_text[head].parameters()
+                parameters += model.learned_vectors[head].parameters()
             self.optimisers[head] = torch.optim.Adam(parameters, lr=learning_rate, betas=BETAS)
 
     def losses(
-        self, frozen: list[Tensor], labels: Tensor, masks: Tensor, has_mask: Tensor, text: Tensor | None
+        self, frozen: Sequence[Tensor], labels: Tensor, masks: Tensor, has_mask: Tensor, text: Tensor | None = None
     ) -> Losses:
-        """Losses of samples, as `step` has them."""
+        """Return the losses of samples; the parameters are those of `step`."""
         model = self.model
         features = model.adapt(frozen)
         logits = model.logits(features.det, model.text("det") if text is None else text)
@@ -59,9 +90,9 @@ class Trainer:
         ]
         focal, dice = [], []
         if has_mask.any():
-            share = has_mask.float().mean()  # so that each sample weighs the same, with a mask or without
+            share = has_mask.float().mean()  # so that each sample has the same weight, with a mask or without
             seg = features.seg
-            if not has_mask.all():  # copying tokens and their gradients is not free
+            if not has_mask.all():  # only where needed: copying tokens and their gradients costs time
                 seg, masks = [tokens[has_mask] for tokens in seg], masks[has_mask]
             for probability in model.probabilities(model.logits(seg, model.text("seg") if text is None else text)):
                 focal.append(share * focal_loss(probability, masks))
@@ -70,12 +101,28 @@ class Trainer:
         return Losses(torch.stack(bce), torch.stack(focal or zeros), torch.stack(dice or zeros))
 
     def step(
-        self, frozen: list[Tensor], labels: Tensor, masks: Tensor, has_mask: Tensor, text: Tensor | None = None
+        self, frozen: Sequence[Tensor], labels: Tensor, masks: Tensor, has_mask: Tensor, text: Tensor | None = None
     ) -> Losses:
-        """Learn from samples: what `MVFA.frozen` gives, labels (B,) in {0, 1}, masks (B, S, S) in {0, 1}.
+        """Train on a batch of samples.
 
-        Samples without `has_mask` (B,) have no part in the pixel losses; if none has one, only the det head steps.
-        `text` (embed_dim, 2) replaces the model's own, for training on several classes.
+        Parameters
+        ----------
+        frozen
+            What `MVFANetwork.frozen` returned for the images.
+        labels
+            float32 (B,) in {0, 1}; 1 abnormal.
+        masks
+            float32 (B, S, S) in {0, 1}.
+        has_mask
+            bool (B,). Samples without a mask have no part in the losses of the maps. If none has one, only the det
+            head is trained.
+        text
+            Text features (embed_dim, 2) instead of the model's own, for training on several classes.
+
+        Returns
+        -------
+        Losses
+            Losses before the step, detached.
         """
         for optimiser in self.optimisers.values():
             optimiser.zero_grad()
@@ -88,17 +135,28 @@ class Trainer:
 
 
 class FrozenStates:
-    """What training does not change of the images: computed when first asked for, kept while it fits."""
+    """The encoder's states that training does not change: computed when first needed, kept while they fit.
 
-    def __init__(self, model: MVFANetwork, images: Tensor, limit: int = 1 << 30) -> None:
-        """`images` as `MVFA.frozen` takes them, or what gives these for a list of indices; `limit` in bytes."""
+    `states[indices]`, int64 (B,), is what `MVFANetwork.frozen` returns for these images.
+
+    Parameters
+    ----------
+    model
+        Model whose encoder computes the states.
+    images
+        Grey (n, S, S) or RGB (n, 3, S, S) in [0, 1], or pictures that are read when needed.
+    limit
+        Bytes of states to keep, at most.
+    """
+
+    def __init__(self, model: MVFANetwork, images: Tensor | LabelledImages, limit: int = STATES_LIMIT) -> None:
         self._model, self._images, self._left = model, images, limit
         self._kept: dict[int, tuple[Tensor, ...]] = {}
 
-    def __getitem__(self, chosen: Tensor) -> list[Tensor]:
-        """Batches of the states of the chosen images, int64 (B,)."""
-        states = {index: self._kept[index] for index in chosen.tolist() if index in self._kept}
-        new = [index for index in dict.fromkeys(chosen.tolist()) if index not in states]
+    def __getitem__(self, indices: Tensor) -> list[Tensor]:
+        chosen: list[int] = indices.tolist()
+        states = {index: self._kept[index] for index in chosen if index in self._kept}
+        new = [index for index in dict.fromkeys(chosen) if index not in states]
         if new:
             levels = (level.split(1) for level in self._model.frozen(self._images[new]))
             for index, state in zip(new, zip(*levels, strict=True), strict=True):
@@ -106,25 +164,40 @@ class FrozenStates:
                 self._left -= sum(level.nbytes for level in state)
                 if self._left >= 0:
                     self._kept[index] = tuple(level.clone() for level in state)  # a slice would keep its whole batch
-        return [torch.cat(level) for level in zip(*(states[index] for index in chosen.tolist()), strict=True)]
+        return [torch.cat(level) for level in zip(*(states[index] for index in chosen), strict=True)]
 
 
 class Samples(NamedTuple):
-    """Augmented shots: the abnormal ones first."""
+    """Augmented shots, the abnormal ones first.
 
-    images: Tensor  # (n, S, S)
-    labels: Tensor  # (n,) 1 abnormal
-    masks: Tensor  # (n, S, S) in {0, 1}
-    has_mask: Tensor  # (n,) bool
+    Attributes
+    ----------
+    images
+        float32 (n, S, S), or RGB (n, 3, S, S), in [0, 1].
+    labels
+        float32 (n,); 1 abnormal.
+    masks
+        float32 (n, S, S) in {0, 1}.
+    has_mask
+        bool (n,).
+    """
+
+    images: Tensor
+    labels: Tensor
+    masks: Tensor
+    has_mask: Tensor
 
 
 def samples(shots: Shots) -> Samples:
-    """The shots and their ten augmentations. A normal slice has an empty mask if any abnormal one has a mask at all."""
+    """Return the shots together with their ten augmentations.
+
+    A normal slice has an empty mask if any abnormal one has a mask, and none otherwise.
+    """
     abnormal, normal = augment(torch.as_tensor(shots.abnormal)), augment(torch.as_tensor(shots.normal))
     known = torch.tensor([mask is not None for mask in shots.masks])
     shape = shots.normal.shape[-2:]
-    masks = np.stack([np.zeros(shape, bool) if mask is None else mask for mask in shots.masks])
-    masks = (augment(torch.as_tensor(masks, dtype=torch.float32)) > 0.5).float()
+    stacked = np.stack([np.zeros(shape, bool) if mask is None else mask for mask in shots.masks])
+    masks = (augment(torch.as_tensor(stacked, dtype=torch.float32)) > 0.5).float()
     times = len(abnormal) // len(shots.abnormal)
     return Samples(
         torch.cat([abnormal, normal]),
@@ -135,10 +208,22 @@ def samples(shots: Shots) -> Samples:
 
 
 def fit(model: MVFANetwork, shots: Shots, seed: int, progress: Progress = no_progress) -> dict[str, float]:
-    """Train a model on shots, then fill its memory; see `Method.fit`."""
+    """Train a model on shots, then fill its memory; see `Method.fit`.
+
+    Returns
+    -------
+    dict of str to float
+        `loss`, the mean total loss of the last epoch, and `steps`.
+
+    Raises
+    ------
+    TrainingError
+        If there is no normal or no abnormal shot.
+    """
     if not len(shots.abnormal):
         raise TrainingError(
-            "MVFA learns from normal and abnormal slices: give at least one abnormal, or use a method that needs normal slices alone."
+            "MVFA learns from normal and abnormal slices: give at least one abnormal, or use a method that needs "
+            "normal slices alone."
         )
     if not len(shots.normal):
         raise TrainingError("MVFA learns from normal and abnormal slices: give at least one normal.")
@@ -165,30 +250,30 @@ def fit(model: MVFANetwork, shots: Shots, seed: int, progress: Progress = no_pro
         epochs = {"epoch": -(-seen // len(data.images)), "epochs": -(-steps * options.batch // len(data.images))}
         progress("train", step + 1, steps, {**epochs, "loss": history[-1]})
 
-    first = int(data.labels.sum())  # the normal ones come last
-    model.remember(data.images[first:], seed, progress, lambda chosen: frozen[first + chosen])
+    first = int(data.labels.sum())  # index of the first normal sample
+    model.remember(data.images[first:], seed, progress, lambda indices: frozen[first + indices])
     model.ranges = torch.stack(extremes(model.evidence(shots.abnormal, model.scored)), dim=1)
     last = history[-max(1, len(data.images) // options.batch) :]
     return {"loss": float(np.mean(last)), "steps": steps}
 
 
 def encode_class(model: MVFANetwork, progress: Progress) -> None:
-    """Encode the prompts of the class in the options."""
+    """Encode the prompts of the class in the model's options."""
     progress("text", 0, 1, {})
     model.use_class(model.options.class_name)
     progress("text", 1, 1, {})
 
 
 def initialise(model: MVFANetwork, seed: int) -> None:
-    """Draw the adapters (torch's default) and learned vectors anew, leaving torch's global generator as it was."""
+    """Draw the adapters (torch's default) and learned vectors anew; torch's global generator is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for head in HEADS:
             for name in model.adaptation.trained[head]:
-                for module in getattr(model, name).modules():
+                for module in model.adaptation.modules[name].modules():
                     if isinstance(module, torch.nn.Linear):
                         module.reset_parameters()
             if not model.encoder.has_text:
-                vectors = model.learned_text[head].vectors
-                # Both start as one, so that training parts them: far apart, 100 × cosine would saturate the softmax.
+                vectors = model.learned_vectors[head].vectors
+                # Both start as one, and training parts them: far apart, 100 × cosine would saturate the softmax.
                 vectors.data = F.normalize(torch.randn_like(vectors[:, :1]), dim=0).repeat(1, 2)
