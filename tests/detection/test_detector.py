@@ -134,6 +134,20 @@ def test_seed_decides_and_global_generators_are_left_alone(detector, head):
     assert again.info.calibration == detector.info.calibration
 
 
+@pytest.mark.parametrize("options", [SMALL, QUICK_MVFA], ids=["mediclip", "mvfa"])
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+def test_fit_trains_where_the_caller_switched_gradients_off(head, lesion, options, without_gradients):
+    given = {"normal": [head(1)], "abnormal": [(head(2, True), lesion)], **options}
+    with without_gradients():
+        quiet = fit(**given)
+        assert not torch.is_grad_enabled(), "the caller's mode is left as it was"
+        assert torch.is_inference_mode_enabled() == (without_gradients is torch.inference_mode)
+    usual = fit(**given)
+    assert torch.is_grad_enabled() and quiet.info.metrics == usual.info.metrics
+    states = [detector.model.head_state() for detector in (quiet, usual)]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
 @pytest.mark.parametrize("which", ["detector", "mvfa"])
 def test_saved_detector_gives_the_same_map(request, head, tmp_path, which):
     model = request.getfixturevalue(which)

@@ -102,7 +102,7 @@ def fit(
     for framed, _ in _to_calibrate_on(slices):  # checked before training, so that it does not fail after it
         require_detection_memory(framed.volume, config.plane, config.smoothing)
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode
         torch.manual_seed(config.seed)
         model = method.build(encoder, config.method_options())
         metrics = (learn or method.fit)(model, slices.shots, config.seed, progress)

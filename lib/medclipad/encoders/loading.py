@@ -70,7 +70,8 @@ def load_encoder(
     with _lock:
         encoder = _encoders.get(key)
         if encoder is None:
-            encoder = family.load(name, image_size, dtype, device, progress)
+            with torch.inference_mode(False):  # the encoder outlives the caller's mode, and adapters train through it
+                encoder = family.load(name, image_size, dtype, device, progress)
             # Asked for without a size or with the size that it has, it is the same encoder.
             encoder = _encoders[key] = _encoders.setdefault((name, encoder.image_size, *key[2:]), encoder)
         return encoder
