@@ -36,8 +36,9 @@ from medclipad.methods.mediclip.method import MediCLIP
 from medclipad.methods.mediclip.network import MediCLIPNetwork
 from medclipad.methods.mediclip.normal_memory import PROJECTED
 from medclipad.methods.mediclip.options import MediCLIPOptions
+from medclipad.methods.mvfa.evidence import combine
 from medclipad.methods.mvfa.method import MVFA
-from medclipad.methods.mvfa.network import MVFANetwork, combine
+from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import MVFAOptions
 
 SHOTS = (16, 4, 8, 32)  # 16 first: an interrupted study has the middle

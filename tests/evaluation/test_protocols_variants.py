@@ -21,7 +21,8 @@ from medclipad.methods.mediclip.options import MediCLIPOptions
 from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import new_optimiser, step
 from medclipad.methods.mvfa import benchmark as mvfa
-from medclipad.methods.mvfa.network import MVFANetwork, combine
+from medclipad.methods.mvfa.evidence import combine
+from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise
 

@@ -8,13 +8,15 @@ import torch
 import torch.nn.functional as F
 from discs import SIZE, slices
 
+from medclipad.encoders import load_encoder
 from medclipad.errors import Cancelled, DetectorError, TrainingError
 from medclipad.methods.base import Shots
 from medclipad.methods.common import token_memory
 from medclipad.methods.common.token_memory import TokenMemory
 from medclipad.methods.mvfa.augment import TRANSFORMS, augment, square
+from medclipad.methods.mvfa.evidence import combine, unit_range
 from medclipad.methods.mvfa.method import MVFA
-from medclipad.methods.mvfa.network import MVFANetwork, combine, unit_range
+from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.reference import MVFAReference
 from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise, samples
@@ -294,6 +296,12 @@ def test_zero_shot_with_prompts_only(clip):
     torch.testing.assert_close(maps, evidence.zero_map / 4)
     torch.testing.assert_close(scores, evidence.zero_score / 4)
     assert evidence.few_map.sum() == 0
+
+
+def test_encoder_loaded_in_inference_mode_can_be_trained_through(clip):
+    with torch.inference_mode():
+        other = load_encoder(clip.name, 2 * SIZE - 8, "cpu")  # of a size that no other test loads
+    assert not any(parameter.is_inference() for parameter in other.parameters())
 
 
 def test_few_shot_on_clip(clip):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
 from medclipad.methods.common.losses import dice_loss, focal_loss
-from medclipad.methods.mvfa.network import combine
+from medclipad.methods.mvfa.evidence import combine
 
 FILE = "metrics_losses"
 

@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from medclipad.encoders import load_encoder
 from medclipad.methods.mvfa.augment import augment, square
-from medclipad.methods.mvfa.network import Evidence, MVFANetwork, combine
+from medclipad.methods.mvfa.evidence import Evidence, combine
+from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.prompts import CLASS_NAMES
 

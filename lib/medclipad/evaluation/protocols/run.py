@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medclipad.errors import TrainingError
 from medclipad.files import atomic_file, remove_leftovers
-from medclipad.methods.common.benchmark import BenchmarkProtocol, Figures, Scores, example_indices
+from medclipad.methods.common.benchmark import BenchmarkProtocol, Figures, Scores
 from medclipad.volume.progress import Progress, no_progress
 
 STATE = "state.pt"
@@ -175,6 +175,34 @@ def test_checkpoint(protocol: BenchmarkProtocol, state: Mapping[str, Any], progr
     scores, examples = _final_test(protocol, progress)
     figures = {"checkpoint": scores.figures._asdict()}
     return Outcome(figures, "checkpoint", scores, examples, History())
+
+
+def example_indices(labels: np.ndarray, normal: int = 3, abnormal: int = 5) -> list[int]:
+    """Choose test pictures to draw, evenly spread over the normal and over the abnormal ones.
+
+    Parameters
+    ----------
+    labels
+        (n,); 0 normal, 1 abnormal.
+    normal, abnormal
+        How many of each kind, at most.
+
+    Returns
+    -------
+    list of int
+        Indices, those of normal pictures first.
+
+    Examples
+    --------
+    >>> example_indices(np.array([0, 0, 0, 1, 1, 1]), normal=2, abnormal=1)
+    [0, 2, 3]
+    """
+    chosen = []
+    for label, count in enumerate((normal, abnormal)):
+        indices = np.flatnonzero(labels == label)
+        spread = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
+        chosen += indices[np.unique(spread)].tolist()
+    return chosen
 
 
 def write_atomically(content: Mapping[str, Any], file: Path) -> None:

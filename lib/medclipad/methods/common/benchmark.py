@@ -375,31 +375,3 @@ class BenchmarkSuite(ABC):
     def published(self, class_name: str, shots: int) -> PublishedFigures:
         """Return the figures of the paper and of its code; `shots` is 0 for zero-shot."""
         return UNKNOWN_FIGURES
-
-
-def example_indices(labels: np.ndarray, normal: int = 3, abnormal: int = 5) -> list[int]:
-    """Choose test pictures to draw, evenly spread over the normal and over the abnormal ones.
-
-    Parameters
-    ----------
-    labels
-        (n,); 0 normal, 1 abnormal.
-    normal, abnormal
-        How many of each kind, at most.
-
-    Returns
-    -------
-    list of int
-        Indices, those of normal pictures first.
-
-    Examples
-    --------
-    >>> example_indices(np.array([0, 0, 0, 1, 1, 1]), normal=2, abnormal=1)
-    [0, 2, 3]
-    """
-    chosen = []
-    for label, count in enumerate((normal, abnormal)):
-        indices = np.flatnonzero(labels == label)
-        spread = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
-        chosen += indices[np.unique(spread)].tolist()
-    return chosen

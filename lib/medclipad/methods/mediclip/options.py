@@ -6,11 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from medclipad.methods.registry import ADVANCED, MethodOptions
+from medclipad.methods.registry import ADVANCED, MethodOptions, Variant
 
 
 class MediCLIPOptions(MethodOptions):
-    """Options of MediCLIP."""
+    """Options of MediCLIP.
+
+    Where an option is None, the encoder decides; see the README of this folder.
+    """
 
     epochs: int = Field(
         default=200,
@@ -19,7 +22,7 @@ class MediCLIPOptions(MethodOptions):
         title="Epochs",
         description="passes over the normal slices, each time with a new synthetic anomaly",
     )
-    variant: Literal["reference", "paper"] = Field(
+    variant: Variant = Field(
         default="reference",
         title="Variant",
         description="what the reference code computes, or what the paper says",

@@ -36,7 +36,8 @@ from medclipad.methods.common.labelled_images import (
 )
 from medclipad.methods.mvfa import bmad
 from medclipad.methods.mvfa.augment import square
-from medclipad.methods.mvfa.network import Evidence, MVFANetwork, combine, unit_range
+from medclipad.methods.mvfa.evidence import Evidence, combine, unit_range
+from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import PAPER_BATCH, MVFAOptions
 from medclipad.methods.mvfa.prompts import CLASS_NAMES, text_features
 from medclipad.methods.mvfa.reference import MVFAReference

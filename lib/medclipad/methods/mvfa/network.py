@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from medclipad.methods.base import AnomalyModel, as_rgb, option_or_default
 from medclipad.methods.common.learned_vectors import LearnedVectors
 from medclipad.methods.common.token_memory import TokenMemory, draw
 from medclipad.methods.mvfa.adapters import HEADS, RESIDUAL, VARIANTS, Head
+from medclipad.methods.mvfa.evidence import Evidence, Features, Level, cosine, extremes
 from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.prompts import prompts, text_features
 from medclipad.volume.progress import Progress, no_progress
@@ -30,65 +30,6 @@ _EPS = 1e-12
 
 Images = np.ndarray | Tensor
 """Grey (B, S, S) or RGB (B, 3, S, S) images in [0, 1]."""
-
-_Array = TypeVar("_Array", np.ndarray, Tensor)
-
-
-class Level(NamedTuple):
-    """Tokens of a stage, before and after adaptation.
-
-    Attributes
-    ----------
-    before
-        Output of the stage, (B, n_prefix + grid², width).
-    after
-        The same, blended with the adapters' output: the input of the next stage. None if not asked for.
-    seg, det
-        Features of each head, (B, n_prefix + grid², embed_dim); None if not asked for.
-    """
-
-    before: Tensor
-    after: Tensor | None
-    seg: Tensor | None
-    det: Tensor | None
-
-
-class Features(NamedTuple):
-    """Adapted tokens of all levels.
-
-    Attributes
-    ----------
-    seg, det
-        Features of each level for pixel maps and for image scores, (B, n_prefix + grid², embed_dim). Empty if a head
-        was not asked for.
-    """
-
-    seg: list[Tensor]
-    det: list[Tensor]
-
-
-class Evidence(NamedTuple):
-    """What speaks for an anomaly, before scaling: sums over the levels.
-
-    Zero-shot evidence comes from the prompts, a probability for each level. Few-shot evidence comes from the memory, a
-    distance 1 − cosine for each level.
-
-    Attributes
-    ----------
-    zero_map
-        (B, S, S) in [0, levels], of the head in use.
-    few_map
-        (B, S, S) in [0, 2 levels], of the head in use.
-    zero_score
-        (B,), mean over the patches of the det head.
-    few_score
-        (B,), mean of `few_map`.
-    """
-
-    zero_map: Tensor
-    few_map: Tensor
-    zero_score: Tensor
-    few_score: Tensor
 
 
 class MVFANetwork(AnomalyModel):
@@ -283,7 +224,7 @@ class MVFANetwork(AnomalyModel):
         list of Tensor
             (B, 2, grid, grid) for each level.
         """
-        return [self.encoder.patch_maps(SCALE * _cosine(x.float(), text), level) for level, x in enumerate(tokens)]
+        return [self.encoder.patch_maps(SCALE * cosine(x.float(), text), level) for level, x in enumerate(tokens)]
 
     def upsample(self, maps: Tensor) -> Tensor:
         """Return maps (B, C, grid, grid) as (B, C, S, S): bilinear, the corners aligned as in the reference code."""
@@ -452,39 +393,3 @@ class MVFANetwork(AnomalyModel):
             if tokens is not None and tokens.ndim == 2 and tokens.shape[1] == self.encoder.embed_dim:
                 setattr(self.memory, f"level{level}", torch.empty_like(tokens, device="meta"))  # of that shape
         super().load_head_state(state)
-
-
-def _cosine(tokens: Tensor, text: Tensor) -> Tensor:
-    """Return the cosine (..., n) of tokens (..., embed_dim) with unit vectors (embed_dim, n).
-
-    Where a gradient is needed, the lengths divide at the end: the gradient of unit tokens, many more numbers, costs
-    more than everything else in a step on the embedded encoder. Elsewhere the rounding is the reference code's.
-    """
-    if not tokens.requires_grad:
-        return F.normalize(tokens, dim=-1) @ text
-    return tokens @ text / torch.linalg.vector_norm(tokens, dim=-1, keepdim=True).clamp(min=_EPS)
-
-
-def combine(zero: _Array, few: _Array) -> _Array:
-    """Return the mean of zero- and few-shot evidence, each scaled to [0, 1] over the whole array.
-
-    Over a test set this is the reference code's final score.
-
-    Examples
-    --------
-    >>> combine(np.array([1.0, 2.0, 3.0]), np.array([0.0, 4.0, 4.0])).tolist()
-    [0.0, 0.75, 1.0]
-    """
-    return (unit_range(zero) + unit_range(few)) / 2
-
-
-def unit_range(values: _Array) -> _Array:
-    """Return values scaled to [0, 1] by the least and greatest of the whole array; all 0 if they are equal."""
-    span = values.max() - values.min()
-    scaled = (values - values.min()) / span if span > 0 else values * 0
-    return scaled  # pyright: ignore[reportReturnType] (numpy's min and max are typed as Any)
-
-
-def extremes(evidence: Evidence) -> tuple[Tensor, Tensor]:
-    """Return the least and the greatest value of each field of the evidence, (4,) each."""
-    return torch.stack([x.min() for x in evidence]), torch.stack([x.max() for x in evidence])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from medclipad.methods.registry import ADVANCED, CountOrAll, MethodOptions
+from medclipad.methods.registry import ADVANCED, CountOrAll, MethodOptions, Variant
 
-PAPER_BATCH = 16
+PAPER_BATCH = 16  # slices in a training step, as the paper says
 
 
 class MVFAOptions(MethodOptions):
-    """Options of MVFA."""
+    """Options of MVFA.
+
+    Where an option is None, the encoder decides; see the README of this folder.
+    """
 
     class_name: str = Field(
         default="Brain",
@@ -28,7 +31,7 @@ class MVFAOptions(MethodOptions):
         title="Epochs",
         description="passes over the augmented slices; default: 50, or 7 on an encoder without text tower",
     )
-    variant: Literal["reference", "paper"] = Field(
+    variant: Variant = Field(
         default="reference",
         title="Variant",
         description="what the reference code computes, or what the paper says",

@@ -17,7 +17,8 @@ from medclipad.methods.common.labelled_images import LabelledImages
 from medclipad.methods.common.losses import dice_loss, focal_loss
 from medclipad.methods.mvfa.adapters import HEADS
 from medclipad.methods.mvfa.augment import augment
-from medclipad.methods.mvfa.network import MVFANetwork, extremes
+from medclipad.methods.mvfa.evidence import extremes
+from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.volume.progress import Progress, no_progress
 
 BETAS = (0.5, 0.999)  # of Adam, as in the reference code
