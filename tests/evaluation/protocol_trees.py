@@ -1,6 +1,6 @@
 """Miniature benchmarks on disk: BMAD as MVFA's code lays it out, and data sets as MediCLIP's does.
 
-Pictures come from ../shared/data/brain_mri_253 where that is, its duplicates dropped, else they are generated.
+Pictures come from ../shared/data/brain_mri_253 without its duplicates; where that folder is missing they are generated.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ SHOTS, TESTS = 2, 4  # of each kind
 
 
 @cache
-def sources(kind: str) -> tuple[np.ndarray, ...]:
-    """At least 54 different grey pictures uint8 (SIDE, SIDE), "no" (healthy) or "yes" (tumour)."""
-    files = sorted((BRAIN_MRI / kind).glob("*.*")) if BRAIN_MRI.is_dir() else []
+def sources(label: str) -> tuple[np.ndarray, ...]:
+    """Return at least 54 different grey pictures uint8 (SIDE, SIDE), labelled "no" (healthy) or "yes" (tumour)."""
+    files = sorted((BRAIN_MRI / label).glob("*.*")) if BRAIN_MRI.is_dir() else []
     unique = {hashlib.md5(file.read_bytes()).hexdigest(): file for file in reversed(files)}
     if files:
         return tuple(np.asarray(Image.open(file).convert("L").resize((SIDE, SIDE))) for file in unique.values())
-    return tuple(generated(seed, kind == "yes") for seed in range(54))
+    return tuple(generated(seed, label == "yes") for seed in range(54))
 
 
 def generated(seed: int, lesion: bool) -> np.ndarray:
-    """A textured disc, with a bright spot or without."""
+    """Return a textured disc, with a bright spot or without."""
     rng = np.random.default_rng([seed, lesion])
     y, x = np.mgrid[:SIDE, :SIDE]
     disc = np.hypot(x - SIDE / 2, y - SIDE / 2) < rng.uniform(0.36, 0.45) * SIDE
@@ -41,7 +41,7 @@ def generated(seed: int, lesion: bool) -> np.ndarray:
 
 
 def paint(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The picture with a bright spot, and the spot's mask, uint8 in {0, 255}."""
+    """Return the picture with a bright spot, and the mask of the spot, uint8 in {0, 255}."""
     y, x = np.mgrid[:SIDE, :SIDE]
     row, column = rng.uniform(0.35, 0.65, 2) * SIDE
     mask = np.hypot(x - column, y - row) < rng.uniform(0.08, 0.15) * SIDE
@@ -55,7 +55,7 @@ def save(path: Path, array: np.ndarray) -> str:
 
 
 def bmad(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
-    """{Class}_AD of `classes` and their fewshot_seed files, "a" before "n" in some as in the reference's."""
+    """Write {Class}_AD of `classes` and their seed files, with "a" before "n" in some, as in the reference's."""
     rng = np.random.default_rng(0)
     normal, abnormal = iter(sources("no")), iter(sources("yes"))
     for number, name in enumerate(classes):
@@ -81,7 +81,7 @@ def bmad(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
 
 
 def mediclip(folder: Path) -> Path:
-    """brainmri, without masks, and busi, with them: 6 training and 2 × TESTS test pictures each."""
+    """Write brainmri, without masks, and busi, with masks: 6 training and 2 × TESTS test pictures each."""
     rng = np.random.default_rng(1)
     for name in ("brainmri", "busi"):
         normal, abnormal = iter(sources("no")), iter(sources("yes"))
@@ -103,5 +103,5 @@ def mediclip(folder: Path) -> Path:
         for part, objects in lines.items():
             path = folder / name / "samples" / f"{part}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(one) + "\n" for one in objects))
+            path.write_text("".join(json.dumps(line) + "\n" for line in objects))
     return folder

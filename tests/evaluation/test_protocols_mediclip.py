@@ -30,15 +30,15 @@ def protocol(tree, class_name: str, encoder: str, **changed) -> mediclip.MediCLI
     return mediclip.MediCLIPProtocol(tree, Settings(class_name=class_name, encoder=encoder, **given))
 
 
-@pytest.mark.parametrize("kind", ["embedded", "clip"])
+@pytest.mark.parametrize("fixture", ["embedded", "clip"])
 @pytest.mark.parametrize("class_name", ["brainmri", "busi"])
-def test_figures(mediclip_tree, tmp_path, tiny_clip, class_name, kind):
-    encoder = "embedded" if kind == "embedded" else tiny_clip
+def test_figures(mediclip_tree, tmp_path, tiny_clip, class_name, fixture):
+    encoder = "embedded" if fixture == "embedded" else tiny_clip
     ours = protocol(mediclip_tree, class_name, encoder)
     assert len(ours.normal) == 4 and ours.steps == 1 and (ours.truth is not None) == (class_name == "busi")
     outcome = train_and_test(ours, tmp_path)
 
-    # The same with the method's own parts and nothing of the protocol but the drawn shots.
+    # The same computed with the method's own parts; only the drawn shots come from the protocol.
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         model = MediCLIPNetwork(ours.model.encoder, MediCLIPOptions(schedule="published", memory_share=0))
@@ -49,8 +49,8 @@ def test_figures(mediclip_tree, tmp_path, tiny_clip, class_name, kind):
         Image.open(root / "images" / line["filename"]).convert("RGB").resize((SIZE, SIZE), Image.BILINEAR)
         for line in lines
     ]
-    tests = torch.from_numpy(np.stack([np.asarray(one, np.float32).transpose(2, 0, 1) / 255 for one in images]))
-    labels, losses, looks = [line["label"] for line in lines], [], []
+    tests = torch.from_numpy(np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in images]))
+    labels, losses, expected = [line["label"] for line in lines], [], []
     for _ in range(2):
         pairs = [synthesis(ours.normal[index], rng) for index in rng.permutation(4)]
         batch = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
@@ -67,18 +67,18 @@ def test_figures(mediclip_tree, tmp_path, tiny_clip, class_name, kind):
                 for line in lines
             ]
             pixel = pytest.approx(roc_auc_score(np.ravel(masks), maps.ravel()), abs=1e-9)
-        looks.append((pytest.approx(roc_auc_score(labels, scores), abs=1e-9), pixel))
+        expected.append((pytest.approx(roc_auc_score(labels, scores), abs=1e-9), pixel))
     np.testing.assert_allclose(outcome.history.losses, losses, rtol=1e-6)
-    assert [(one["image_auroc"], one["pixel_auroc"]) for one in outcome.history.evaluations] == looks
+    assert [(test["image_auroc"], test["pixel_auroc"]) for test in outcome.history.evaluations] == expected
     assert outcome.figures["last"] == outcome.history.evaluations[-1]
-    merits = [one["image_auroc"] + (one["pixel_auroc"] or 0) for one in outcome.history.evaluations]
+    merits = [test["image_auroc"] + (test["pixel_auroc"] or 0) for test in outcome.history.evaluations]
     assert outcome.figures["best-test"] == outcome.history.evaluations[int(np.argmax(merits))]
     if np.argmax(merits) == 1:
         np.testing.assert_allclose(outcome.scores.images, scores, atol=1e-6)
 
 
 def test_pictures_are_prepared_as_in_the_reference(tmp_path):
-    """Training: resized, then grey; testing: RGB, then resized. For a coloured picture the two differ."""
+    """Training pictures are resized, then made grey; test pictures are made RGB, then resized."""
     colours = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8))
     grey = mediclip.training_square(colours, 48)
     expected = np.asarray(colours.resize((48, 48), Image.Resampling.BILINEAR).convert("L"))
@@ -106,8 +106,8 @@ def test_command(mediclip_tree, tmp_path, tiny_clip, capsys, monkeypatch):
     common = ["--protocol", "mediclip", "--data", str(mediclip_tree / "busi"), "--class", "busi", "--shots", "4",
               "--encoder", tiny_clip, "--image-size", str(SIZE)]  # fmt: skip
     app([*common, "--epochs", "3", "--out", str(tmp_path / "out")], standalone_mode=False)
-    said = capsys.readouterr().out
-    assert "Leakage: " in said and "not at hand" in said and "epochs 3 instead of 200" in said
+    output = capsys.readouterr().out
+    assert "Leakage: " in output and "not at hand" in output and "epochs 3 instead of 200" in output
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     lines = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
     assert len(lines) == record["test_pictures"] == 2 * TESTS

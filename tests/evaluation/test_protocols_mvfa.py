@@ -39,14 +39,14 @@ def few_shot(tree, *arguments, **changed) -> mvfa.FewShot:
     return mvfa.FewShot(tree, tree / "fewshot_seed", settings(*arguments, **changed))
 
 
-def pictures(tree, class_name: str, part: str, kind: str, folder: str = "img", names=None) -> np.ndarray:
+def pictures(tree, class_name: str, part: str, kind: str, content: str = "img", names=None) -> np.ndarray:
     """Read without the package: RGB (n, 3, S, S) in [0, 1], or masks (n, S, S), sorted by name or in given order."""
-    folder_ = tree / f"{class_name}_AD" / part / kind / folder
-    files = [folder_ / name for name in names] if names else sorted(folder_.iterdir())
-    if folder == "anomaly_mask":
+    folder = tree / f"{class_name}_AD" / part / kind / content
+    files = [folder / name for name in names] if names else sorted(folder.iterdir())
+    if content == "anomaly_mask":
         return np.stack([np.asarray(Image.open(file).resize((SIZE, SIZE), Image.NEAREST)) for file in files]) > 127
     images = [Image.open(file).convert("RGB").resize((SIZE, SIZE), Image.BICUBIC) for file in files]
-    return np.stack([np.asarray(one, np.float32).transpose(2, 0, 1) / 255 for one in images])
+    return np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in images])
 
 
 def seed_names(tree, class_name: str, letter: str) -> list[str]:
@@ -60,16 +60,16 @@ def scaled(values: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def benchmark():
-    """`benchmark(*arguments)`: the command, in this process."""
+    """Return `benchmark(*arguments)`, which runs the command in this process."""
     app = typer.Typer()
     app.command()(cli_benchmark.benchmark)
-    return lambda *arguments: app([str(one) for one in arguments], standalone_mode=False)
+    return lambda *arguments: app([str(argument) for argument in arguments], standalone_mode=False)
 
 
 @pytest.mark.parametrize("class_name", ["Brain", "Chest"])
-@pytest.mark.parametrize("kind", ["embedded", "clip"])
-def test_few_shot_is_the_methods_own_training(bmad_tree, tmp_path, tiny_clip, class_name, kind):
-    encoder = "embedded" if kind == "embedded" else tiny_clip
+@pytest.mark.parametrize("fixture", ["embedded", "clip"])
+def test_few_shot_is_the_methods_own_training(bmad_tree, tmp_path, tiny_clip, class_name, fixture):
+    encoder = "embedded" if fixture == "embedded" else tiny_clip
     protocol = few_shot(bmad_tree, class_name, encoder, select="last", epochs=1)
     outcome = train_and_test(protocol, tmp_path)
     assert protocol.steps == PER_EPOCH
@@ -92,7 +92,7 @@ def test_few_shot_is_the_methods_own_training(bmad_tree, tmp_path, tiny_clip, cl
     for ours, theirs in zip(protocol.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
-    # The test, from evidence of the method and nothing else of the protocol.
+    # The test, computed from the method's evidence without the protocol.
     tests = np.concatenate([pictures(bmad_tree, class_name, "test", folder) for folder in ("good", "Ungood")])
     labels = [0] * TESTS + [1] * TESTS
     evidence = model.evidence(torch.from_numpy(tests))
@@ -109,14 +109,14 @@ def test_few_shot_is_the_methods_own_training(bmad_tree, tmp_path, tiny_clip, cl
         assert outcome.figures["last"]["pixel_auroc"] is None
     np.testing.assert_allclose(outcome.scores.images, scores, atol=1e-6)
     assert outcome.figures["last"]["image_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
-    assert protocol.model.memory.sizes == [11 * SHOTS * (grid**2 + (kind == "clip")) for grid in model.encoder.grids]
+    assert protocol.model.memory.sizes == [11 * SHOTS * (grid**2 + (fixture == "clip")) for grid in model.encoder.grids]
 
 
 def test_zero_shot_leaves_the_class_out(bmad_tree, tmp_path, tiny_clip):
     protocol = mvfa.ZeroShot(bmad_tree, settings("Brain", tiny_clip, shots=0, learning_rate=1e-4))
     assert protocol.steps == 5 * 2 * TESTS and protocol.evaluations() == {0, 8, 16, 24, 32}
     assert "Brain" not in {name for _, name in protocol.training}
-    assert not any("Brain_AD" in str(one.path) for one, _ in protocol.training)
+    assert not any("Brain_AD" in str(picture.path) for picture, _ in protocol.training)
     order = [batch.item() for batch in protocol.batches()]
     assert sorted(order) == list(range(protocol.steps)) != order
     again = mvfa.ZeroShot(bmad_tree, settings("Brain", tiny_clip, shots=0, learning_rate=1e-4, epochs=1))
@@ -125,13 +125,13 @@ def test_zero_shot_leaves_the_class_out(bmad_tree, tmp_path, tiny_clip):
     model = MVFANetwork(load_encoder(tiny_clip, SIZE), MVFAOptions())
     initialise(model, SEED)
     model.use_class("Brain")
-    trainer, losses, looks = Trainer(model, 1e-4), [], []
+    trainer, losses, evaluations = Trainer(model, 1e-4), [], []
     tests = np.concatenate([pictures(bmad_tree, "Brain", "test", kind) for kind in ("good", "Ungood")])
     truth = np.zeros((2 * TESTS, SIZE, SIZE), bool)
     truth[TESTS:] = pictures(bmad_tree, "Brain", "test", "Ungood", "anomaly_mask")
     labels = [0] * TESTS + [1] * TESTS
 
-    def look() -> tuple[float, float]:
+    def evaluate() -> tuple[float, float]:
         evidence = model.evidence(torch.from_numpy(tests))
         pixel = roc_auc_score(truth.ravel(), scaled(evidence.zero_map.numpy()).ravel())
         return roc_auc_score(labels, evidence.zero_score.numpy()), pixel
@@ -151,19 +151,21 @@ def test_zero_shot_leaves_the_class_out(bmad_tree, tmp_path, tiny_clip):
     ]
     for position, index in enumerate(order):
         if position % (len(order) // 5) == 0:
-            looks.append(look())
+            evaluations.append(evaluate())
         name, label, image, mask = data[index]
         known = torch.tensor([name in MASKED])
         frozen, truth_ = model.frozen(torch.from_numpy(image[None])), torch.from_numpy(mask[None]).float()
         losses.append(trainer.step(frozen, torch.tensor([float(label)]), truth_, known, others[name]).total.item())
-    found = [(one["image_auroc"], one["pixel_auroc"]) for one in outcome.history.evaluations]
-    np.testing.assert_allclose(found, looks, rtol=0, atol=1e-9)
+    found = [(test["image_auroc"], test["pixel_auroc"]) for test in outcome.history.evaluations]
+    np.testing.assert_allclose(found, evaluations, rtol=0, atol=1e-9)
     np.testing.assert_allclose(outcome.history.losses, [np.mean(losses)], rtol=1e-6)
     last = outcome.figures["last"]
-    np.testing.assert_allclose([last["image_auroc"], last["pixel_auroc"]], look(), rtol=0, atol=1e-9)
-    best = max(range(len(looks)), key=lambda n: (sum(looks[n]), n))  # of equal ones the latest, as in the reference
+    np.testing.assert_allclose([last["image_auroc"], last["pixel_auroc"]], evaluate(), rtol=0, atol=1e-9)
+    best = max(
+        range(len(evaluations)), key=lambda n: (sum(evaluations[n]), n)
+    )  # of equal ones the latest, as in the reference
     assert outcome.figures["best-test"] == outcome.history.evaluations[best]
-    assert outcome.scores.figures == pytest.approx(looks[best], abs=1e-9), "the chosen weights were put back"
+    assert outcome.scores.figures == pytest.approx(evaluations[best], abs=1e-9), "the chosen weights were put back"
 
 
 def test_command(bmad_tree, tmp_path, tiny_clip, benchmark, capsys, monkeypatch):
@@ -171,9 +173,9 @@ def test_command(bmad_tree, tmp_path, tiny_clip, benchmark, capsys, monkeypatch)
     common = ("--protocol", "mvfa", "--data", bmad_tree, "--shots", SHOTS, "--image-size", SIZE, "--encoder", tiny_clip)
     both = ("--class", "Brain", "--class", "Chest")
     benchmark(*common, *both, "--epochs", 2, "--out", tmp_path / "out")
-    said = capsys.readouterr().out
-    assert "Leakage: " in said and "chosen by its AUROC on the test set" in said
-    assert "epochs 2 instead of 50" in said and "image size 64 instead of 240" in said
+    output = capsys.readouterr().out
+    assert "Leakage: " in output and "chosen by its AUROC on the test set" in output
+    assert "epochs 2 instead of 50" in output and "image size 64 instead of 240" in output
     records = json.loads((tmp_path / "out" / "results.json").read_text())
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
     assert [(row["class"], row["weights"]) for row in rows] == [
@@ -185,14 +187,14 @@ def test_command(bmad_tree, tmp_path, tiny_clip, benchmark, capsys, monkeypatch)
         auroc = roc_auc_score([int(line["label"]) for line in lines], [float(line["score"]) for line in lines])
         best, last = (record["figures"][key] for key in ("best-test", "last"))
         assert best["image_auroc"] == pytest.approx(auroc, abs=1e-9)
-        merits = [look["image_auroc"] + (look["pixel_auroc"] or 0) for look in record["evaluations"]]
-        assert [look["epoch"] for look in record["evaluations"]] == [1, 2] and last == record["evaluations"][-1]
+        merits = [test["image_auroc"] + (test["pixel_auroc"] or 0) for test in record["evaluations"]]
+        assert [test["epoch"] for test in record["evaluations"]] == [1, 2] and last == record["evaluations"][-1]
         assert best == record["evaluations"][int(np.argmax(merits))]
         assert len(record["leakage"]) == 2 and len(record["losses"]) == 2 and record["steps_per_epoch"] == PER_EPOCH
         picture = Image.open(folder / "examples.png")
         assert picture.width > 800 and len(record["examples"]) == 3 + TESTS
         assert np.asarray(picture.convert("L")).std() > 20, "pictures, not an empty canvas"
-    assert "not at hand" in said, "the paper has no figures for two shots"
+    assert "not at hand" in output, "the paper has no figures for two shots"
 
     # The weights it saved, in the reference's format, give the figures again without training.
     weights = tmp_path / "out" / "Brain" / "Brain.pth"
@@ -205,7 +207,7 @@ def test_command(bmad_tree, tmp_path, tiny_clip, benchmark, capsys, monkeypatch)
 
 
 def test_papers_table(bmad_tree, tmp_path, benchmark, capsys, monkeypatch):
-    """The figures of the README of the reference code, beside ours; its averages prove that none is mistyped."""
+    """The figures of the reference code's README stand beside ours; its averages show that none is mistyped."""
     means = {4: ((88.97, 98.67), (88.95, 98.65)), 0: ((80.43, 93.39), (82.23, 92.68))}
     for shots, expected in means.items():
         published = [mvfa.MVFABenchmark().published(name, shots) for name in CLASSES]
@@ -221,10 +223,10 @@ def test_papers_table(bmad_tree, tmp_path, benchmark, capsys, monkeypatch):
     benchmark("--protocol", "mvfa", "--data", bmad_tree, "--class", "Brain", "--encoder", "embedded", "--epochs", 1,
               "--image-size", SIZE, "--fewshot-seed", seeds.parent, "--select", "last", "--max-images", 2,
               "--out", tmp_path / "out")  # fmt: skip
-    said = capsys.readouterr().out
-    assert "92.44 / 97.30" in said and "92.31 / 97.30" in said and "chosen by its AUROC" not in said
-    assert [re.split(r"\s{2,}", line.strip())[2] for line in said.splitlines() if "81.95 / –" in line] == ["not run"]
+    output = capsys.readouterr().out
+    assert "92.44 / 97.30" in output and "92.31 / 97.30" in output and "chosen by its AUROC" not in output
+    assert [re.split(r"\s{2,}", line.strip())[2] for line in output.splitlines() if "81.95 / –" in line] == ["not run"]
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     assert record["steps_per_epoch"] == 88 and record["test_pictures"] == 4 and list(record["figures"]) == ["last"]
-    assert record["evaluations"] == [], "the test set is looked at once"
+    assert record["evaluations"] == [], "the test set is evaluated once"
     assert not (tmp_path / "out" / "Brain.pth").exists(), "the reference's format has no place for learned vectors"

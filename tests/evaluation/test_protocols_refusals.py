@@ -1,4 +1,4 @@
-"""Bad trees and options of the benchmarks: each one sentence that says what to do."""
+"""Invalid folders and options of the benchmarks: each gives one sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medclipad.methods.common.labelled_images import require_lesions
 
 @pytest.fixture
 def bmad(bmad_tree, tmp_path) -> Path:
-    """A copy to spoil, of two classes."""
+    """Return a copy of two classes, to damage."""
     for name in ("Brain_AD", "Chest_AD", "fewshot_seed"):
         shutil.copytree(bmad_tree / name, tmp_path / "data" / name)
     return tmp_path / "data"
@@ -33,7 +33,7 @@ def busi(mediclip_tree, tmp_path) -> Path:
 
 @pytest.fixture
 def refusal(tmp_path):
-    """`refusal(data, protocol, *arguments)`: the sentence with which the command ends."""
+    """Return `refusal(data, protocol, *arguments)`, which returns the sentence with which the command ends."""
     app = typer.Typer()
     app.command()(cli_benchmark.benchmark)
 
@@ -52,7 +52,7 @@ def refusal(tmp_path):
             given += ["--encoder", "embedded", "--image-size", 64]
         given += ["--epochs", 1, "--out", tmp_path / "out", *arguments]
         with pytest.raises(MedCLIPADError) as error:
-            app([str(one) for one in given], standalone_mode=False)
+            app([str(argument) for argument in given], standalone_mode=False)
         text = str(error.value)
         assert text.endswith(".") and "\n" not in text and len(text) < 600, text
         assert not (tmp_path / "out").exists()
@@ -61,7 +61,7 @@ def refusal(tmp_path):
     return run
 
 
-def only(folder: Path) -> Path:
+def first_file(folder: Path) -> Path:
     return sorted(folder.iterdir())[0]
 
 
@@ -94,14 +94,14 @@ def test_bmad_seed_files(bmad, refusal):
 
 def test_bmad_pictures(bmad, refusal):
     folder = bmad / "Brain_AD" / "test" / "Ungood"
-    mask = only(folder / "anomaly_mask")
+    mask = first_file(folder / "anomaly_mask")
     content = mask.read_bytes()
     Image.fromarray(np.zeros((9, 7), np.uint8)).save(mask)
     assert "has 7 × 9 pixels and its picture 80 × 80" in refusal(bmad, "mvfa")
     mask.unlink()
     assert "has no mask" in refusal(bmad, "mvfa")
     mask.write_bytes(content)
-    image = only(folder / "img")
+    image = first_file(folder / "img")
     image.write_bytes(image.read_bytes()[:900])
     assert f"{image.name} is not a readable picture (" in refusal(bmad, "mvfa")
     image.write_text("no picture")
@@ -119,7 +119,7 @@ def test_bmad_pictures(bmad, refusal):
 
 @pytest.mark.parametrize("value", [0, 1])
 def test_masks_that_mark_nothing(bmad, busi, refusal, value):
-    """Or mark with 1 instead of 255, which MVFA's reference takes for nothing, and MediCLIP's for a lesion."""
+    """A mask of 1 instead of 255 marks nothing in MVFA's reference, and a lesion in MediCLIP's."""
     for folder in (bmad / "Brain_AD" / "test" / "Ungood" / "anomaly_mask", busi / "images" / "test" / "ground_true"):
         for mask in folder.iterdir():
             Image.fromarray(np.full((80, 80), value, np.uint8)).save(mask)
@@ -172,7 +172,9 @@ def test_options(bmad, busi, refusal, tmp_path):
     )
     assert "mediclip has no zero-shot protocol" in refusal(busi.parent, "mediclip", "--zero-shot")
     assert "not both" in refusal(bmad, "mvfa", "--zero-shot", "--shots", 4)
-    assert "Nothing can be written to" in refusal(bmad, "mvfa", "--out", only(bmad / "fewshot_seed" / "Brain") / "x")
+    assert "Nothing can be written to" in refusal(
+        bmad, "mvfa", "--out", first_file(bmad / "fewshot_seed" / "Brain") / "x"
+    )
     assert "leave --variant paper out" in refusal(
         bmad, "mvfa", "--variant", "paper", "--checkpoint", tmp_path / "a.pth"
     )

@@ -1,4 +1,4 @@
-"""A benchmark that was killed gives, run again, the figures of one that was not."""
+"""An interrupted benchmark, run again, gives the figures of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def few_shot(tree, **changed) -> mvfa.FewShot:
 
 
 @pytest.mark.long
-def test_killed_run_goes_on(bmad_tree, tmp_path):
-    """kill -9 in the middle of an epoch, then the same command again; beside it a run in one go."""
+def test_killed_run_is_resumed(bmad_tree, tmp_path):
+    """kill -9 in the middle of an epoch, then the same command again, compared with an uninterrupted run."""
     command = [str(COMMAND), "benchmark", "--protocol", "mvfa", "--data", str(bmad_tree), "--class", "Brain",
                "--shots", str(SHOTS), "--encoder", "embedded", "--image-size", "64", "--epochs", str(EPOCHS),
                "--out", str(tmp_path / "killed")]  # fmt: skip
@@ -45,7 +45,7 @@ def test_killed_run_goes_on(bmad_tree, tmp_path):
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600
     while not state.exists():
-        assert process.poll() is None and time.monotonic() < deadline, "it ended before the first epoch"
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended before the first epoch"
         time.sleep(0.02)
     time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
@@ -62,13 +62,13 @@ def test_killed_run_goes_on(bmad_tree, tmp_path):
     assert scores == whole.scores.images.tolist()
 
 
-@pytest.mark.parametrize("kind", ["zero", "mediclip"])
-def test_cancelled_run_goes_on(bmad_tree, mediclip_tree, tiny_clip, tmp_path, kind):
-    """Both other protocols, stopped in the second epoch."""
+@pytest.mark.parametrize("experiment", ["zero", "mediclip"])
+def test_cancelled_run_is_resumed(bmad_tree, mediclip_tree, tiny_clip, tmp_path, experiment):
+    """The other two experiments, stopped in the second epoch."""
 
     def make():
         settings = {"encoder": tiny_clip, "image_size": 64, "epochs": 3, "learning_rate": 1e-3}
-        if kind == "zero":
+        if experiment == "zero":
             return mvfa.ZeroShot(bmad_tree, Settings(class_name="Brain", shots=0, max_images=1, **settings))
         return mediclip.MediCLIPProtocol(mediclip_tree, Settings(class_name="busi", shots=4, **settings))
 
@@ -95,11 +95,11 @@ def test_another_run_is_not_continued(bmad_tree, tmp_path):
     (tmp_path / STATE).write_bytes(b"PK\3\4 no state")
     with pytest.raises(TrainingError, match=r"not a benchmark's state, or damaged: remove it"):
         train_and_test(few_shot(bmad_tree, epochs=1, max_images=1), tmp_path)
-    assert (tmp_path / STATE).read_bytes() == b"PK\3\4 no state", "what it cannot read it does not touch"
+    assert (tmp_path / STATE).read_bytes() == b"PK\3\4 no state", "an unreadable file is left as it is"
 
 
 def test_other_pictures_and_foreign_states_are_not_continued(mediclip_tree, tmp_path):
-    """A picture or mask of the same name and size with other content; weights of another shape under our settings."""
+    """Neither a picture or mask with other content, nor weights of another shape, continue a run."""
 
     def run() -> None:
         settings = Settings(class_name="busi", shots=1, encoder="embedded", image_size=64, epochs=1, learning_rate=1e-3)
@@ -125,7 +125,7 @@ def test_other_pictures_and_foreign_states_are_not_continued(mediclip_tree, tmp_
 
 
 def test_duplicate_pictures_are_reported(bmad_tree, mediclip_tree, tmp_path):
-    """Between training and test set they are leakage; nothing is refused, as the reference would not."""
+    """They are leakage between training and test set, and reported; the run goes on, as in the reference."""
     shutil.copytree(bmad_tree / "Brain_AD", tmp_path / "Brain_AD")
     good = tmp_path / "Brain_AD" / "test" / "good" / "img"
     shot = (bmad_tree / "fewshot_seed" / "Brain" / f"{SHOTS}-shot.txt").read_text().split("n-0: ")[1].split()[0]

@@ -1,4 +1,4 @@
-"""Both benchmarks in the paper's variant: what trains and tests is that variant, and every record says so."""
+"""Both benchmarks in the paper's variant: it is what trains and tests, and every record says so."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def settings(class_name: str, encoder: str, **changed) -> Settings:
 def benchmark():
     app = typer.Typer()
     app.command()(cli_benchmark.benchmark)
-    return lambda *arguments: app([str(one) for one in arguments], standalone_mode=False)
+    return lambda *arguments: app([str(argument) for argument in arguments], standalone_mode=False)
 
 
 @pytest.fixture(params=["embedded", "clip"])
@@ -47,7 +47,7 @@ def encoder(request, tiny_clip) -> str:
 
 
 def test_few_shot(bmad_tree, tmp_path, encoder):
-    """The paper's adapters, sixteen pictures a step: losses and scores as the method's own parts give them."""
+    """With the paper's adapters and sixteen pictures a step, losses and scores are those of the method's own parts."""
     ours = mvfa.FewShot(bmad_tree, bmad_tree / "fewshot_seed", settings("Brain", encoder, select="last"))
     outcome = train_and_test(ours, tmp_path)
     assert ours.batch == 16 and ours.steps == -(-2 * 11 * SHOTS // 16)
@@ -79,7 +79,7 @@ def test_zero_shot(bmad_tree, tmp_path, tiny_clip):
 
 
 def test_mediclip(mediclip_tree, tmp_path, encoder):
-    """Three tasks, equally likely, with the paper's synthesis, and its softmax of each level."""
+    """The paper's three equally likely tasks, and a softmax for each level."""
     ours = mediclip.MediCLIPProtocol(mediclip_tree, settings("busi", encoder, shots=4, select="last"))
     outcome = train_and_test(ours, tmp_path)
     with torch.random.fork_rng():
@@ -96,7 +96,6 @@ def test_mediclip(mediclip_tree, tmp_path, encoder):
     pairs = [synthesis(ours.normal[index], rng) for index in rng.permutation(4)]
     losses = step(model, optimiser, *(torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True)))
     np.testing.assert_allclose(outcome.history.losses, [sum(losses)], rtol=1e-6)
-    model.freeze_text_features()
     model.freeze_text_features()
     maps = model.anomaly(ours.tests[range(len(ours.tests))])[0]
     np.testing.assert_allclose(outcome.scores.images, maps.amax(dim=(1, 2)), atol=1e-6)
@@ -117,7 +116,7 @@ def test_command(mediclip_tree, bmad_tree, tmp_path, tiny_clip, benchmark, capsy
         assert record["batch"] == {"mediclip": 8, "mvfa": 16}[arguments[1]]
     assert not (tmp_path / "mvfa" / "Brain.pth").exists()
 
-    # MediCLIP's two variants have weights of one form: the variant decides which map they give.
+    # MediCLIP's two variants have the same weights: the variant decides which map they give.
     figures = {}
     for variant in ("paper", "reference"):
         weights = ("--checkpoint", tmp_path / "mediclip" / "busi.pth", "--variant", variant)
@@ -139,20 +138,20 @@ def test_command(mediclip_tree, bmad_tree, tmp_path, tiny_clip, benchmark, capsy
 )
 def test_defaults_are_those_of_the_reference_codes(tmp_path, benchmark, monkeypatch, arguments, maker, expected):
     class Made(Exception):
-        """Instead of loading anything."""
+        """Raised instead of loading anything."""
 
     def make(*given) -> None:
-        raise Made(next(one for one in given if isinstance(one, Settings)))
+        raise Made(next(argument for argument in given if isinstance(argument, Settings)))
 
     monkeypatch.setattr(*maker, make)
     protocol, name, *rest = arguments
     with pytest.raises(Made) as made:
         benchmark("--protocol", protocol, "--data", tmp_path, "--class", name, *rest, "--out", tmp_path / "out")
-    one = made.value.args[0]
-    assert (one.shots, one.encoder, one.image_size, one.epochs, one.learning_rate, one.seed) == expected
-    assert (one.variant, one.select, one.max_images, one.iterate) == ("reference", "best-test", None, 0)
+    run = made.value.args[0]
+    assert (run.shots, run.encoder, run.image_size, run.epochs, run.learning_rate, run.seed) == expected
+    assert (run.variant, run.select, run.max_images, run.iterate) == ("reference", "best-test", None, 0)
     reference = {"FewShot": mvfa.REFERENCE, "ZeroShot": mvfa.ZERO_REFERENCE}.get(maker[1], mediclip.REFERENCE)
-    assert one.deviations(reference, trained=True) == []
+    assert run.deviations(reference, trained=True) == []
 
 
 def test_folder_is_named_after_the_variant(mediclip_tree, tmp_path, benchmark, monkeypatch):
@@ -160,7 +159,7 @@ def test_folder_is_named_after_the_variant(mediclip_tree, tmp_path, benchmark, m
     arguments = ("--protocol", "mediclip", "--data", mediclip_tree, "--class", "busi", "--shots", 1, "--epochs", 1,
                  "--encoder", "embedded", "--image-size", SIZE, "--max-images", 1)  # fmt: skip
     benchmark(*arguments, "--variant", "paper")
-    assert [one.name for one in tmp_path.iterdir()] == ["benchmark-mediclip-busi-1-shot-paper"]
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmark-mediclip-busi-1-shot-paper"]
 
 
 def test_variants_are_not_mixed_on_resuming(mediclip_tree, tmp_path):

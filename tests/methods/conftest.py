@@ -1,4 +1,4 @@
-"""The encoders that the methods are tested on, shared by all of these tests."""
+"""Encoders for the tests of the methods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def embedded() -> ImageEncoder:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> ImageEncoder:
-    """A CLIP of 4 blocks with random weights."""
+    """Return a CLIP with 4 blocks and random weights."""
     ensure_torchvision()
     import open_clip
 

@@ -1,4 +1,4 @@
-"""What the methods are tested on: grey discs in noise."""
+"""Test images for the methods: grey discs in noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SIZE = 64
 
 
 def slices(n: int, seed: int, lesion: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Grey discs in noise (n, S, S), each with a bright lesion or without, and the lesions' masks."""
+    """Return grey discs in noise (n, S, S), each with a bright lesion or without, and the masks of the lesions."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIZE, :SIZE]
     images = 0.4 * (np.hypot(x - SIZE / 2, y - SIZE / 2) < 0.4 * SIZE) + rng.uniform(0, 0.05, (n, SIZE, SIZE))

@@ -49,7 +49,7 @@ def test_finds_lesions_of_unseen_slices(quick):
 
 
 def test_training_finds_synthetic_anomalies(embedded):
-    """Without the memory, what finds lesions is the head that learned from synthetic ones."""
+    """Without the memory, the head finds lesions after training on synthetic ones."""
     options = MediCLIPOptions(max_steps=60, memory_share=0)
     losses = []
     torch.manual_seed(0)
@@ -64,10 +64,10 @@ def test_training_finds_synthetic_anomalies(embedded):
     assert maps[inside].mean() > maps[~inside].mean() + 0.3
 
 
-@pytest.mark.parametrize("which", ["embedded", "clip"])
+@pytest.mark.parametrize("fixture", ["embedded", "clip"])
 @pytest.mark.parametrize("variant", ["reference", "paper"])
-def test_maps_are_sound_in_both_variants(request, which, variant):
-    encoder = request.getfixturevalue(which)
+def test_maps_are_sound_in_both_variants(request, fixture, variant):
+    encoder = request.getfixturevalue(fixture)
     model = fitted(encoder, MediCLIPOptions(max_steps=2, memory_size=50, variant=variant))
     maps, _ = model.anomaly(torch.from_numpy(slices(3, 4, lesion=True)[0]))
     assert maps.shape == (3, SIZE, SIZE) and maps.isfinite().all() and maps.min() >= 0 and maps.max() <= 1
@@ -98,7 +98,7 @@ def test_a_slice_does_not_depend_on_its_neighbours(quick):
     torch.testing.assert_close(quick.anomaly(images)[0], alone, atol=1e-4, rtol=0)
 
 
-def test_seed_decides(embedded):
+def test_training_is_reproducible_for_a_seed(embedded):
     states = [fitted(embedded, seed=seed).head_state() for seed in (0, 0, 1)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     for key in ("adapters.0.weight", "prompts.vectors", "memory.tokens"):
@@ -150,20 +150,20 @@ def test_default_lengths(clip, embedded, monkeypatch):
 
 @pytest.mark.parametrize(("schedule", "first", "last"), [("published", 1e-3, 1e-3), ("short", 2e-3, 0)])
 def test_learning_rate_of_a_schedule(embedded, monkeypatch, schedule, first, last):
-    """Constant as published, or along a cosine to 0; an asked one is the first."""
+    """Constant as published, or falling along a cosine to 0; a chosen rate is the first."""
     rates = []
 
-    def look(model, optimiser, *batch):
+    def record(model, optimiser, *batch):
         rates.append(optimiser.param_groups[0]["lr"])
         return learn(model, optimiser, *batch)
 
-    monkeypatch.setattr("medclipad.methods.mediclip.training.learn", look)
-    for asked in (None, 5e-4):
+    monkeypatch.setattr("medclipad.methods.mediclip.training.learn", record)
+    for chosen in (None, 5e-4):
         rates.clear()
-        options = MediCLIPOptions(schedule=schedule, max_steps=20, learning_rate=asked, memory_share=0)
+        options = MediCLIPOptions(schedule=schedule, max_steps=20, learning_rate=chosen, memory_share=0)
         MediCLIP.fit(MediCLIPNetwork(embedded, options), shots(2), 0)
         assert len(rates) == 20 and rates == sorted(rates, reverse=True)
-        assert rates[0] == (asked or first) and rates[-1] == pytest.approx(last and (asked or last), abs=2e-5)
+        assert rates[0] == (chosen or first) and rates[-1] == pytest.approx(last and (chosen or last), abs=2e-5)
         if schedule == "short":
             assert rates[10] == pytest.approx(rates[0] / 2)
 
@@ -218,7 +218,7 @@ def test_real_lesions_join_the_synthetic_ones(embedded, monkeypatch):
     given = Shots(slices(8, 2)[0], images, (masks[0], None, masks[2]))
     MediCLIP.fit(model, given, 0)
     real = np.round(images * 255).astype(np.uint8)
-    counts = [sum(np.array_equal(image, one) for image, _ in seen) for one in real]
+    counts = [sum(np.array_equal(image, lesion) for image, _ in seen) for lesion in real]
     assert len(seen) == 320 and counts[1] == 0
     assert 0.4 < sum(counts) / len(seen) < 0.6 and min(counts[0], counts[2]) > 40
     assert all(np.array_equal(mask, masks[0]) for image, mask in seen if np.array_equal(image, real[0]))
@@ -284,16 +284,16 @@ def test_few_tokens_are_repeated():
 
 
 def test_tokens_keep_direction_length_and_brightness():
-    """A stage that is twice as strong differs by the logarithm of 2 alone; brightness by its weight."""
+    """Features twice as long change the token by the logarithm of 2 alone, brightness by its weight."""
     maps = [torch.rand(1, 3, 4, 4) + 0.1, torch.rand(1, 5, 2, 2) + 0.1]
     images = torch.full((1, 32, 32), 0.25)
-    one, strong = (NormalMemory.join([maps[0] * factor, maps[1]], images) for factor in (1, 2))
-    assert one.shape == (1, 4, 4, 3 + 1 + 5 + 1 + 1)
-    torch.testing.assert_close(one[..., :3].norm(dim=-1), torch.ones(1, 4, 4))
-    expected = torch.zeros_like(one)
+    plain, strong = (NormalMemory.join([maps[0] * factor, maps[1]], images) for factor in (1, 2))
+    assert plain.shape == (1, 4, 4, 3 + 1 + 5 + 1 + 1)
+    torch.testing.assert_close(plain[..., :3].norm(dim=-1), torch.ones(1, 4, 4))
+    expected = torch.zeros_like(plain)
     expected[..., 3] = 0.3 * np.log(2)
-    torch.testing.assert_close(strong - one, expected, atol=1e-5, rtol=0)
-    brighter = NormalMemory.join(maps, images * 2) - one
+    torch.testing.assert_close(strong - plain, expected, atol=1e-5, rtol=0)
+    brighter = NormalMemory.join(maps, images * 2) - plain
     torch.testing.assert_close(brighter[..., -1], torch.full((1, 4, 4), 2 * 0.25))
     assert not brighter[..., :-1].any()
 
@@ -323,11 +323,11 @@ def test_calibration_puts_normal_tokens_below_one_half():
     memory.calibrate(torch.arange(1001.0))
     assert memory.scale.item() == pytest.approx(999)
     memory.calibrate(torch.zeros(10))
-    assert memory.scale.item() == pytest.approx(999), "slices that fill the memory have no distance to it"
+    assert memory.scale.item() == pytest.approx(999), "remembered slices have no distance to the memory"
 
 
-def test_shots_are_held_against_each_other():
-    """Two slices, each of one token alone: the scale is their distance, though neither has any to the memory."""
+def test_shots_are_compared_with_each_other():
+    """Two slices, each with one token: the scale is their distance, although the memory holds both."""
     memory = NormalMemory((1, 1), 8)
     tokens = torch.stack([torch.zeros(2, 2, 5), torch.full((2, 2, 5), 3.0)])
     memory.remember(tokens, torch.Generator().manual_seed(0))
@@ -335,14 +335,14 @@ def test_shots_are_held_against_each_other():
     memory.calibrate(memory.distance(tokens))
     assert memory.scale.item() == pytest.approx(3 * 5**0.5)
     memory.remember(tokens[:1], torch.Generator().manual_seed(0))
-    assert memory.scale > 0, "one slice has no other"
+    assert memory.scale > 0, "a single slice cannot be compared"
 
 
-def test_however_far_no_two_distances_become_one(embedded):
+def test_far_distances_stay_distinct(embedded):
     memory = NormalMemory((1, 1), 1)
     maps = [torch.ones(4, 1, 2, 2) * torch.tensor([1.0, 2, 20, 200]).view(4, 1, 1, 1)] * 2
     images = torch.zeros(4, 8, 8)
-    memory.tokens.copy_(memory.join([one[:1] for one in maps], images[:1])[0, 0, 0])
+    memory.tokens.copy_(memory.join([features[:1] for features in maps], images[:1])[0, 0, 0])
     memory.scale.fill_(0.5)
     values = memory(maps, images)[:, 0, 0]
     far = memory.distance(memory.join(maps, images))[:, 0, 0] / 0.5
@@ -350,11 +350,12 @@ def test_however_far_no_two_distances_become_one(embedded):
     assert values[0] < values[1] < 0.5 < values[2] < values[3] < 1
 
 
-def test_remembered_slices_are_nothing_new(embedded):
+def test_remembered_slices_are_not_anomalous(embedded):
     model = MediCLIPNetwork(embedded, MediCLIPOptions(memory_size=2000, memory_share=1))
     normal = slices(3, 1)[0]
     model.remember(normal, 0)
-    known, new = (model.memory.distance(model._memory_tokens(one)) for one in (normal, slices(3, 1, lesion=True)[0]))
+    both = normal, slices(3, 1, lesion=True)[0]
+    known, new = (model.memory.distance(model._memory_tokens(images)) for images in both)
     assert known.max() < 0.05 * new.max()
 
 

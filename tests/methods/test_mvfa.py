@@ -73,7 +73,7 @@ def test_rgb_and_grey_agree(fitted):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
-def test_seed_decides_everything_and_leaves_the_global_generator(embedded):
+def test_training_is_reproducible_and_leaves_the_global_generator(embedded):
     before = torch.get_rng_state()
     states = []
     for seed in (0, 0, 1):
@@ -129,7 +129,7 @@ def test_needs_normal_and_abnormal(embedded):
         MVFA.fit(MVFANetwork(embedded, QUICK), Shots(none, full.abnormal, full.masks), 0)
 
 
-def test_progress_tells_each_step_and_can_stop(embedded):
+def test_progress_reports_each_step_and_can_stop(embedded):
     seen = []
     MVFA.fit(MVFANetwork(embedded, MVFAOptions(max_samples=24, batch=8)), shots(), 0, lambda *call: seen.append(call))
     train = [call for call in seen if call[0] == "train"]
@@ -267,7 +267,7 @@ def test_memory_is_bounded(embedded):
     assert unbounded.memory.sizes == [2 * grid**2 for grid in embedded.grids]
 
 
-def test_remembered_images_are_nothing_new(embedded):
+def test_remembered_images_are_not_anomalous(embedded):
     model = MVFANetwork(embedded, MVFAOptions(memory_tokens="all"))
     initialise(model, 0)
     images = slices(3, 1)[0]
@@ -281,7 +281,7 @@ def test_calibration_spans_normal_to_abnormal(fitted):
     normal = fitted.evidence(slices(6, 3)[0], fitted.scored)
     assert torch.equal(low, torch.stack([part.min() for part in normal]))
     assert (high >= torch.stack([part.max() for part in normal])).all()
-    assert (high > low)[[field != "zero_score" for field in normal._fields]].all(), "which nothing needs"
+    assert (high > low)[[field != "zero_score" for field in normal._fields]].all(), "zero_score is not needed here"
 
 
 def test_zero_shot_with_prompts_only(clip):

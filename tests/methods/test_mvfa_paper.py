@@ -58,9 +58,9 @@ def test_paper_variant_learns(request, name):
     model = MVFANetwork(encoder, options)
     assert len(model.adapters) == 3
     assert len(model.seg_projectors) == len(model.det_projectors) == (3 if encoder.text else 4)
-    told = []
-    MVFA.fit(model, shots(), 0, lambda phase, done, total, info: told.append(info.get("loss")))
-    losses = [loss for loss in told if loss is not None]
+    reported = []
+    MVFA.fit(model, shots(), 0, lambda phase, done, total, info: reported.append(info.get("loss")))
+    losses = [loss for loss in reported if loss is not None]
     assert np.mean(losses[-4:]) < losses[0]
     model.calibrate(slices(4, 3)[0])
     images, masks = slices(4, 7, lesion=True)
@@ -83,7 +83,9 @@ def test_paper_variant_trains_all_its_parts(clip):
     trainer.step(model.frozen(data.images[chosen]), *(part[chosen] for part in data[1:]))
     after = dict(model.named_parameters())
     assert all(not torch.equal(after[key], value) for key, value in before.items())
-    trained = {id(p) for one in trainer.optimisers.values() for group in one.param_groups for p in group["params"]}
+    trained = {
+        id(p) for optimiser in trainer.optimisers.values() for group in optimiser.param_groups for p in group["params"]
+    }
     assert trained == {id(after[key]) for key in before}, "each parameter has an optimiser"
-    count = sum(len(group["params"]) for one in trainer.optimisers.values() for group in one.param_groups)
-    assert count == len(trained), "and one only"
+    count = sum(len(group["params"]) for optimiser in trainer.optimisers.values() for group in optimiser.param_groups)
+    assert count == len(trained), "and only one"

@@ -1,4 +1,4 @@
-"""What is known already is not computed again: passes through the encoder are counted."""
+"""Nothing is computed twice: passes through the encoder are counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medclipad.methods.mvfa.options import MVFAOptions
 
 
 class Counter:
-    """Images that pass an encoder's stem and each of its stages, and prompts that pass its text tower."""
+    """Counts images through an encoder's stem and each of its stages, and prompts through its text tower."""
 
     def __init__(self, encoder, monkeypatch) -> None:
         self.stem, self.stages, self.prompts = 0, [0] * 4, 0
@@ -56,13 +56,13 @@ def shots(k: int) -> Shots:
     return Shots(slices(k, 2)[0], images, tuple(masks))
 
 
-def test_mvfa_encodes_what_training_cannot_change_once(clip, counter):
-    """Each of the 2 · 11 images once up to the first adapter: in training, in many epochs, and for the memory."""
+def test_mvfa_encodes_each_image_once_before_the_first_adapter(clip, counter):
+    """Each of the 2 · 11 images passes the first stage once, for all epochs and for the memory."""
     model = MVFANetwork(clip, MVFAOptions(max_samples=66, batch=11, memory_tokens=100))
     MVFA.fit(model, shots(1), 0)
-    looked_at = 1  # the abnormal shot, for the scale of the maps
-    assert counter.stem == counter.stages[0] == 22 + looked_at
-    assert counter.stages[1:] == [66 + 11 + looked_at] * 3
+    abnormal = 1  # the abnormal shot, for the scale of the maps
+    assert counter.stem == counter.stages[0] == 22 + abnormal
+    assert counter.stages[1:] == [66 + 11 + abnormal] * 3
 
 
 def test_mvfa_without_residual_passes_no_stage_twice(embedded, monkeypatch):
@@ -122,7 +122,7 @@ def test_mediclip_encodes_no_prompt_to_analyse_slices(clip, counter):
     maps = model.anomaly(images)[0]
     assert counter.prompts == 0
     torch.testing.assert_close(maps, model.probabilities(model.patch_tokens(images))[:, 1].detach())
-    assert counter.prompts == 21, "which is the same"
+    assert counter.prompts == 21, "training encodes the prompts, with the same features"
 
 
 def test_a_head_that_is_not_in_use_costs_nothing_at_the_last_stage(clip):

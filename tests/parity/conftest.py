@@ -54,7 +54,7 @@ def _load(name: str) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def parity() -> Callable[[str], dict[str, np.ndarray]]:
-    """`parity(name)`: the arrays of a file of the folder."""
+    """Return `parity(name)`, which returns the arrays of a file in the folder."""
 
     def load(name: str) -> dict[str, np.ndarray]:
         name = name.removesuffix(".npz")
@@ -67,7 +67,7 @@ def parity() -> Callable[[str], dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def same() -> Callable[..., None]:
-    """`same(file, key, ours, theirs, tol)`: asserts equal shapes and values, and notes the largest difference."""
+    """Return `same(file, key, ours, theirs, tol)`, which asserts equal arrays and notes the largest difference."""
 
     def check(file: str, key: str, ours, theirs, tol: float) -> None:
         ours = ours.detach().cpu().numpy() if isinstance(ours, torch.Tensor) else np.asarray(ours)
@@ -83,16 +83,16 @@ def same() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def same_weights(same) -> Callable[..., None]:
-    """`same_weights(file, step, rate, ours, theirs, gradients)`: weights by name after a step of Adam, to 2e-5.
+    """Return `same_weights(file, step, rate, ours, theirs, gradients)`: weights after a step of Adam, to 2e-5.
 
-    gradients: of the first step, by name, as far as they are recorded. Where one is below Adam's epsilon no code gives
-    the reference's step but on its own machine: those weights may differ by as much as they can have moved.
+    `gradients` are those of the first step, by name, as far as they are recorded. Where one is below Adam's epsilon,
+    the step depends on the machine: those weights may differ by as much as they can have moved.
     """
 
     def check(file: str, step: int, rate: float, ours: dict, theirs: dict, gradients: dict) -> None:
         undefined = {key: (value != 0) & (np.abs(value) < EPSILON) for key, value in gradients.items()}
         if undefined:
-            assert np.mean(np.concatenate([one.ravel() for one in undefined.values()])) < UNDEFINED
+            assert np.mean(np.concatenate([mask.ravel() for mask in undefined.values()])) < UNDEFINED
         for key, value in theirs.items():
             found = ours[key].detach().reshape(value.shape).numpy()
             skip = undefined.get(key, np.zeros(value.shape, bool))
@@ -105,7 +105,7 @@ def same_weights(same) -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def toy_clip(parity, tmp_path_factory) -> Callable[[str], str]:
-    """`toy_clip("gelu" | "quickgelu")`: encoder name of the toy CLIP with its checkpoint, for `load_encoder`."""
+    """Return `toy_clip("gelu" | "quickgelu")`: the name, for `load_encoder`, of the toy CLIP with its checkpoint."""
     weights = {**parity("toy_clip_visual"), **parity("toy_clip_text")}
     file = tmp_path_factory.mktemp("toy_clip") / "toy.pt"
     torch.save({key: torch.from_numpy(value.astype(np.float32)) for key, value in weights.items()}, file)
@@ -122,7 +122,7 @@ def toy_clip(parity, tmp_path_factory) -> Callable[[str], str]:
 
 @pytest.fixture
 def vitl_clip(tmp_path) -> Callable[[str, int], str]:
-    """`vitl_clip(architecture, seed)`: encoder name of a ViT-L with the weights of the parity README's recipe."""
+    """Return `vitl_clip(architecture, seed)`: the name of a ViT-L with the weights of the parity README's recipe."""
 
     def make(architecture: str, seed: int) -> str:
         return recipe_file(architecture, tmp_path / "recipe.pt", seed)
@@ -134,7 +134,7 @@ def vitl_clip(tmp_path) -> Callable[[str, int], str]:
 
 @pytest.fixture(scope="session")
 def class_of() -> Callable[..., str]:
-    """`class_of(encoder, features)`: the class whose prompts give these features; files at full size name none."""
+    """Return `class_of(encoder, features)`: the class with these text features, which full-size files do not name."""
 
     def find(encoder, expected: np.ndarray) -> str:
         gaps = {}
@@ -149,5 +149,5 @@ def class_of() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def recipe() -> Callable[..., torch.Tensor]:
-    """`recipe(key, shape, std, seed)`: weights as in the parity README."""
+    """Return `recipe(key, shape, std, seed)`: weights as in the parity README."""
     return recipe_array

@@ -20,12 +20,12 @@ from medclipad.methods.mediclip.training import new_optimiser, step
 
 CHECKPOINT, TRAIN, VITL = "mediclip_test_quickgelu", "mediclip_train", "mediclip_vitl_geometry"
 PUBLISHED = MediCLIPOptions(schedule="published")
-KINDS = ("normal", "abnormal")
+LABELS = ("normal", "abnormal")
 
 
 def reference_keys(model: MediCLIPNetwork, adapter: str = "", prompt: str = "") -> dict[str, str]:
-    """Name of each trained tensor of ours -> its name in the reference's state dicts, with their prefixes."""
-    keys = {f"prompts.{kind}_context": f"{prompt}ctx.{kind}_end" for kind in KINDS}
+    """Return the name of each trained tensor in the reference's state dicts, with prefix, by our name."""
+    keys = {f"prompts.{label}_context": f"{prompt}ctx.{label}_end" for label in LABELS}
     for level in range(len(model.adapters)):
         for part in ("weight", "bias"):
             keys[f"adapters.{level}.{part}"] = f"{adapter}{level}_adapter.0.{part}"
@@ -33,7 +33,7 @@ def reference_keys(model: MediCLIPNetwork, adapter: str = "", prompt: str = "") 
 
 
 def load(model: MediCLIPNetwork, arrays, adapter: str, prompt: str) -> None:
-    """Put in weights as a checkpoint of the reference code holds them; the arrays' names have prefixes."""
+    """Load weights as a checkpoint of the reference code holds them; the arrays' names have prefixes."""
     prefixes = {"adapter_state_dict": adapter, "prompt_state_dict": prompt}
     MediCLIPReference().load_state(
         model,
@@ -50,32 +50,32 @@ def unit(images: np.ndarray) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def quickgelu(parity, toy_clip) -> MediCLIPNetwork:
-    """A model of its own for this file; tests load the weights that they need."""
+    """Return a model for this file; each test loads the weights that it needs."""
     size = parity(CHECKPOINT)["test_images"].shape[-1]
     return MediCLIPNetwork(load_encoder(toy_clip("quickgelu"), size, "cpu"), PUBLISHED)
 
 
 @pytest.fixture
 def tested(quickgelu, parity) -> MediCLIPNetwork:
-    """The model with the weights that the reference code tested."""
+    """Return the model with the weights that the reference code tested."""
     load(quickgelu, parity(CHECKPOINT), "ckpt.", "ckpt.")
     return quickgelu
 
 
 def test_words_and_tokens(tested, parity, same):
     z = parity(CHECKPOINT)
-    for kind, words in zip(KINDS, (NORMAL_WORDS, ABNORMAL_WORDS), strict=True):
-        assert list(words) == z[f"class_words_{kind}"].tolist()
+    for label, words in zip(LABELS, (NORMAL_WORDS, ABNORMAL_WORDS), strict=True):
+        assert list(words) == z[f"class_words_{label}"].tolist()
         same(
             CHECKPOINT,
-            f"prompt_tokens_{kind}",
-            tested.prompts.tokens(kind),
-            z[f"prompt_tokens_{kind}"],
+            f"prompt_tokens_{label}",
+            tested.prompts.tokens(label),
+            z[f"prompt_tokens_{label}"],
             0,
         )
-        ends = tested.prompts.tokens(kind).argmax(dim=1)
+        ends = tested.prompts.tokens(label).argmax(dim=1)
         same(
-            CHECKPOINT, f"prompt_len_{kind}", ends - (N_CONTEXT + 2), z[f"prompt_len_{kind}"], 0
+            CHECKPOINT, f"prompt_len_{label}", ends - (N_CONTEXT + 2), z[f"prompt_len_{label}"], 0
         )  # start and full stop
 
 
@@ -90,9 +90,9 @@ def test_text_features_have_no_causal_mask(tested, parity, same):
     key = "text_features_if_causal_mask_NOT_official"
     means = []
     with torch.no_grad():
-        for kind in KINDS:
-            end = tested.prompts.tokens(kind).argmax(dim=1)
-            means.append(tested.encoder.text.encode(tested.prompts.embeddings(kind), end, causal=True).mean(dim=0))
+        for label in LABELS:
+            end = tested.prompts.tokens(label).argmax(dim=1)
+            means.append(tested.encoder.text.encode(tested.prompts.embeddings(label), end, causal=True).mean(dim=0))
         causal = F.normalize(torch.stack(means, dim=1), dim=0)
         same(CHECKPOINT, key, causal, z[key], 1e-5)
         assert (tested.prompts() - causal).abs().max() > 0.05, "the mask makes a difference, so its absence is tested"
@@ -107,7 +107,7 @@ def test_preprocessing(tested, parity, same, monkeypatch):
 
 
 def test_upsampling_comes_before_the_softmax(tested, parity):
-    """The recorded cosines are too alike to tell the order: here the texts are the tokens of two unlike patches."""
+    """The recorded cosines are too similar to show the order, so the texts are the tokens of two unlike patches."""
     tokens = tested.patch_tokens(unit(parity(CHECKPOINT)["test_images"]))
     with torch.no_grad():
         first = tested.adapt(tokens)[0].flatten(0, 1)
@@ -130,8 +130,8 @@ def test_validation(quickgelu, parity, same, toy_clip, activation):
         model = MediCLIPNetwork(load_encoder(toy_clip(activation), images.shape[-1], "cpu"), PUBLISHED)
     load(model, inputs, "ckpt.", "ckpt.")
     with torch.no_grad():
-        for kind in KINDS:
-            same(name, f"per_prompt_{kind}", model.prompts.per_prompt(kind), z[f"per_prompt_{kind}"], 1e-5)
+        for label in LABELS:
+            same(name, f"per_prompt_{label}", model.prompts.per_prompt(label), z[f"per_prompt_{label}"], 1e-5)
         text = model.prompts()
         tokens = model.patch_tokens(images)
         adapted = model.adapt(tokens)
@@ -198,11 +198,11 @@ def test_vitl_geometry(parity, same, vitl_clip, recipe):
     model = MediCLIPNetwork(encoder, PUBLISHED)
     arrays = {}
     for part, own in MediCLIPReference().state(model).items():
-        kind = part.removesuffix("_state_dict")
-        scale, head_seed = drawn[kind]
-        std = float(scale) * (encoder.widths[0] ** -0.5 if kind == "adapter" else 1)
+        group = part.removesuffix("_state_dict")
+        scale, head_seed = drawn[group]
+        std = float(scale) * (encoder.widths[0] ** -0.5 if group == "adapter" else 1)
         for name, value in own.items():
-            key = f"mediclip.{kind}.{name}"
+            key = f"mediclip.{group}.{name}"
             arrays[key] = recipe(key, tuple(value.shape), std, int(head_seed)).float().numpy()
     load(model, arrays, "mediclip.adapter.", "mediclip.prompt.")
 

@@ -77,7 +77,7 @@ def test_positional_embedding(parity, same, toy_clip, file):
 
 
 def test_raw_inputs_are_all_read(parity):
-    """Each picture of the file is one of the sets above; names are in the order of the few-shot files."""
+    """Every picture has a name, and test pictures are sorted by it."""
     raw = parity("mvfa_raw_inputs")
     for key in raw:
         if key.endswith("_names"):

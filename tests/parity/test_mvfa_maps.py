@@ -21,7 +21,7 @@ NAME = re.compile(r"mvfa_test_(few|zero)_(.+)_(gelu|quickgelu)$")
 
 
 def reference_adapters(z: dict[str, np.ndarray], prefix: str) -> dict[str, dict[str, torch.Tensor]]:
-    """The adapters of a file as the reference's checkpoint holds them."""
+    """Return the adapters of a file as the reference's checkpoint holds them."""
     parts: dict[str, dict[str, torch.Tensor]] = {"seg_adapters": {}, "det_adapters": {}}
     for key, value in z.items():
         if key.startswith(prefix):
@@ -49,7 +49,7 @@ class Case:
         return self.model.remember(augment(torch.stack([square(picture, size) for picture in pictures])))
 
     def levels(self) -> list[Level]:
-        """The levels of all test images, which the reference sees one by one."""
+        """Return the levels of all test images, computed one by one as in the reference."""
         with torch.inference_mode():
             each = [list(self.model.levels(self.model.frozen(image))) for image in self.images.split(1)]
         return [Level(*map(torch.cat, zip(*level, strict=True))) for level in zip(*each, strict=True)]

@@ -20,7 +20,7 @@ FEW_RATE, ZERO_RATE = 1e-3, 1e-4  # learning rates of train_few.py and train_zer
 
 
 def start(parity, toy_clip, file: str) -> MVFANetwork:
-    """The model with the file's initial adapters."""
+    """Return the model with the file's initial adapters."""
     z = parity(file)
     model = MVFANetwork(load_encoder(toy_clip("gelu"), z["train_image"].shape[-1]), MVFAOptions())
     parts = {part: {} for part in MVFAReference().state(model)}
@@ -35,7 +35,7 @@ def start(parity, toy_clip, file: str) -> MVFANetwork:
 
 
 def recorded(z: dict, prefix: str) -> dict:
-    """The arrays whose name has this prefix, without it."""
+    """Return the arrays whose name has this prefix, named without it."""
     return {key.removeprefix(prefix): value for key, value in z.items() if key.startswith(prefix)}
 
 
@@ -49,7 +49,7 @@ def test_few_shot_steps(parity, same, same_weights, toy_clip, file):
     masked = "train_mask" in z
     images, labels = torch.tensor(z["train_image"]), torch.tensor(z["train_label"])
     masks = torch.tensor(z["train_mask"]).float() if masked else torch.zeros_like(images)
-    assert f"step{len(images)}.det_adapters.0.fc1.0.weight" in z, "the last step's weights are there to compare"
+    assert f"step{len(images)}.det_adapters.0.fc1.0.weight" in z, "the weights of the last step are recorded"
     for step in range(len(images)):
         now = slice(step, step + 1)
         with torch.no_grad():
@@ -88,9 +88,9 @@ def test_zero_shot_steps(parity, same, same_weights, toy_clip, file):
     images, masks, labels = (torch.tensor(z[key]) for key in ("train_image", "train_mask", "label"))
     test = parity(f"{file.replace('train', 'test')}_gelu")
     masked, aucs = 0, []
-    assert f"step{len(images)}.det_adapters.0.fc1.0.weight" in z, "the last step's weights are there to compare"
+    assert f"step{len(images)}.det_adapters.0.fc1.0.weight" in z, "the weights of the last step are recorded"
     for step, index in enumerate(z["seg_idx"].tolist()):
-        # The reference looks at its test set before each step (and keeps the best: ours does not).
+        # The reference evaluates on its test set before each step (and keeps the best weights; ours does not).
         evidence = model.evidence(test["test_image"])
         aucs.append(roc_auc_score(test["image_label"], evidence.zero_score))
         if "gt_mask" in test:

@@ -25,11 +25,11 @@ FILE = re.compile(r"mvfa_(?:test|train)_(few|zero)_(.+?)(?:_gelu)?$")
 
 @pytest.fixture(scope="module")
 def tree(parity, tmp_path_factory) -> Path:
-    """The raw pictures as a BMAD tree, the other classes filled with copies, and the seed files."""
+    """Return a BMAD tree of the raw pictures, with copies for the other classes, and the seed files."""
     raw, folder = parity("mvfa_raw_inputs"), tmp_path_factory.mktemp("bmad")
-    there = [name for name in bmad.CLASSES if f"{name}_test_good_img" in raw]
+    recorded = [name for name in bmad.CLASSES if f"{name}_test_good_img" in raw]
     for name in bmad.CLASSES:
-        source = name if name in there else there[0]
+        source = name if name in recorded else recorded[0]
         for key in raw:
             match = re.fullmatch(rf"{source}_(valid|test)_(good|Ungood)_(img|mask)", key)
             if match is None or (match[2], match[3]) == ("good", "mask"):

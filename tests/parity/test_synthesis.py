@@ -20,16 +20,16 @@ TASKS = {
 
 
 class Replay:
-    """Answers like a numpy Generator, with the recorded values, and only to the questions that were recorded."""
+    """Stands for a numpy Generator: it returns recorded draws, and fails on any other draw."""
 
     def __init__(self, draws: list, coins: list[np.ndarray]) -> None:
         self.draws = [draw for draw in draws if not _has_one_outcome(draw)]
         self.coins = coins
 
     def _next(self, *names: str) -> tuple[str, list, dict, object]:
-        assert self.draws, f"{names[0]} asked for after the last recorded draw"
+        assert self.draws, f"{names[0]} drawn after the last recorded draw"
         draw = self.draws.pop(0)
-        assert draw[0].rsplit(".", 1)[-1] in names, f"{names[0]} asked for where {draw} was recorded"
+        assert draw[0].rsplit(".", 1)[-1] in names, f"{names[0]} drawn where {draw} was recorded"
         return draw
 
     def integers(self, low, high=None, size=None, dtype=np.int64, endpoint=False):
@@ -81,7 +81,7 @@ class Replay:
 
 
 def _has_one_outcome(draw: list) -> bool:
-    """The reference also draws the noise's resolution, from {1}, and an axis other than this one, of two."""
+    """Return whether a draw has one possible value, such as the noise's resolution: our code does not draw it."""
     name, args, kwargs, _ = draw
     if name == "np.random.randint":
         return kwargs.get("high") == kwargs.get("low", 0) + 1
@@ -111,7 +111,7 @@ def test_images_and_masks(parity, same, monkeypatch, name):
         same(FILE, f"{case}.mask", mask, arrays[f"{case}.mask"], 0)
         assert (result.dtype, mask.dtype) == (np.uint8, np.float64)
         if name == "IdentityTask":
-            continue  # the reference draws a region and leaves it unused
+            continue  # the reference draws a region and does not use it
         assert not replay.draws
         assert len(regions) == meta["loops"]
         working = image.astype(np.float64)
@@ -173,7 +173,7 @@ def test_stretched_patches(parity, same, monkeypatch):
 
 
 class _Calls(list):
-    """(positional arguments, result) of each call; with_options: the same with keyword arguments."""
+    """Positional arguments and result of each call; `with_options` has the keyword arguments too."""
 
     def __init__(self) -> None:
         self.with_options = []

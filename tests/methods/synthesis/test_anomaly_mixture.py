@@ -1,4 +1,4 @@
-"""Which anomaly an image gets."""
+"""The mixture draws which anomaly an image gets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUPPORT = np.random.default_rng(0).integers(0, 256, (4, 128, 128), dtype=np.uint
 
 
 def frequencies(synthesis: AnomalySynthesis, draws: int = 3000) -> dict[str, float]:
-    """Part of the draws that each task gets, with the tasks replaced by their names."""
+    """Return the share of the draws that each task gets."""
     synthesis.tasks = {name: lambda image, rng, name=name: name for name in synthesis.tasks}
     rng = np.random.default_rng(0)
     return {name: n / draws for name, n in Counter(synthesis(SUPPORT[0], rng) for _ in range(draws)).items()}

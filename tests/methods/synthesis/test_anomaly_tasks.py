@@ -1,4 +1,4 @@
-"""Each anomaly task: what it changes, what it labels, and what it refuses."""
+"""Each synthesis task: what it changes, what it labels, and what it refuses."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ TASKS = {
 
 
 def images_of(size: int, count: int = 3) -> np.ndarray:
-    """Smooth images uint8 (count, size, size) without a constant area."""
+    """Return smooth images uint8 (count, size, size) without a constant area."""
     noise = np.random.default_rng(size).normal(size=(count, size, size))
     smooth = gaussian_filter(noise, (0, size / 30, size / 30))
     return np.clip(110 + 45 * smooth / smooth.std(), 0, 255).astype(np.uint8)
 
 
-class Asked(np.random.Generator):
-    """A Generator that remembers the bounds of the uniform numbers that it was asked for."""
+class BoundsRecorder(np.random.Generator):
+    """Generator that records the bounds of the uniform numbers that it draws."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(np.random.PCG64(seed))
@@ -59,12 +59,12 @@ def test_changes_are_labelled_and_nothing_else_changes(name, size):
         assert label.min() >= 0 and label.max() <= 1
         assert (result == image)[label == 0].all()
         labelled += (result != image).any()
-    # Blending keeps 3 pixels of a region's rim as they were, which is all of a small one.
+    # Blending leaves 3 pixels of a region's rim unchanged: a small region has no others.
     assert labelled > (5 if name == "cutpaste, paper" and size < 64 else 50)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_seed_decides(name):
+def test_equal_seeds_give_equal_anomalies(name):
     images = images_of(101)
     task = TASKS[name](images)
     first, again, other = (task(images[0], np.random.default_rng(seed)) for seed in (3, 3, 4))
@@ -227,7 +227,7 @@ def test_blending_at_the_image_s_border_is_aligned():
 
 
 class SameCut:
-    """Draws that cut the window's own content out of the image."""
+    """Generator whose draws cut the window's own content out of the image."""
 
     def __init__(self, window: tuple[slice, slice]) -> None:
         self.corner = [side.start for side in window]
@@ -312,7 +312,7 @@ def test_source_pushes_the_image_outwards():
 
 
 class FromTheMiddle(np.random.Generator):
-    """Once `middle` is set, every integer drawn is that one."""
+    """Generator that returns `middle` for every integer, once it is set."""
 
     middle = None
 
@@ -322,6 +322,6 @@ class FromTheMiddle(np.random.Generator):
 
 @pytest.mark.parametrize(("variant", "bounds"), [("reference", (0.5, 2)), ("paper", (math.sqrt(2), 4))])
 def test_source_draws_its_strength_as_the_variant_says(variant, bounds):
-    rng = Asked(0)
+    rng = BoundsRecorder(0)
     Source(variant)(images_of(64)[0], rng)
     assert set(rng.bounds) == {(-math.pi / 2, math.pi / 2), bounds}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @register_method
 class MediCLIP(Method):
-    """MediCLIP: adapters and prompts, learned from normal slices with synthetic anomalies."""
+    """MediCLIP: adapters and prompts that learn from normal slices with synthetic anomalies."""
 
     name = "mediclip"
     summary = "MediCLIP (MICCAI 2024): learns from normal slices; abnormal ones with masks improve it"
@@ -37,14 +37,14 @@ class MediCLIP(Method):
 
     @classmethod
     def fit(cls, model: MediCLIPNetwork, shots: Shots, seed: int, progress: Progress = no_progress) -> dict[str, float]:
-        """Train adapters and prompts on synthetic anomalies, then fill the memory; see `training.fit`."""
+        """Train adapters and prompts on synthetic anomalies, then fill the memory; see `Method.fit`."""
         from medclipad.methods.mediclip.training import fit
 
         return fit(model, shots, seed, progress)
 
     @classmethod
     def reference(cls) -> MediCLIPReference:
-        """Return how the reference code saves its adapters and prompts."""
+        """Return the format of the reference code's checkpoints."""
         from medclipad.methods.mediclip.reference import MediCLIPReference
 
         return MediCLIPReference()

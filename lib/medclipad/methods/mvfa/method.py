@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @register_method
 class MVFA(Method):
-    """MVFA: adapters and a memory, learned from normal and abnormal slices."""
+    """MVFA: adapters and a memory that learn from normal and abnormal slices."""
 
     name = "mvfa"
     summary = "MVFA (CVPR 2024): learns from normal and abnormal slices, with masks or without"
@@ -36,14 +36,14 @@ class MVFA(Method):
 
     @classmethod
     def fit(cls, model: MVFANetwork, shots: Shots, seed: int, progress: Progress = no_progress) -> dict[str, float]:
-        """Train the adapters on the shots, then fill the memory; see `training.fit`."""
+        """Train the adapters on the shots, then fill the memory; see `Method.fit`."""
         from medclipad.methods.mvfa.training import fit
 
         return fit(model, shots, seed, progress)
 
     @classmethod
     def reference(cls) -> MVFAReference:
-        """Return how the reference code saves its adapters: {Class}.pth."""
+        """Return the format of the reference code's checkpoints, {Class}.pth."""
         from medclipad.methods.mvfa.reference import MVFAReference
 
         return MVFAReference()
