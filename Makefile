@@ -6,7 +6,7 @@ BIN = .venv/bin
 export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup system demo test test-long lint lint-all wheels docs parity starter slicer-pictures slicer-faults clean
+.PHONY: setup system demo test test-long lint wheels docs parity starter slicer-pictures slicer-faults clean
 
 setup: system .venv/.test  ## everything that tests and development need
 
@@ -38,10 +38,7 @@ test: setup lint
 test-long: setup
 	$(BIN)/python -m pytest -m long
 
-lint: .venv/.test
-	$(BIN)/ruff check --ignore D,C901
-
-lint-all: .venv/.test  ## style, docstrings, complexity, types and docstring coverage
+lint: .venv/.test  ## style, docstrings, complexity, types and docstring coverage
 	$(BIN)/ruff check
 	$(BIN)/pyright
 	$(BIN)/interrogate lib monailabel_app MedCLIPAD benchmarks sample_data

@@ -58,9 +58,10 @@ def command_line_page() -> str:
     parts = [
         "# Command line",
         "",
-        "What `medclipad COMMAND --help` prints. `make docs` writes this page; do not edit it. Options that take several",
-        "values take them in a row (`--normal a.nii.gz b.nii.gz`), as globs, as folders, and as CSV files with the columns",
-        "`image` and `mask`. A known error ends a command with one sentence on standard error and exit code 1.",
+        "What `medclipad COMMAND --help` prints. `make docs` writes this page; do not edit it. Options that take",
+        "several values take them in a row (`--normal a.nii.gz b.nii.gz`), as globs, as folders, and as CSV files",
+        "with the columns `image` and `mask`. A known error ends a command with one sentence on standard error and",
+        "exit code 1.",
     ]
     for names, command in commands(["medclipad"], root):
         parts += [
