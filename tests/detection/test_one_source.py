@@ -73,12 +73,29 @@ def test_the_command_line_sees_it(changed):
     assert "--colour-bias" in text and "How blue it is; default 0.5." in " ".join(text.split())
 
 
+FORM = """
+import json, sys, types
+sys.modules["slicer"] = types.ModuleType("slicer")
+sys.modules["slicer.i18n"] = types.ModuleType("slicer.i18n")
+sys.modules["slicer.i18n"].tr = lambda text: text
+from MedCLIPADLib.schema import fields
+(field,) = [field for field in fields(json.load(sys.stdin)) if field.name == "colour_bias"]
+print(json.dumps([field.title, field.help, field.kind, field.default, field.low, field.high]))
+"""
+
+
 def test_the_server_and_the_slicer_form_see_it(changed):
-    """The form is made of this schema; tests/slicer test that every property becomes a row."""
+    """The Slicer module's own code makes a field of it; tests/slicer test that every field becomes a row."""
     published = json.loads(run(changed[1], SCHEMA))
     spec = published["schema"]["properties"]["colour_bias"]
     assert (spec["default"], spec["title"], spec["maximum"]) == (0.5, "Colour bias", 1)
     assert published["config"]["colour_bias"] == 0.5, "MONAI Label's own form"
+    done = subprocess.run(
+        [sys.executable, "-c", FORM], input=json.dumps(published["schema"]), capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "MedCLIPAD")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["Colour bias", "how blue it is", "number", 0.5, 0, 1]
 
 
 def test_a_saved_detector_holds_it(changed, tmp_path):
