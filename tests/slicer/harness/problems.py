@@ -25,12 +25,15 @@ class Problems:
         self._forgiving = False
 
     def install(self) -> None:
-        sys.excepthook = self._exception
-        threading.excepthook = lambda args: self._exception(args.exc_type, args.exc_value, args.exc_traceback)
+        self._hook_exceptions()
         qInstallMessageHandler(self._qt)
         window = vtk.vtkOutputWindow.GetInstance()
         window.AddObserver(vtk.vtkCommand.ErrorEvent, self._vtk)
         self._window = window
+
+    def _hook_exceptions(self) -> None:
+        sys.excepthook = self._exception
+        threading.excepthook = lambda args: self._exception(args.exc_type, args.exc_value, args.exc_traceback)
 
     def _exception(self, kind: type[BaseException], value: BaseException, trace: Any) -> None:
         self.found.append("".join(traceback.format_exception(kind, value, trace)))
@@ -56,6 +59,7 @@ class Problems:
     @contextmanager
     def watched(self) -> Iterator[Problems]:
         """Raise AssertionError at the end if a problem was not expected, or an expected one did not occur."""
+        self._hook_exceptions()  # Typer, which other tests call, puts its own hook in the place of ours
         self.found.clear()
         self._expected.clear()
         self._forgiving = False
