@@ -19,7 +19,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from medclipad.errors import DetectorError
 from medclipad.volume.progress import Progress, no_progress
@@ -41,7 +41,16 @@ Variant = Literal["reference", "paper"]
 ADVANCED: dict[str, Any] = {"advanced": True}
 """`json_schema_extra` of an option that a form may hide until it is asked for."""
 
-CountOrAll = Annotated[int, Field(ge=1)] | Literal["all"]
+
+def _number_or_all(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Say in one sentence what is possible: a union's own errors are one for each of its members."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError('give a whole number from 1 on, or "all"') from None
+
+
+CountOrAll = Annotated[Annotated[int, Field(ge=1)] | Literal["all"], WrapValidator(_number_or_all)]
 """A number from 1 on, or "all"."""
 
 
