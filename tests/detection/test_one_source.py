@@ -12,6 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medclipad.detection.config import FitConfig
+from medclipad.detection.fit import fit
+from medclipad.errors import TrainingError
+
 ROOT = Path(__file__).parents[2]
 LINE = '    colour_bias: float = Field(default=0.5, ge=0, le=1, title="Colour bias", description="how blue it is")\n'
 MARKS = {  # the field goes after this line
@@ -108,5 +112,23 @@ def test_unchanged_code_has_no_such_option():
     import medclipad as mc
 
     volume = mc.Volume(np.ones((8, 8, 4), np.float32), np.eye(4))
-    with pytest.raises(mc.MedCLIPADError, match="colour_bias: there is no such option"):
+    with pytest.raises(mc.MedCLIPADError, match="There is no option colour_bias"):
         mc.fit(normal=[volume], colour_bias=0.25)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"shotz": 4}, "There is no option shotz; perhaps you mean shots"),
+        ({"method": "mvfa", "schedule": "short"}, "The option schedule belongs to mediclip, not to mvfa"),
+        ({"options": {"epochs": 4}}, "There is no option options"),
+        ({"config": FitConfig(), "shots": 4}, "as config or one by one, not both: shots"),
+    ],
+)
+def test_a_mistaken_option(options, sentence):
+    with pytest.raises(TrainingError, match=sentence):
+        fit(normal=["absent.nii.gz"], **options)
+
+
+def test_none_is_the_default():
+    assert FitConfig.of(shots=None, epochs=None) == FitConfig.of()

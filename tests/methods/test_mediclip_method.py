@@ -139,7 +139,7 @@ def test_default_lengths(clip, embedded, monkeypatch):
     cases = (
         (clip, None, "default: {} if short"),
         (clip, "published", "{} (16 slices for 200 epochs) if as published"),
-        (embedded, None, "or {} on an encoder without text tower"),
+        (embedded, None, "or {} on an encoder without a text tower"),
     )
     for encoder, schedule, words in cases:
         seen.clear()

@@ -36,7 +36,7 @@ def detect(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    plane: Annotated[str | None, typer.Option(help="Plane to analyse; default the detector's.")] = None,
+    plane: Annotated[str | None, typer.Option(help="Plane to analyse; default: the detector's.")] = None,
     png: Annotated[bool, typer.Option(help="Also draw the most anomalous slices: IMAGE_anomaly.png.")] = False,
     segmentation: Annotated[
         bool, typer.Option(help="Also write the mask at the threshold: IMAGE_segmentation.nii.gz.")

@@ -16,7 +16,10 @@ def fit(
     out: Annotated[Path, typer.Option(help="New folder for the detector.")],
     normal: Annotated[
         list[str],
-        typer.Option(metavar=IMAGES, help=f"Normal volumes; of one with a mask, its lesion-free slices. {IMAGES_HELP}"),
+        typer.Option(
+            metavar=IMAGES,
+            help=f"Normal volumes; if one has a mask, only its lesion-free slices are used. {IMAGES_HELP}",
+        ),
     ] = [],  # noqa: B006
     abnormal: Annotated[
         list[str], typer.Option(metavar="IMAGE:MASK...", help=f"Volumes with lesions and their masks. {IMAGES_HELP}")
@@ -24,7 +27,7 @@ def fit(
     component: Component = None,
     series: Series = None,
     untilt: Untilt = False,
-    name: Annotated[str | None, typer.Option(help="Name of the detector; default that of the folder.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the detector; default: that of the folder.")] = None,
     options: dict[str, Any] = {},  # noqa: B006
 ) -> None:
     """Train a detector on a few slices and save it."""

@@ -79,7 +79,10 @@ def common(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     verbose: Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Say more on standard error; -vv: also where it failed.")
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, show_default=False, help="Print more on standard error; -vv: tracebacks too."
+        ),
     ] = 0,
     log_file: Annotated[
         Path | None, typer.Option("--log-file", metavar="FILE", help="Also write everything to this file.")

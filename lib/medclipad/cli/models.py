@@ -22,7 +22,7 @@ from medclipad.errors import MedCLIPADError
 
 models_app = typer.Typer(
     no_args_is_help=True,
-    help="Look at saved detectors; import and export the reference codes' checkpoints.",
+    help="Look at saved detectors; import and export checkpoints of the methods' original code.",
     rich_markup_mode=None,
 )
 
@@ -62,16 +62,19 @@ def models_show(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Dete
 @with_fit_options("method", "encoder", "class_name")
 def models_import(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Checkpoints that a reference code saved.")],
-    out: Annotated[Path, typer.Option(help="New folder for the detector; for several files, one in it for each.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="New folder for the detector; for several files, a folder that gets one subfolder each."),
+    ],
     encoder: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME/TAG|NAME/FILE", help="What the weights were trained on; default the reference code's."
+            metavar="NAME/TAG|NAME/FILE", help="What the weights were trained on; default: the reference code's."
         ),
     ] = None,
     class_name: Annotated[
         str | None,
-        typer.Option(help="What the pictures show, where prompts name it; default by the name, as in Brain.pth."),
+        typer.Option(help="What the pictures show, where prompts name it; default: the file's name, as in Brain.pth."),
     ] = None,
     normal: Annotated[
         list[str],
@@ -86,7 +89,7 @@ def models_import(
     untilt: Untilt = False,
     options: dict[str, Any] = {},  # noqa: B006
 ) -> None:
-    """Make a detector of a checkpoint, checking every key, shape, type and value."""
+    """Turn a checkpoint into a detector, after checking every key, shape, type and value."""
     from medclipad.cli.notes import read_with_notes, require_new
     from medclipad.cli.terminal import progress_bar
     from medclipad.detection.cases import Reading

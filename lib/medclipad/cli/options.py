@@ -20,10 +20,12 @@ Component = Annotated[
 ]
 Series = Annotated[
     str | None,
-    typer.Option(metavar="N|UID", help="DICOM series to take out of several: its row in `medclipad series`, or UID."),
+    typer.Option(
+        metavar="N|UID", help="DICOM series to take out of several: its row number in `medclipad series`, or its UID."
+    ),
 ]
 Untilt = Annotated[bool, typer.Option(help="Resample a DICOM series with gantry tilt to upright slices.")]
-Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Precision: of the frozen encoder.")]
+Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Number format of the frozen encoder.")]
 
 IMAGES = "IMAGE[:MASK]..."
 IMAGES_HELP = "Files, folders, globs or CSV files with columns image and mask."

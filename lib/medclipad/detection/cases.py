@@ -225,7 +225,10 @@ def read_cases(
     for source, mask in pairs:
         if need_mask and mask is None:
             name = source.name if isinstance(source, Volume) else source
-            raise VolumeError(f'"{name}" lacks its mask: write IMAGE:MASK, or give a pair of volume and mask.')
+            raise VolumeError(
+                f'"{name}" lacks its mask: write IMAGE:MASK, fill in the column "mask" of the CSV file, or in Python '
+                "give (volume, mask)."
+            )
     return [(reading.read(source), None if mask is None else _read_mask(mask)) for source, mask in pairs]
 
 

@@ -3,12 +3,13 @@
 Add a field to `FitConfig`, or to the `Options` of a method, and it is an argument of `medclipad.fit`, an option of
 `medclipad fit`, a property of the schema of `POST /train`, a row of the Slicer form, and an entry of `detector.json`.
 
-"The default of the method or encoder" is spelled `None` everywhere: null in JSON, an option that is left out on the
-command line, an empty row in a form.
+"The default" is spelled `None` everywhere: null in JSON, an option that is left out on the command line, an empty row
+in a form.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from typing import Any, Literal
 
@@ -46,7 +47,9 @@ class FitConfig(BaseModel):
         description=f"the frozen image encoder: {encoder_usage()}",
     )
     shots: CountOrAll = Field(
-        default=32, title="Training slices", description="normal slices, and abnormal slices, to learn from; or all"
+        default=32,
+        title="Training slices",
+        description="number of normal slices to learn from, and at most as many abnormal ones; or all",
     )
     plane: Literal["axial", "coronal", "sagittal", "acquisition"] = Field(
         default="axial", title="Plane", description="plane of the slices"
@@ -76,7 +79,7 @@ class FitConfig(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         title="Precision",
-        description="of the frozen encoder: float32 as published; auto: bfloat16 where that is faster",
+        description="number format of the frozen encoder; float32: as published; auto: bfloat16 where that is faster",
         json_schema_extra=ADVANCED,
     )
     seed: int = Field(
@@ -115,10 +118,14 @@ class FitConfig(BaseModel):
         >>> FitConfig.of(method="mediclip", shots=16, epochs=20).options["epochs"]
         20
         """
+        options = {name: value for name, value in options.items() if value is not None}
         own = {name: value for name, value in options.items() if name in cls.model_fields}
+        method = own.get("method", default_method())
+        if unknown := next((name for name in options if name not in ("method", *fit_fields(method))), None):
+            raise TrainingError(_unknown_option(unknown, method))
         rest = {name: value for name, value in options.items() if name not in own}
         try:
-            return cls(**own, options={**own.pop("options", {}), **rest})
+            return cls(**own, options=rest)
         except ValidationError as error:
             raise TrainingError(f"Option {first_fault(error)}.") from error
 
@@ -154,6 +161,15 @@ def fit_signature(before: inspect.Signature) -> inspect.Signature:
     ]
     kept = [one for one in before.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
     return before.replace(parameters=[*kept, *extra])
+
+
+def _unknown_option(name: str, method: str) -> str:
+    """Return a sentence on an option that a method does not have."""
+    others = [other for other in method_names() if name in get_method(other).Options.model_fields]
+    if others:
+        return f"The option {name} belongs to {' and '.join(others)}, not to {method}."
+    close = difflib.get_close_matches(name, ["method", *fit_fields(method)], 1)
+    return f"There is no option {name}{f'; perhaps you mean {close[0]}' if close else f' with {method}'}."
 
 
 def first_fault(error: ValidationError) -> str:

@@ -108,7 +108,7 @@ class AnomalyDetector:
         )
 
     def memory_for(self, volume: Volume, plane: str | None = None) -> int:
-        """Return the bytes that `detect` needs beside volume and encoder; it refuses if they are not free."""
+        """Return the bytes that `detect` needs beside volume and encoder; it raises VolumeError without them."""
         return detection_memory(volume, plane or self.info.plane, self.info.smoothing, BATCH)
 
     def save(self, path: str | os.PathLike) -> None:

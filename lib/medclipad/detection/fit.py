@@ -18,6 +18,7 @@ from medclipad.detection.slice_frames import FramedVolume
 from medclipad.detection.slice_selection import TrainingSlices, select_shots
 from medclipad.detection.storage import DetectorInfo
 from medclipad.encoders import encoder_family, load_encoder
+from medclipad.errors import TrainingError
 from medclipad.methods import get_method
 from medclipad.methods.base import AnomalyModel, Shots
 from medclipad.volume import Volume, parse_preset, resolve_preset
@@ -48,14 +49,15 @@ def fit(
     Parameters
     ----------
     normal
-        Volumes without lesion: `Volume` objects, paths, folders or globs. With a mask, as a pair or "IMAGE:MASK", the
-        slices without lesion are used.
+        Volumes without lesion: `Volume` objects, paths, folders, globs, or CSV files with the columns `image` and
+        `mask`. Of one with a mask, the slices without lesion are used. A pair stands in a list, `[(image, mask)]`:
+        alone it looks like two volumes.
     abnormal
         Volumes with their lesion masks; their slices without lesion join the normal ones.
     cases
         Volumes of which single slices are known to be normal or abnormal, with a mask or without.
     config
-        The options as one object, instead of `options`.
+        The options as one object; then none may be given by name.
     reading
         How files are read where they leave a choice.
     name, description
@@ -71,7 +73,7 @@ def fit(
     Returns
     -------
     AnomalyDetector
-        Reproducible for a seed on a machine.
+        The trained detector; the same seed on the same machine gives the same one.
 
     Raises
     ------
@@ -87,15 +89,17 @@ def fit(
     >>> import medclipad as mc
     >>> detector = mc.fit(method="mediclip", normal=["normals/*.nii.gz"], shots=64)  # doctest: +SKIP
     """
+    if config is not None and options:
+        raise TrainingError(f"Give the options as config or one by one, not both: {', '.join(options)}.")
     config = FitConfig.of(**options) if config is None else config
     method = get_method(config.method)
     image_size = config.image_size
     if image_size is None and encoder_family(config.encoder).default_image_size is None:
         image_size = method.default_image_size
-    encoder = load_encoder(config.encoder, image_size, progress=progress, precision=config.precision)
     parse_preset(config.intensity)  # a mistake shows before the volumes are read
     healthy = [Case(*pair) for pair in read_cases(normal, reading)]
     diseased = [Case(*pair) for pair in read_cases(abnormal, reading, need_mask=True)]
+    encoder = load_encoder(config.encoder, image_size, progress=progress, precision=config.precision)
     intensity = _resolved_intensity(config.intensity, [case.volume for case in (*healthy, *diseased, *cases)])
     config = config.model_copy(update={"image_size": encoder.image_size, "intensity": intensity})
     slices = select_shots(healthy, diseased, cases, config, progress)

@@ -1,4 +1,4 @@
-"""Checkpoints of the methods' reference codes: read, made a detector, written back."""
+"""Checkpoints of the methods' reference codes: read, turned into detectors, written back."""
 
 from __future__ import annotations
 

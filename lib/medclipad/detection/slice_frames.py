@@ -39,7 +39,7 @@ class FramedVolume:
     foreground
         bool (I, J, K), the body.
     analysed
-        Numbers of the slices with enough of it, int64 (n,).
+        Numbers of the slices with enough of the body, int64 (n,).
     window
         (low, high), the values that become black and white.
     """
@@ -55,7 +55,7 @@ class FramedVolume:
         self._frame = SquareFrame(self.slicing.shape, self.slicing.pixel_spacing, size)
 
     def only(self, numbers: ArrayLike) -> FramedVolume:
-        """Return the same with no other slices analysed than these."""
+        """Return a copy in which only these slices are analysed."""
         fewer = copy(self)
         fewer.analysed = np.intersect1d(self.analysed, np.asarray(numbers, dtype=int))
         return fewer

@@ -30,8 +30,8 @@ class TrainingSlices:
     shots
         What is learned from.
     spare
-        For each volume, as it was framed, the numbers of its normal slices that are no shots; where none could be
-        spared, of those that are.
+        For each volume, as it was framed, the numbers of its normal slices that are not shots; if none are left, of its
+        shots.
     spare_images
         Some of them, float32 (n, S, S).
     held_out

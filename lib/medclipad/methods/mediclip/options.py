@@ -25,7 +25,7 @@ class MediCLIPOptions(MethodOptions):
     variant: Variant = Field(
         default="reference",
         title="Variant",
-        description="what the reference code computes, or what the paper says",
+        description="reference: compute as the authors' code does; paper: as the paper says, where the two differ",
         json_schema_extra=ADVANCED,
     )
     batch: int = Field(
@@ -39,17 +39,17 @@ class MediCLIPOptions(MethodOptions):
     schedule: Literal["published", "short"] | None = Field(
         default=None,
         title="Schedule",
-        description="published: each synthetic anomaly is learned from once, at a constant learning rate; short: each "
-        "is encoded once and learned from in four steps, while the learning rate falls along a cosine; default: short, "
-        "or published on an encoder without text tower",
+        description="how synthetic anomalies are used; published: each is learned from once, at a constant learning "
+        "rate; short: each is encoded once and learned from in four steps, while the learning rate falls along a "
+        "cosine; default: short, or published on an encoder without a text tower",
         json_schema_extra=ADVANCED,
     )
     max_steps: int | None = Field(
         default=None,
         ge=1,
         title="Largest number of steps",
-        description="end of the training, whatever the epochs; default: 120 if short, 400 (16 slices for 200 epochs) "
-        "if as published, or 60 on an encoder without text tower",
+        description="stop after this many steps, whatever the epochs; default: 120 if short, 400 (16 slices for 200 "
+        "epochs) if as published, or 60 on an encoder without a text tower",
         json_schema_extra=ADVANCED,
     )
     learning_rate: float | None = Field(
@@ -57,7 +57,7 @@ class MediCLIPOptions(MethodOptions):
         gt=0,
         le=1,
         title="Learning rate",
-        description="of Adam, at the start; default: 0.002 if short, 0.001 if as published",
+        description="initial learning rate of Adam; default: 0.002 if short, 0.001 if as published",
         json_schema_extra=ADVANCED,
     )
     memory_share: float | None = Field(
@@ -65,8 +65,8 @@ class MediCLIPOptions(MethodOptions):
         ge=0,
         le=1,
         title="Memory share",
-        description="share of a memory of normal tokens in the map; default: 0, as published, or 0.9 on an encoder "
-        "without text tower",
+        description="weight of the memory of normal tokens in the map; default: 0, as published, or 0.9 on an encoder "
+        "without a text tower",
         json_schema_extra=ADVANCED,
     )
     memory_size: int = Field(
@@ -82,7 +82,7 @@ class MediCLIPOptions(MethodOptions):
         ge=0,
         le=1,
         title="Score share",
-        description="a slice's score is the mean of this share of its map, the highest values; 0: the maximum; "
-        "default: 0, as published, or 0.02 on an encoder without text tower",
+        description="a slice's score is the mean of the highest values of its map, this share of them; 0: the maximum; "
+        "default: 0, as published, or 0.02 on an encoder without a text tower",
         json_schema_extra=ADVANCED,
     )

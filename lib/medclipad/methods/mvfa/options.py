@@ -29,12 +29,12 @@ class MVFAOptions(MethodOptions):
         ge=1,
         le=10_000,
         title="Epochs",
-        description="passes over the augmented slices; default: 50, or 7 on an encoder without text tower",
+        description="passes over the augmented slices; default: 50, or 7 on an encoder without a text tower",
     )
     variant: Variant = Field(
         default="reference",
         title="Variant",
-        description="what the reference code computes, or what the paper says",
+        description="reference: compute as the authors' code does; paper: as the paper says, where the two differ",
         json_schema_extra=ADVANCED,
     )
     batch: int = Field(
@@ -50,7 +50,7 @@ class MVFAOptions(MethodOptions):
         gt=0,
         le=1,
         title="Learning rate",
-        description="of both Adams; the reference's zero-shot code has 1e-4",
+        description="of both Adam optimisers; the reference code uses 1e-4 for zero-shot",
         json_schema_extra=ADVANCED,
     )
     max_samples: int | None = Field(
@@ -58,7 +58,7 @@ class MVFAOptions(MethodOptions):
         ge=0,
         title="Largest number of training samples",
         description="training ends after so many slices, whatever the epochs; 0: no limit, as in the reference code; "
-        "default: 600, or 2400 on an encoder without text tower",
+        "default: 600, or 2400 on an encoder without a text tower",
         json_schema_extra=ADVANCED,
     )
     memory_tokens: CountOrAll = Field(
@@ -72,8 +72,8 @@ class MVFAOptions(MethodOptions):
         ge=0,
         lt=0.5,
         title="Residual share",
-        description="share of each adapter in the next stage's input; default: 0.1, or 0 on an encoder without text "
-        "tower",
+        description="weight of each adapter's output in the input of the next stage; default: 0.1, or 0 on an "
+        "encoder without a text tower",
         json_schema_extra=ADVANCED,
     )
     score_share: float | None = Field(
@@ -81,8 +81,8 @@ class MVFAOptions(MethodOptions):
         ge=0,
         le=1,
         title="Score share",
-        description="a slice's score is the mean of this share of its map, the highest values; 0: the published score; "
-        "default: 0, or 0.02 on an encoder without text tower",
+        description="a slice's score is the mean of the highest values of its map, this share of them; 0: the "
+        "published score; default: 0, or 0.02 on an encoder without a text tower",
         json_schema_extra=ADVANCED,
     )
 
