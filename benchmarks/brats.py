@@ -32,7 +32,7 @@ def main(
     shots: Annotated[int, typer.Option(help="Normal slices to learn from, and abnormal ones; 0 for all.")] = 32,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the training; default the method's own.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the encoder's input in pixels.")] = None,
-    plane: Annotated[str, typer.Option(help="Plane of the slices.")] = "axial",
+    planes: Annotated[str, typer.Option(help="Planes of the slices.")] = "axial",
     variant: Annotated[str, typer.Option(help="Variant of the method: reference or paper.")] = "reference",
     seeds: Annotated[int, typer.Option(help="Number of seeds; each repeats everything.")] = 1,
     json: Annotated[Path | None, typer.Option(help="Write the results to this file.")] = None,
@@ -44,7 +44,7 @@ def main(
         cases.append((replace(volume, name=folder.name), replace(truth, name=folder.name)))
     runs = []
     for method_name in ("mediclip", "mvfa") if method == "both" else (method,):
-        options: dict[str, Any] = {"method": method_name, "encoder": encoder, "plane": plane, "variant": variant}
+        options: dict[str, Any] = {"method": method_name, "encoder": encoder, "planes": planes, "variant": variant}
         options |= {"image_size": image_size, "shots": shots or "all"}
         options |= {} if epochs is None else {"epochs": epochs}
         for seed in range(seeds):
@@ -55,11 +55,11 @@ def main(
                 with progress_bar(f"{method_name}, seed {seed}, without {case[0].name}:") as progress:
                     detector = mc.fit(seed=seed, progress=progress, **given, **options)
                     evaluations += evaluate_cases(detector, [case], progress)
-            print(f"\n{method_name}, {encoder}, {shots or 'all'} shots, {plane}, {variant}, seed {seed}")
+            print(f"\n{method_name}, {encoder}, {shots or 'all'} shots, {planes}, {variant}, seed {seed}")
             print_metrics(evaluations)
             runs.append({"method": method_name, "variant": variant, "seed": seed, "cases": evaluations})
     if json:
-        write_json(json, {"machine": machine(), "shots": shots, "encoder": encoder, "plane": plane, "runs": runs})
+        write_json(json, {"machine": machine(), "shots": shots, "encoder": encoder, "planes": planes, "runs": runs})
 
 
 if __name__ == "__main__":

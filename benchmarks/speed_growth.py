@@ -114,7 +114,7 @@ def bank(bench: Bench) -> Curves:
 
     def embedded_of(count: int) -> Work:
         for level, tokens in enumerate(banks):
-            model.memory.remember(level, draw(tokens, count, generator))
+            model.memory.remember(level, tokens[draw(len(tokens), count, generator)])
         return lambda: model.evidence(tested)
 
     grid = SIZES["mvfa"] // 14

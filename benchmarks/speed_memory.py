@@ -46,7 +46,7 @@ def mvfa(image_set: ImageSet, seed: int, sizes: Sequence[int]) -> list[float]:
     for size in sizes:
         generator = torch.Generator().manual_seed(seed)
         for level, tokens in enumerate(banks):
-            model.memory.remember(level, drawn(tokens, size, generator))
+            model.memory.remember(level, tokens[drawn(len(tokens), size, generator)])
         aurocs.append(_auroc(draw, lambda part: model.scores_of(model.evidence(part).few_map)))
     return aurocs
 

@@ -76,7 +76,7 @@ def detect(method: str, precision: str, tokens: int | None = None) -> Callable[[
             memory: Any = detector.model.memory
             generator = torch.Generator().manual_seed(0)
             for level in range(memory.n_levels):
-                memory.remember(level, draw(memory[level], tokens, generator))
+                memory.remember(level, memory[level][draw(len(memory[level]), tokens, generator)])
         dtype = detector.model.encoder.dtype
         volume = head(FLOAT32_SLICES if dtype == torch.float32 else BATCH_SLICES)
         flops = flops_of(lambda: detector.detect(volume)) / volume.shape[2]  # also warms up

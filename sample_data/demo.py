@@ -15,15 +15,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medclipad.cli.terminal import print_metrics, progress_bar
 from medclipad.client import Client
+from medclipad.detection.calibration import Calibration
 from medclipad.detection.result import AnomalyResult
 from medclipad.detection.slice_frames import FramedVolume
+from medclipad.detection.storage import read_info
 from medclipad.encoders import default_encoder
 from medclipad.errors import MedCLIPADError
 from medclipad.evaluation.cases import CaseEvaluation, score_case
@@ -65,7 +66,7 @@ def demo(out: Path) -> list[CaseEvaluation]:
         print(f"{info['name']} at {address}: methods {', '.join(info['trainers'])}; {len(client.images())} images")
         seconds = train(client, [case.id for case in normal])
         print(f"Trained on the normal volumes in {seconds:.0f} s, the start of the training process included.")
-        reports = [detect(client, case, out) for case in abnormal]
+        reports = [detect(client, case, out, out / "models") for case in abnormal]
     evaluations = [report.evaluation for report in reports]
     print_metrics(evaluations)
     notes = (
@@ -93,7 +94,7 @@ def _show(status: dict[str, Any], progress: Callable) -> None:
         progress(status["phase"], status["done"], status["total"] or None, status.get("info", {}))
 
 
-def detect(client: Client, case: StudyCase, out: Path) -> CaseReport:
+def detect(client: Client, case: StudyCase, out: Path, models: Path) -> CaseReport:
     """Fetch the map of an abnormal case into `out` as <case>_anomaly.nii.gz and compare it with the truth."""
     if case.truth is None:
         raise ValueError(f"{case.id} has no lesion")
@@ -107,7 +108,8 @@ def detect(client: Client, case: StudyCase, out: Path) -> CaseReport:
         )
     path = fetched.rename(out / f"{case.id}_anomaly.nii.gz")
     volume, truth = read_volume(case.image), read_volume(case.truth)
-    result = as_result(volume, read_volume(path), scores)
+    calibration = read_info(models / METHOD / scores["detector"]).calibration
+    result = as_result(volume, read_volume(path), scores, calibration)
     return CaseReport(
         volume=volume,
         result=result,
@@ -117,18 +119,11 @@ def detect(client: Client, case: StudyCase, out: Path) -> CaseReport:
     )
 
 
-def as_result(volume: Volume, anomaly_map: Volume, scores: dict[str, Any]) -> AnomalyResult:
+def as_result(volume: Volume, anomaly_map: Volume, scores: dict[str, Any], calibration: Calibration) -> AnomalyResult:
     """Return the server's answer, a file and a dictionary, as the library's own result."""
     framed = FramedVolume(volume, scores["plane"], "auto", size=1)
-    return AnomalyResult(
-        anomaly_map=volume.with_array(anomaly_map.array),
-        slice_scores=np.array([np.nan if score is None else score for score in scores["slice_scores"]]),
-        foreground=framed.foreground,
-        threshold=scores["threshold"],
-        slicing=framed.slicing,
-        detector=scores["detector"],
-        window=framed.window,
-    )
+    result = AnomalyResult.from_summary(volume.with_array(anomaly_map.array), framed.slicing, scores, calibration)
+    return replace(result, foreground=framed.foreground, window=framed.window)
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from medclipad.cli.main import app as command_line
-from medclipad.detection.calibration import Calibration
+from medclipad.detection.acquisition import AcquiredScan
+from medclipad.detection.calibration import Calibration, Scale
 from medclipad.detection.config import FitConfig
 from medclipad.detection.storage import DetectorInfo
 from medclipad.methods import get_method, method_names
@@ -114,7 +115,9 @@ def fields_text() -> str:
     parts = ["### The file", "", fields_table(DetectorInfo), "", "### config", "", fields_table(FitConfig)]
     for method in method_names():
         parts += ["", f"### config.options of {method}", "", fields_table(get_method(method).Options)]
-    return "\n".join([*parts, "", "### calibration", "", fields_table(Calibration)])
+    for name, model in (("calibration", Calibration), ("calibration.scale", Scale), ("acquisition.scans", AcquiredScan)):
+        parts += ["", f"### {name}", "", fields_table(model)]
+    return "\n".join(parts)
 
 
 def fields_table(model: type[BaseModel]) -> str:

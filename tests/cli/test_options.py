@@ -65,7 +65,8 @@ def test_fit_evaluate_and_detect_take_csv(study, tmp_path):
     config = read_info(tmp_path / "model").config
     assert config.options["memory_tokens"] == "all" and config.options["class_name"] == "Head"
     done = run("evaluate", tmp_path / "model", "--case", "cases.csv", "--json", tmp_path / "out.json", cwd=study)
-    assert done.returncode == 0 and json.loads((tmp_path / "out.json").read_text())[0]["name"] == "sick", done.stderr
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["cases"][0]["name"] == "sick"
     done = run("detect", tmp_path / "model", "normals/healthy*.nii.gz", "--out", tmp_path / "out", cwd=study)
     assert done.returncode == 0 and len(list((tmp_path / "out").glob("*_anomaly.nii.gz"))) == 3, done.stderr
 

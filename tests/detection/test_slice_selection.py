@@ -31,7 +31,7 @@ def lesion(volume: Volume, *numbers: int) -> Volume:
 
 
 def select(normal=(), abnormal=(), n="all", seed=0, progress=no_progress, plane="axial") -> TrainingSlices:
-    config = FitConfig(shots=n, seed=seed, plane=plane, intensity="raw", image_size=SIZE)
+    config = FitConfig(shots=n, seed=seed, planes=plane, intensity="raw", image_size=SIZE)
     healthy, diseased = (
         [Case(*item) if isinstance(item, tuple) else Case(item) for item in given] for given in (normal, abnormal)
     )
@@ -44,7 +44,8 @@ def test_all_slices_with_body():
     assert chosen.shots.normal.shape == (9, SIZE, SIZE) and chosen.shots.normal.dtype == np.float32
     assert chosen.shots.abnormal.shape == (0, SIZE, SIZE) and chosen.shots.masks == ()
     assert not chosen.held_out, "nothing is left, so the shots themselves calibrate"
-    assert chosen.spare[0][1] == list(range(1, 10)) and len(chosen.spare_images) == 9
+    assert chosen.normal[0].slices == list(range(1, 10)) and not chosen.normal[0].spare and chosen.normal[0].whole
+    assert len(chosen.spare_images) == 9 and set(chosen.shots.volumes) == {0}
 
 
 def test_shots_are_the_recorded_slices():
@@ -84,9 +85,10 @@ def test_seed_decides():
 def test_spare_slices_are_all_others():
     chosen = select([cylinder(30), cylinder(20)], n=8)
     assert chosen.held_out
-    for (_, spare), record, length in zip(chosen.spare, chosen.record, (30, 20), strict=True):
-        assert not set(spare) & set(record["normal"])
-        assert sorted(spare + record["normal"]) == list(range(1, length + 1))
+    for known, record, length in zip(chosen.normal, chosen.record, (30, 20), strict=True):
+        assert not set(known.spare) & set(record["normal"])
+        assert sorted(known.spare + record["normal"]) == known.slices == list(range(1, length + 1))
+    assert chosen.shots.volumes.tolist() == [0] * 4 + [1] * 4
     assert len(chosen.spare_images) == 42
     assert len(select([cylinder(SPARE_IMAGES + 20)], n=4).spare_images) == SPARE_IMAGES
 

@@ -133,8 +133,8 @@ def test_unknown_field_is_refused(saved):
 
 
 @pytest.mark.parametrize("fields", [
-    {"format": 1}, {"normal_slices": -1}, {"metrics": None}, {"calibration": {}},
-    {"calibration": {"threshold": 2, "normal_scores": [], "held_out": True}}, {"created": "yesterday"},
+    {"format": 1}, {"normal_slices": -1}, {"metrics": None}, {"calibration": {"basis": "guess"}},
+    {"calibration": {"slice_limit": 2}}, {"format": 2}, {"created": "yesterday"},
 ])  # fmt: skip
 def test_impossible_value_is_refused(saved, fields):
     change(saved, **fields)

@@ -14,6 +14,7 @@ from medclipad.errors import TrainingError
 from medclipad.evaluation.comparison import (
     HeldOutEvaluation,
     HeldOutMetrics,
+    compare,
     evaluate_held_out,
     measurably_worse,
     pairwise_wins,
@@ -81,8 +82,14 @@ def test_marked_slices_count_as_the_mask_does():
         case("a", normal=[24]).known(Slicing(marked.volume, "axial"))
 
 
-def evaluation(scores: np.ndarray, truth: np.ndarray, outlines: np.ndarray = NONE) -> HeldOutEvaluation:
-    return HeldOutEvaluation(HeldOutMetrics(slice_auroc=auroc(scores, truth)), scores, truth, outlines)
+def evaluation(
+    scores: np.ndarray, truth: np.ndarray, outlines: np.ndarray = NONE, volumes: np.ndarray | None = None
+) -> HeldOutEvaluation:
+    """Return an evaluation of slices, by default of two volumes; the outlines are of the abnormal slices in turn."""
+    volumes = np.arange(len(scores)) % 2 if volumes is None else volumes
+    of_outlines = volumes[truth][: len(outlines)]
+    metrics = HeldOutMetrics(slice_auroc=auroc(scores, truth))
+    return HeldOutEvaluation(metrics, scores, truth, volumes, outlines, of_outlines)
 
 
 def test_the_mean_of_pairwise_wins_is_the_auroc():
@@ -118,6 +125,38 @@ def test_a_detector_that_ranks_as_well_but_outlines_worse_is_worse():
     )
 
 
+def test_patients_are_drawn_where_enough_are_held_out():
+    truth, volumes = np.tile([False, False, True, True], 10), np.repeat(np.arange(10), 4)
+    rng = np.random.default_rng(1)
+    scores = truth * 0.3 + rng.normal(0.4, 0.1, 40)
+    good, bad = evaluation(scores, truth, volumes=volumes), evaluation(-scores, truth, volumes=volumes)
+    outcome = compare(good, bad)
+    assert (outcome.worse, outcome.unit, outcome.units) == (True, "patients", 10)
+    assert not compare(bad, good).worse and not compare(good, good).worse
+    few = compare(evaluation(scores, truth), evaluation(-scores, truth))
+    assert (few.worse, few.unit, few.units) == (True, "slices", 40)
+    one_sick = np.where(volumes == 0, truth, False)
+    single = compare(evaluation(scores, one_sick, volumes=volumes), evaluation(-scores, one_sick, volumes=volumes))
+    assert single.unit == "slices", "a single abnormal patient says nothing about others"
+
+
+def test_many_slices_of_one_patient_are_no_proof():
+    """The new detector fails on one of six patients, who has most of the slices, and is a little better on the rest."""
+    volumes = np.array([0] * 40 + [v for v in range(1, 6) for _ in range(4)])
+    truth = np.arange(60) % 2 == 0
+    old = np.where(truth, 0.6, 0.4) + np.linspace(0, 0.01, 60)
+    new = np.where(volumes == 0, 1 - old, old + 0.1 * truth)
+    as_patients = compare(evaluation(old, truth, volumes=volumes), evaluation(new, truth, volumes=volumes))
+    as_slices = compare(evaluation(old, truth), evaluation(new, truth))
+    assert (as_slices.worse, as_slices.unit) == (True, "slices")
+    assert (as_patients.worse, as_patients.unit) == (False, "patients")
+    # The same of outlines alone.
+    sharp = np.full(30, 0.8)
+    blunt = np.where(volumes[truth] == 0, 0.5, 0.85)
+    assert compare(evaluation(old, truth, sharp), evaluation(old, truth, blunt)).worse
+    assert not compare(evaluation(old, truth, sharp, volumes), evaluation(old, truth, blunt, volumes)).worse
+
+
 def test_a_detector_is_evaluated_on_held_out_slices(head, lesion):
     cases = [Case(head(1)), Case(head(0, True), lesion)]
     kept, held_out = hold_out(cases, 0.3, "axial")
@@ -134,6 +173,9 @@ def test_a_detector_is_evaluated_on_held_out_slices(head, lesion):
     assert metrics.voxel_auroc is not None and metrics.voxel_auroc > 0.5
     assert metrics.average_precision is not None and 0 < metrics.average_precision <= 1
     assert 0 < len(result.outlines) <= result.truth.sum() and (result.outlines > 0).all()
+    assert len(result.volumes) == len(result.scores) and set(result.volumes) == set(range(len(held_out)))
+    assert (result.outline_volumes == result.volumes[result.truth][0]).all(), "one volume has a mask"
+    assert compare(result, result).unit == "slices"
     assert calls[-1][0] == "compare" and calls[-1][3] == {"detector": "new"}
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import cast
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -151,15 +148,14 @@ def test_map_and_baseline_are_evaluated_on_the_same_slices_and_voxels():
     lesion[2:4, 2:4, 1:3] = 1
     foreground = np.ones((6, 6, 5), bool)
     foreground[:, :, 4] = False
-    result = SimpleNamespace(
+    result = AnomalyResult(
         anomaly_map=image.with_array(lesion.astype(np.float32)),
         slice_scores=np.array([0.1, 0.9, 0.8, 0.2, np.nan]),
         foreground=foreground,
         slicing=Slicing(image, "axial"),
-        threshold=0.5,
-        volume_score=0.9,
+        detector="test",
     )
-    evaluation = score_case(image, image.with_array(lesion), cast(AnomalyResult, result), 2.0)
+    evaluation = score_case(image, image.with_array(lesion), result, 2.0)
     assert (evaluation.metrics.slice_auroc, evaluation.metrics.voxel_auroc, evaluation.metrics.best_dice) == (1, 1, 1)
     assert evaluation.seconds_per_slice == 0.5
     same = ("n_slices", "n_skipped", "n_voxels", "n_abnormal_voxels")
@@ -170,3 +166,7 @@ def test_map_and_baseline_are_evaluated_on_the_same_slices_and_voxels():
     )
     expected = roc_auc_score(lesion[foreground], image.array[foreground])
     assert evaluation.baseline.voxel_auroc == pytest.approx(expected)
+    assert evaluation.abnormal and evaluation.regions.lesion_ml == (0.008,)
+    normal = score_case(image, None, result, 2.0)
+    assert not normal.abnormal and normal.metrics.voxel_auroc is None and normal.metrics.n_voxels == 144
+    assert normal.regions.levels[0].false_peaks == (1.0,), "what it outlines in a normal scan is false"

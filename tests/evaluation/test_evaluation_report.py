@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,7 +25,7 @@ SHAPE, SPACING = (40, 50, 24), (1.0, 1.0, 3.0)
 
 
 def make_case(
-    lesion: bool = True, shape: tuple[int, int, int] = SHAPE, name: str = "case", threshold: float = 0.5
+    lesion: bool = True, shape: tuple[int, int, int] = SHAPE, name: str = "case"
 ) -> tuple[Volume, AnomalyResult, Volume]:
     """Return a round head with a brighter round lesion in it, the result of a perfect detector, and the truth."""
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape], indexing="ij"))
@@ -37,7 +38,7 @@ def make_case(
     heat = (spot * 0.9).astype(np.float32)
     scores = slicing.slices(heat).max(axis=(1, 2)).astype(float) + 0.01 * rng.random(len(slicing))
     scores[slicing.slices(head).mean(axis=(1, 2)) < 0.01] = np.nan
-    result = AnomalyResult(volume.with_array(heat), scores, head, threshold, slicing, "test")
+    result = AnomalyResult(volume.with_array(heat), scores, head, slicing, "test")
     return volume, result, volume.with_array(spot.astype(np.uint8))
 
 
@@ -96,13 +97,13 @@ def test_page_is_self_contained(written):
             assert imread(io.BytesIO(image)).ndim == 3
         else:
             assert b"<svg" in image and b'href="http' not in image and b"<script" not in image
-    assert sum(image.startswith(b"\x89PNG") for image in page.images) == 3 and len(page.images) == 6
+    assert sum(image.startswith(b"\x89PNG") for image in page.images) == 3 and len(page.images) == 7
 
 
 def test_page_holds_every_case_and_number(written):
     path, cases = written
     page = Page(path.read_text("utf-8"))
-    assert (page.tags.count("section"), page.tags.count("table")) == (3, 4)
+    assert (page.tags.count("section"), page.tags.count("table")) == (4, 8)
     for text in (
         "Title & more",
         "One paragraph.",
@@ -110,6 +111,8 @@ def test_page_holds_every_case_and_number(written):
         '<script>alert("x")</script>',
         "two cores",
         "A ball.",
+        "3 scans of 3 patients: 2 abnormal with 2 lesions, 1 normal.",
+        "a region finds the lesion that its peak lies in",
     ):
         assert text in page.text
     for case in cases[:2]:
@@ -133,6 +136,8 @@ def test_json_holds_every_number(written):
     assert data["cases"][0]["lesion_slices"] == lesion and data["cases"][2]["lesion_slices"] == []
     assert data["mean"]["detector"]["voxel_auroc"] == 1
     assert data["machine"] == "two cores"
+    assert (data["summary"]["lesions"], data["summary"]["froc_mean"]["value"]) == (2, 1)
+    assert "LUNA16" in data["rules"]["hit"]
 
 
 def test_report_is_replaced_and_needs_a_case(tmp_path):
@@ -158,9 +163,9 @@ def pixels(path: Path) -> np.ndarray:
 def test_picture_shows_the_map_above_the_threshold_and_the_truth(tmp_path):
     volume, result, truth = make_case()
     save_png(tmp_path / "map.png", volume, result)
-    high = AnomalyResult(result.anomaly_map, result.slice_scores, result.foreground, 0.95, result.slicing, "test")
-    save_png(tmp_path / "below.png", volume, high)
-    save_png(tmp_path / "truth.png", volume, high, truth=truth)
+    low = replace(result, anomaly_map=volume.with_array(result.anomaly_map.array * np.float32(0.5)))
+    save_png(tmp_path / "below.png", volume, low)
+    save_png(tmp_path / "truth.png", volume, low, truth=truth)
 
     def coloured(path: Path) -> np.ndarray:  # left of the legend
         picture = pixels(path)
@@ -193,7 +198,7 @@ def test_single_slice_blank_and_reformatted_volumes_can_be_drawn(tmp_path):
     write_report(tmp_path / "single", [report_of(*single)], "One slice")
     volume, result, _ = make_case()
     blank = AnomalyResult(
-        volume.with_array(np.zeros(SHAPE, np.float32)), np.full(SHAPE[2], np.nan), np.zeros(SHAPE, bool), 0.5,
+        volume.with_array(np.zeros(SHAPE, np.float32)), np.full(SHAPE[2], np.nan), np.zeros(SHAPE, bool),
         result.slicing, "test",
     )  # fmt: skip
     nothing = report_of(volume, blank, volume.with_array(np.zeros(SHAPE, np.uint8)))
@@ -201,7 +206,7 @@ def test_single_slice_blank_and_reformatted_volumes_can_be_drawn(tmp_path):
     assert json.loads(path.with_name("report.json").read_text())["cases"][0]["volume_score"] is None
     for plane in ("coronal", "sagittal"):
         other = AnomalyResult(
-            result.anomaly_map, np.zeros(len(Slicing(volume, plane))), result.foreground, 0.5,
+            result.anomaly_map, np.zeros(len(Slicing(volume, plane))), result.foreground,
             Slicing(volume, plane), "test",
         )  # fmt: skip
         save_png(tmp_path / f"{plane}.png", volume, other)

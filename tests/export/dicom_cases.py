@@ -97,7 +97,7 @@ def make_result(volume: Volume, plane: str = "axial") -> AnomalyResult:
     scores = rng.random(len(slicing))
     scores[1:2] = np.nan
     anomaly_map = volume.with_array(rng.random(volume.shape).astype(np.float32) ** 3)
-    return AnomalyResult(anomaly_map, scores, np.ones(volume.shape, bool), 0.5, slicing, "brain-7", (0.0, 900.0))
+    return AnomalyResult(anomaly_map, scores, np.ones(volume.shape, bool), slicing, "brain-7", window=(0.0, 900.0))
 
 
 def validate(path: Path) -> list[str]:

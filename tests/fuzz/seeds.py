@@ -77,7 +77,7 @@ def _detector(folder: Path) -> Path:
 
     info = DetectorInfo(
         name="fuzz", config=FitConfig(image_size=224), encoder_sha256="0" * 64, normal_slices=4, abnormal_slices=0,
-        training_slices=[], calibration=Calibration(threshold=0.5, normal_scores=[0.1, 0.2], held_out=True),
+        spare_slices=3, training_slices=[], calibration=Calibration(),
         metrics={}, versions={},
     )  # fmt: skip
     save_folder(folder / "detector", info, {"a": torch.arange(6.0), "b": torch.ones(2, 3)})

@@ -104,7 +104,7 @@ def test_command_line(home):
     run(home, "-m", "medclipad", "detect", "model", "sick.nii.gz", "--out", "results")
     assert json.loads((home / "results" / "sick.json").read_text())["volume_score"] > 0
     run(home, "-m", "medclipad", "evaluate", "model", "--case", "sick.nii.gz:truth.nii.gz", "--json", "figures.json")
-    assert json.loads((home / "figures.json").read_text())[0]["metrics"]["voxel_auroc"] > 0.6
+    assert json.loads((home / "figures.json").read_text())["cases"][0]["detector"]["voxel_auroc"] > 0.6
 
 
 def test_python(home):

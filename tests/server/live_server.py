@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medclipad.client import Client
+from medclipad.detection.regions import region_labels
 from medclipad.volume import Volume, write_volume
 
 SHAPE = (48, 40, 24)
@@ -31,6 +32,11 @@ def head(seed: int, lesion: bool = False) -> tuple[Volume, Volume]:
     ball = ((x - 0.25) ** 2 + (y - 0.2) ** 2 + (z / 1.5) ** 2 < 0.06) & lesion
     array = (inside * np.where(ball, 220, texture)).astype(np.float32)
     return Volume(array, OBLIQUE), Volume(ball.astype(np.uint8), OBLIQUE)
+
+
+def regions_of(anomaly_map: np.ndarray, scores: dict) -> np.ndarray:
+    """Return where a labelmap is set, bool (I, J, K), from the map and the scores that the server answered with it."""
+    return region_labels(anomaly_map, scores["threshold"], scores["region_limit"])[0] > 0
 
 
 def fill(studies: Path) -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 import pydicom
 import pytest
 import requests
-from live_server import SMALL, Server, head
+from live_server import SMALL, Server, head, regions_of
 from orthanc_server import MISSING, Orthanc
 from scipy.spatial.transform import Rotation
 
@@ -167,7 +167,7 @@ def test_results_as_dicom(archive, orthanc, heads, sick, tmp_path):
                 read = read_volume(tmp_path / "made.dcm")
                 np.testing.assert_allclose(read.affine, volume.affine, atol=1e-6)
                 anomaly_map = read_volume(path).array
-                expected = anomaly_map > scores["threshold"] if output == "dicom_seg" else anomaly_map
+                expected = regions_of(anomaly_map, scores) if output == "dicom_seg" else anomaly_map
                 assert np.array_equal(read.array, expected)
     assert archive.client.images() == sorted(heads)
     assert archive.client.info()["datastore"]["completed"] == 0  # what a detector found is no label

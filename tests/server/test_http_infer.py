@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from live_server import OBLIQUE, SHAPE, Server, head
+from live_server import OBLIQUE, SHAPE, Server, head, regions_of
 from nibabel import Nifti1Image
 
 from medclipad.client import Client, ServerError
@@ -31,7 +31,7 @@ def test_map_is_float_on_exactly_the_images_grid(client: Client, server: Server,
     assert scores["detector"] == "first" and scores["method"] == "mediclip" and scores["plane"] == "axial"
     volume = read_volume(server.studies / "lesion_2.nii.gz")
     assert len(scores["slice_scores"]) == len(Slicing(volume, "axial"))
-    assert 0 < scores["threshold"] <= 1 and 0 <= scores["volume_score"] <= 1
+    assert scores["threshold"] == 0.5 and 0 <= scores["volume_score"] <= 1
 
 
 def test_scores_of_skipped_slices_are_null(client: Client, tmp_path: Path) -> None:
@@ -53,11 +53,11 @@ def test_labelmap_has_the_images_grid_in_every_format(client: Client, server: Se
     assert scores["label_names"] == {"anomaly": 1}
 
 
-def test_labelmap_is_the_map_above_the_threshold(client: Client) -> None:
+def test_labelmap_is_the_regions_of_the_map(client: Client) -> None:
     labelmap, scores = client.infer("mediclip", "lesion_1", {"plane": "coronal"})
     anomaly, _ = client.infer("mediclip", "lesion_1", {"plane": "coronal", "result": "map"})
     assert scores["plane"] == "coronal"
-    assert np.array_equal(read_volume(labelmap).array, read_volume(anomaly).array > scores["threshold"])
+    assert np.array_equal(read_volume(labelmap).array, regions_of(read_volume(anomaly).array, scores))
 
 
 def test_stock_client_gets_a_labelmap(server: Server, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_the_published_schema_is_the_one_that_is_checked(server: Server, client:
     schema = client.info()["trainers"][method]["schema"]
     assert not schema["additionalProperties"]
     refused = _beyond(schema["properties"])
-    assert {"shots", "epochs", "seed", "plane", "select", "held_out", "name", "intensity"} <= set(refused)
+    assert {"shots", "epochs", "seed", "planes", "select", "held_out", "name", "intensity"} <= set(refused)
     assert {"batch", "learning_rate", "image_size", "precision"} <= set(refused)
     for name, value in refused.items():
         answer = requests.post(f"{server.url}/train/{method}", json={name: value}, timeout=30)

@@ -63,7 +63,7 @@ def test_versions_are_listed_selected_and_rolled_back(spare: dict, client: Clien
     entry = next(version for version in known["versions"] if version["name"] == "spare")
     assert set(entry) == {
         "name", "created", "method", "encoder", "plane", "intensity", "image_size", "shots", "abnormal_shots",
-        "description", "threshold", "metrics", "bytes", "starter",
+        "description", "planes", "normal_scans", "metrics", "bytes", "starter",
     }  # fmt: skip
     assert entry["metrics"]["held_out"]["slice_auroc"] == spare["outcome"]["new"]["slice_auroc"]
     assert entry["bytes"] > 1000 and not entry["starter"] and known["versions"][-1]["starter"]

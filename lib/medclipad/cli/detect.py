@@ -39,8 +39,17 @@ def detect(
     plane: Annotated[str | None, typer.Option(help="Plane to analyse; default: the detector's.")] = None,
     png: Annotated[bool, typer.Option(help="Also draw the most anomalous slices: IMAGE_anomaly.png.")] = False,
     segmentation: Annotated[
-        bool, typer.Option(help="Also write the mask at the threshold: IMAGE_segmentation.nii.gz.")
+        bool, typer.Option(help="Also write the mask of the regions: IMAGE_segmentation.nii.gz.")
     ] = False,
+    false_regions_per_scan: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=100,
+            help="Regions that a normal scan may have above the limit, on average; default: 1, or what the detector's "
+            "normal scans support.",
+        ),
+    ] = None,
     component: Component = None,
     series: Series = None,
     untilt: Untilt = False,
@@ -66,7 +75,9 @@ def detect(
         )
     loaded = load_detector(detector, precision)
     reading = Reading(component, series, "resample" if untilt else "refuse")
-    results = _Results(out, plane, png, segmentation, list(dict.fromkeys(dicom)), deidentify)
+    if false_regions_per_scan is not None:
+        loaded.info.calibration.region_limit(false_regions_per_scan)  # a rate that is not supported shows at once
+    results = _Results(out, plane, png, segmentation, false_regions_per_scan, list(dict.fromkeys(dicom)), deidentify)
     failed = 0
     for source in sources:
         try:
@@ -82,10 +93,17 @@ class _Results:
     """What is written of each volume."""
 
     def __init__(
-        self, out: Path, plane: str | None, png: bool, segmentation: bool, dicom: list[DicomResult], deidentify: bool
+        self,
+        out: Path,
+        plane: str | None,
+        png: bool,
+        segmentation: bool,
+        rate: float | None,
+        dicom: list[DicomResult],
+        deidentify: bool,
     ) -> None:
         self._out, self._plane, self._png, self._segmentation = out, plane, png, segmentation
-        self._dicom, self._deidentify = dicom, deidentify
+        self._rate, self._dicom, self._deidentify = rate, dicom, deidentify
 
     def write(self, detector: AnomalyDetector, source: Source, reading: Reading) -> None:
         """Read a volume, detect, write; raise MedCLIPADError if one of these fails."""
@@ -102,9 +120,11 @@ class _Results:
         print_memory_note(volume, detector.memory_for(volume, self._plane))
         with progress_bar(volume.name) as progress:
             result = detector.detect(volume, plane=self._plane, progress=progress)
-        files = write_result(self._out, volume, result, png=self._png, segmentation=self._segmentation)
+        files = write_result(
+            self._out, volume, result, png=self._png, segmentation=self._segmentation, false_per_scan=self._rate
+        )
         if self._dicom:
             from medclipad.export.dicom import write_dicom
 
             write_dicom(self._out, source, volume, result, self._dicom, self._deidentify)  # type: ignore[arg-type]
-        print(f"{volume.name}: volume score {result.volume_score:.3f}, {files[0]}")
+        print(f"{volume.name}: {result.verdict(self._rate)} {files[0]}")

@@ -24,6 +24,14 @@ def fit(
     abnormal: Annotated[
         list[str], typer.Option(metavar="IMAGE:MASK...", help=f"Volumes with lesions and their masks. {IMAGES_HELP}")
     ] = [],  # noqa: B006
+    calibrate_on: Annotated[
+        list[str],
+        typer.Option(
+            metavar=IMAGES,
+            help="Normal volumes that are not learned from, for limits and p-values; default: the normal ones, each "
+            f"left out in turn. {IMAGES_HELP}",
+        ),
+    ] = [],  # noqa: B006
     component: Component = None,
     series: Series = None,
     untilt: Untilt = False,
@@ -44,11 +52,15 @@ def fit(
         print(f"medclipad: {note}", file=sys.stderr)
     healthy = read_with_notes(normal, reading)
     diseased = read_with_notes(abnormal, reading, need_mask=True)
+    kept_out = read_with_notes(calibrate_on, reading)
     with progress_bar() as progress:
         detector = fit_detector(
-            normal=healthy, abnormal=diseased, config=config, name=name or out.name, progress=progress
-        )
+            normal=healthy, abnormal=diseased, calibrate_on=kept_out, config=config, name=name or out.name,
+            progress=progress,
+        )  # fmt: skip
     detector.save(out)
     info = detector.info
-    print(f"{out}: {info.method} on {info.encoder}, {info.normal_slices} normal and {info.abnormal_slices} abnormal "
-          "slices.")  # fmt: skip
+    print(
+        f"{out}: {info.method} on {info.encoder}, {info.normal_slices} normal and {info.abnormal_slices} abnormal "
+        f"slices. {info.calibration.promise()}"
+    )

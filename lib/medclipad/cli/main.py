@@ -44,7 +44,7 @@ app.command(
 )(fit)
 app.command(epilog=epilog("medclipad detect models/mine case.nrrd dicom_folder/ --out results --png"))(detect)
 app.command(
-    cls=ManyValues, epilog=epilog("medclipad evaluate models/mine --case case.nrrd:truth.nii.gz --json figures.json")
+    cls=ManyValues, epilog=epilog("medclipad evaluate models/mine --case cases.csv --json figures.json --plot froc.png")
 )(evaluate)
 app.command("series", epilog=epilog("medclipad series dicom_folder/"))(series)
 app.command(

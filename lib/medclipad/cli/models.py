@@ -78,7 +78,7 @@ def models_import(
     ] = None,
     normal: Annotated[
         list[str],
-        typer.Option(metavar=IMAGES, help=f"Normal volumes, for the memory and the threshold. {IMAGES_HELP}"),
+        typer.Option(metavar=IMAGES, help=f"Normal volumes, for the memory and the limits. {IMAGES_HELP}"),
     ] = [],  # noqa: B006
     abnormal: Annotated[
         list[str],

@@ -131,15 +131,16 @@ def print_metrics(figures: Sequence[CaseEvaluation]) -> None:
 
 def print_detectors(detectors: Sequence[tuple[Path, DetectorInfo]]) -> None:
     """Print a line for each detector of a folder."""
-    headings = ("folder", "method", "encoder", "plane", "intensity", "slices", "created")
+    headings = ("folder", "method", "encoder", "planes", "intensity", "slices", "normal scans", "created")
     rows = [
         (
             str(path),
             info.method,
             info.encoder,
-            info.plane,
+            info.config.planes,
             info.intensity,
             f"{info.normal_slices} + {info.abnormal_slices}",
+            str(info.calibration.n),
             info.created.strftime("%Y-%m-%d %H:%M"),
         )
         for path, info in detectors

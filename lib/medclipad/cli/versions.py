@@ -38,15 +38,15 @@ def list_versions(models: Models = None, url: Url = None, token: Token = None) -
                 version["name"],
                 version["created"][:16].replace("T", " "),
                 version["encoder"],
-                version["plane"],
+                version["planes"],
                 f"{version['shots']}+{version['abnormal_shots']}",
-                f"{version['threshold']:.3f}",
+                str(version["normal_scans"]),
                 "" if auroc is None else f"{auroc:.3f}",
             )
             rows.append(row)
     if not rows:
         raise MedCLIPADError("There is no version: train one first.")
-    headings = ("", "method", "version", "created", "encoder", "plane", "slices", "threshold", "AUROC")
+    headings = ("", "method", "version", "created", "encoder", "plane", "slices", "normal scans", "AUROC")
     print_table(headings, rows)
 
 

@@ -6,7 +6,7 @@ import csv
 import glob
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -71,6 +71,13 @@ class Case:
         every = np.ones(len(slicing), dtype=bool)
         normal = every if self.normal is None else self._marked(self.normal, slicing)
         return normal & ~abnormal, abnormal
+
+    def without_marks(self) -> Case:
+        """Return what is known of the case in other planes than that of its marks: its mask alone.
+
+        Without marks the slices beside the mask are normal; with marks nothing is known of them.
+        """
+        return self if self.normal is None else replace(self, normal=(), abnormal=(), held_out=())
 
     def _marked(self, numbers: Sequence[int], slicing: Slicing) -> np.ndarray:
         outside = [number for number in numbers if not 0 <= number < len(slicing)]

@@ -31,7 +31,7 @@ class FitConfig(BaseModel):
     ----------
     method, encoder
         Names of the method and of the encoder.
-    plane, intensity, shots, image_size, smoothing, precision, seed
+    planes, intensity, shots, image_size, smoothing, precision, seed
         See their descriptions, which help texts and forms show.
     options
         The method's own options, complete with its defaults.
@@ -51,8 +51,10 @@ class FitConfig(BaseModel):
         title="Training slices",
         description="number of normal slices to learn from, and at most as many abnormal ones; or all",
     )
-    plane: Literal["axial", "coronal", "sagittal", "acquisition"] = Field(
-        default="axial", title="Plane", description="plane of the slices"
+    planes: Literal["axial", "coronal", "sagittal", "acquisition", "all"] = Field(
+        default="axial",
+        title="Planes",
+        description="plane of the slices; all: axial, coronal and sagittal, whose maps are averaged",
     )
     intensity: str = Field(
         default="auto",
@@ -101,6 +103,16 @@ class FitConfig(BaseModel):
         except ValidationError as error:
             raise TrainingError(f"Option {first_fault(error)} (method {self.method}).") from error
         return self
+
+    @property
+    def plane(self) -> str:
+        """The plane whose slices are scored and marked: the only one, or axial of all."""
+        return self.each_plane[0]
+
+    @property
+    def each_plane(self) -> tuple[str, ...]:
+        """The planes that are learned, each by a model of its own."""
+        return ("axial", "coronal", "sagittal") if self.planes == "all" else (self.planes,)
 
     @classmethod
     def of(cls, **options: Any) -> FitConfig:

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from medclipad.detection.acquisition import describe_volume
+from medclipad.detection.calibration import Scale
 from medclipad.detection.result import AnomalyResult
 from medclipad.detection.slice_frames import FramedVolume, batches, detection_memory, smooth
 from medclipad.detection.storage import DetectorInfo, read_info, read_weights, save_folder
-from medclipad.encoders import load_encoder
+from medclipad.encoders import ImageEncoder, load_encoder
 from medclipad.errors import DetectorError
 from medclipad.methods import get_method
 from medclipad.methods.base import AnomalyModel, as_rgb
-from medclipad.volume import Volume
+from medclipad.volume import Slicing, Volume
 from medclipad.volume.memory_budget import require_memory
 from medclipad.volume.progress import Progress, no_progress
 
 BATCH = 16  # slices analysed together: more is not faster on a processor, and progress is told per batch
+
+
+@dataclass(frozen=True)
+class RawDetection:
+    """What the method says of a volume, before its normal scans say what that means.
+
+    Attributes
+    ----------
+    map
+        float32 (I, J, K) in [0, 1], smoothed; 0 outside the body and in skipped slices.
+    scores
+        The method's own slice scores (n_slices,), nan where skipped; None where they follow from the map.
+    framed
+        The volume in the plane whose slices are scored.
+    """
+
+    map: np.ndarray
+    scores: np.ndarray | None
+    framed: FramedVolume
 
 
 class AnomalyDetector:
@@ -29,8 +51,8 @@ class AnomalyDetector:
 
     Attributes
     ----------
-    model
-        The trained model of the method, with its frozen encoder.
+    models
+        The trained models of the method, by the plane that each learned; all share the frozen encoder.
     info
         All that is known of the detector: the contents of detector.json.
 
@@ -39,13 +61,23 @@ class AnomalyDetector:
     >>> import medclipad as mc
     >>> detector = mc.load_detector("models/mine")  # doctest: +SKIP
     >>> result = detector.detect(mc.read_volume("case.nii.gz"))  # doctest: +SKIP
-    >>> result.volume_score  # doctest: +SKIP
-    0.61
+    >>> result.p_value  # doctest: +SKIP
+    0.04
     """
 
-    def __init__(self, model: AnomalyModel, info: DetectorInfo) -> None:
-        self.model = model
+    def __init__(self, models: Mapping[str, AnomalyModel], info: DetectorInfo) -> None:
+        self.models = dict(models)
         self.info = info
+
+    @property
+    def model(self) -> AnomalyModel:
+        """The model of the plane whose slices are scored."""
+        return self.models[self.info.plane]
+
+    @property
+    def encoder(self) -> ImageEncoder:
+        """The frozen encoder."""
+        return self.model.encoder
 
     def detect(
         self,
@@ -61,11 +93,13 @@ class AnomalyDetector:
         volume
             The volume to analyse.
         plane
-            Plane of the slices; by default the one that the detector learned from.
+            Plane of the slices; by default, or with what `FitConfig.planes` says, those that the detector learned from.
+            No verdict is given on another one.
         progress
             Called as progress("detect", done, slices, {}) after each batch.
         slices
-            Numbers of the slices to analyse, by default all; the others are skipped like those without body.
+            Numbers of the slices to analyse, by default all; the others are skipped like those without body, and no
+            verdict is given.
 
         Raises
         ------
@@ -73,47 +107,90 @@ class AnomalyDetector:
             If the volume does not suit the detector's intensity preset or, before any work, if its map does not fit
             into memory.
         """
-        require_detection_memory(volume, plane or self.info.plane, self.info.smoothing)
-        framed = FramedVolume(volume, plane or self.info.plane, self.info.intensity, self.info.image_size)
-        return self.detect_framed(framed if slices is None else framed.only(slices), progress)
-
-    def detect_framed(self, framed: FramedVolume, progress: Progress = no_progress) -> AnomalyResult:
-        """Return the anomaly map and the scores of a volume that is framed for this detector; see `detect`."""
-        anomaly_map = np.zeros(framed.volume.shape, dtype=np.float32)
-        image_scores = np.full(len(framed.slicing), np.nan)
-        own_scores = False
-        done = 0
-        progress("detect", done, len(framed.analysed), {})
-        for numbers in batches(framed.analysed, BATCH):
-            maps, batch_scores = self._analyse(framed.images(numbers))
-            framed.put(maps, numbers, into=anomaly_map)
-            if batch_scores is not None:
-                image_scores[numbers], own_scores = batch_scores, True
-            done += len(numbers)
-            progress("detect", done, len(framed.analysed), {})
-        if self.info.smoothing:
-            smooth(anomaly_map, framed, self.info.smoothing)
-        if not own_scores:
-            map_slices = framed.slicing.slices(anomaly_map)
-            for numbers in batches(framed.analysed, BATCH):
-                image_scores[numbers] = self.model.scores_of(torch.from_numpy(map_slices[numbers])).numpy()
+        planes = self._planes(plane)
+        require_detection_memory(volume, planes, self.info.smoothing)
+        frames = self.frames(volume, planes) if slices is None else [self.framed(volume, planes[0]).only(slices)]
+        raw = self.detect_raw(frames, progress)
+        usual = self._as_learned(volume, plane) and slices is None
         return AnomalyResult(
-            anomaly_map=framed.volume.with_array(anomaly_map),
-            slice_scores=image_scores,
-            foreground=framed.foreground,
-            threshold=self.info.calibration.threshold,
-            slicing=framed.slicing,
+            anomaly_map=volume.with_array(self.info.calibration.scale(raw.map)),
+            slice_scores=self._slice_scores(raw),
+            foreground=raw.framed.foreground,
+            slicing=raw.framed.slicing,
             detector=self.info.name,
-            window=framed.window,
+            calibration=self.info.calibration,
+            complete=usual,
+            warnings=self.info.acquisition.warnings(describe_volume(self.encoder, raw.framed)) if usual else (),
+            window=raw.framed.window,
         )
+
+    def framed(self, volume: Volume, plane: str) -> FramedVolume:
+        """Return a volume's slices along a plane as the encoder sees them."""
+        return FramedVolume(volume, plane, self.info.intensity, self.info.image_size)
+
+    def frames(self, volume: Volume, planes: Sequence[str]) -> list[FramedVolume]:
+        """Return a volume's slices along each plane, thinned to what smoothing needs."""
+        first = self.framed(volume, planes[0])
+        every = [first, *(first.along(plane) for plane in planes[1:])]
+        return [framed.thinned(self.info.smoothing) for framed in every]
+
+    def detect_raw(self, frames: Sequence[FramedVolume], progress: Progress = no_progress) -> RawDetection:
+        """Return what the method says of a volume.
+
+        Parameters
+        ----------
+        frames
+            The volume, framed along each plane; the scores are those of the first.
+        progress
+            As in `detect`.
+        """
+        first, several = frames[0], len(frames) > 1
+        shape = first.volume.shape
+        total = np.zeros(shape, dtype=np.float32)
+        weight = np.zeros(shape, dtype=np.float32) if several else first.flags(first.encoded)
+        wanted = np.zeros(shape, dtype=bool) if several else first.flags(first.analysed)
+        own: np.ndarray | None = None
+        done, slices = 0, sum(len(framed.encoded) for framed in frames)
+        progress("detect", done, slices, {})
+        models = [self._model_of(framed.slicing.plane) for framed in frames]
+        for framed, model in zip(frames, models, strict=True):
+            share = framed.weight if several else 1.0
+            for numbers in batches(framed.encoded, BATCH):
+                maps, scores = model.anomaly(torch.from_numpy(framed.images(numbers)))
+                framed.add(maps.float().cpu().numpy(), numbers, total, share)
+                if scores is not None and framed is first:
+                    own = np.full(len(framed.slicing), np.nan) if own is None else own
+                    own[numbers] = scores.double().cpu().numpy()
+                done += len(numbers)
+                progress("detect", done, slices, {})
+            if several:
+                weight += np.float32(share) * framed.flags(framed.encoded)
+                wanted |= framed.flags(framed.analysed)
+        smooth(total, weight, wanted, first.foreground, first.volume.spacing, self.info.smoothing)
+        if own is not None and len(first.encoded):
+            own[first.analysed] = np.interp(first.analysed, first.encoded, own[first.encoded])
+        return RawDetection(total, own, first)
+
+    def leave_out(self, volume: int | None) -> None:
+        """Use nothing that is remembered of a training volume; see `AnomalyModel.leave_out`."""
+        for model in self.models.values():
+            model.leave_out(volume)
+
+    def scores_of(self, anomaly_map: np.ndarray, framed: FramedVolume) -> np.ndarray:
+        """Return the slice scores (n_slices,) that follow from a map (I, J, K); nan where skipped."""
+        scores = np.full(len(framed.slicing), np.nan)
+        slices = framed.slicing.slices(anomaly_map)
+        for numbers in batches(framed.analysed, BATCH):
+            scores[numbers] = self.model.scores_of(torch.from_numpy(slices[numbers])).numpy()
+        return scores
 
     def memory_for(self, volume: Volume, plane: str | None = None) -> int:
         """Return the bytes that `detect` needs beside volume and encoder; it raises VolumeError without them."""
-        return detection_memory(volume, plane or self.info.plane, self.info.smoothing, BATCH)
+        return detection_memory(volume, self._planes(plane), self.info.smoothing, BATCH)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the detector to a new folder, atomically. Raises DetectorError if it exists or cannot be written."""
-        self.info = save_folder(path, self.info, self.model.head_state())
+        self.info = save_folder(path, self.info, head_states(self.models))
 
     def features(self, volume: Volume, plane: str | None = None, progress: Progress = no_progress) -> np.ndarray:
         """Return the frozen encoder's features of each slice, float32 (n_slices, width), nan where skipped.
@@ -121,10 +198,10 @@ class AnomalyDetector:
         They are the means of a slice's patch tokens after each of the last three stages, each L2-normalised, side by
         side, and do not depend on the method nor on what it learned. `plane` and `progress` are as in `detect`.
         """
-        framed = FramedVolume(volume, plane or self.info.plane, self.info.intensity, self.info.image_size)
-        encoder = self.model.encoder
+        framed = self.framed(volume, plane or self.info.plane)
+        features = np.full((len(framed.slicing), sum(self.encoder.widths[1:])), np.nan, dtype=np.float32)
+        encoder = self.encoder
         mean, std = (torch.tensor(value, device=encoder.device)[:, None, None] for value in (encoder.mean, encoder.std))
-        features = np.full((len(framed.slicing), sum(encoder.widths[1:])), np.nan, dtype=np.float32)
         for done, numbers in enumerate(batches(framed.analysed, BATCH), start=1):
             rgb = as_rgb(framed.images(numbers), encoder.device)
             with torch.inference_mode():
@@ -134,16 +211,37 @@ class AnomalyDetector:
             progress("features", min(done * BATCH, len(framed.analysed)), len(framed.analysed), {})
         return features
 
-    def _analyse(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return maps float32 (B, S, S) in [0, 1], and scores (B,) or None where they follow from the finished map."""
-        maps, scores = self.model.anomaly(torch.from_numpy(images))
-        return maps.float().cpu().numpy(), None if scores is None else scores.double().cpu().numpy()
+    def _slice_scores(self, raw: RawDetection) -> np.ndarray:
+        calibration = self.info.calibration
+        if raw.scores is None:
+            return self.scores_of(calibration.scale(raw.map), raw.framed)
+        return (calibration.score_scale or Scale())(raw.scores)
+
+    def _planes(self, plane: str | None) -> tuple[str, ...]:
+        return self.info.config.each_plane if plane is None or plane == self.info.config.planes else (plane,)
+
+    def _as_learned(self, volume: Volume, plane: str | None) -> bool:
+        """Whether a plane that was asked for is what the detector learned and was calibrated on."""
+        asked, learned = self._planes(plane), self.info.config.each_plane
+        return asked == learned or (
+            len(learned) == 1 and Slicing(volume, *asked).plane == Slicing(volume, *learned).plane
+        )
+
+    def _model_of(self, plane: str) -> AnomalyModel:
+        return self.models.get(plane, self.model)
 
 
-def require_detection_memory(volume: Volume, plane: str, smoothing: float) -> None:
+def require_detection_memory(volume: Volume, planes: Sequence[str], smoothing: float) -> None:
     """Raise VolumeError unless the memory is free that a detection takes; see `AnomalyDetector.memory_for`."""
-    needed = detection_memory(volume, plane, smoothing, BATCH)
+    needed = detection_memory(volume, planes, smoothing, BATCH)
     require_memory(needed, volume.name or "the volume", "its anomaly map")
+
+
+def head_states(models: Mapping[str, AnomalyModel]) -> dict[str, torch.Tensor]:
+    """Return the trained tensors of all models; where there are several, their names begin with the plane's."""
+    if len(models) == 1:
+        return next(iter(models.values())).head_state()
+    return {f"{plane}.{key}": value for plane, model in models.items() for key, value in model.head_state().items()}
 
 
 def load_detector(path: str | os.PathLike, precision: str = "auto") -> AnomalyDetector:
@@ -171,12 +269,17 @@ def load_detector(path: str | os.PathLike, precision: str = "auto") -> AnomalyDe
             f"{info.encoder_sha256[:12]}… against {encoder.sha256[:12]}…): install the same weights, or train it again."
         )
     try:
-        model = get_method(info.method).build(encoder, info.config.method_options())
-        model.load_head_state(read_weights(path, info.weights_sha256))
+        weights = read_weights(path, info.weights_sha256)
+        models = {}
+        for plane in info.config.each_plane:
+            models[plane] = get_method(info.method).build(encoder, info.config.method_options())
+            prefix = f"{plane}." if len(info.config.each_plane) > 1 else ""
+            own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+            models[plane].load_head_state(own)
     except (KeyError, ValueError) as error:
         reason = error.args[0]
         raise DetectorError(
             f"The weights or options in {path} do not fit the method {info.method} ({reason}): restore a copy, or "
             "train it again, as one of an earlier version must be."
         ) from error
-    return AnomalyDetector(model, info)
+    return AnomalyDetector(models, info)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
 
-from medclipad.detection.calibration import Calibration, calibrate
+from medclipad.detection.calibrate import learn_acquisition, learn_calibration
+from medclipad.detection.calibration import Basis, Calibration
 from medclipad.detection.cases import AS_IS, Case, CaseSources, Reading, read_cases
 from medclipad.detection.config import FitConfig, fit_signature
 from medclipad.detection.detector import AnomalyDetector, require_detection_memory
 from medclipad.detection.slice_frames import FramedVolume
-from medclipad.detection.slice_selection import TrainingSlices, select_shots
+from medclipad.detection.slice_selection import NormalSlices, TrainingSlices, select_shots
 from medclipad.detection.storage import DetectorInfo
 from medclipad.encoders import encoder_family, load_encoder
 from medclipad.errors import TrainingError
@@ -23,9 +24,6 @@ from medclipad.methods import get_method
 from medclipad.methods.base import AnomalyModel, Shots
 from medclipad.volume import Volume, parse_preset, resolve_preset
 from medclipad.volume.progress import Progress, no_progress
-
-CALIBRATION_VOLUMES, CALIBRATION_SLICES = 3, 20  # volumes at most, and slices of each at least, if there are so many
-SMOOTHING_REACH = 3  # standard deviations after which `slice_frames.smooth` cuts its Gaussian off
 
 Learn = Callable[[AnomalyModel, Shots, int, Progress], dict[str, float]]
 """Takes the place of a method's training, called as learn(model, shots, seed, progress)."""
@@ -36,6 +34,7 @@ def fit(
     normal: CaseSources = (),
     abnormal: CaseSources = (),
     cases: Sequence[Case] = (),
+    calibrate_on: CaseSources = (),
     config: FitConfig | None = None,
     reading: Reading = AS_IS,
     name: str | None = None,
@@ -56,6 +55,9 @@ def fit(
         Volumes with their lesion masks; their slices without lesion join the normal ones.
     cases
         Volumes of which single slices are known to be normal or abnormal, with a mask or without.
+    calibrate_on
+        Normal volumes that are not learned from. Limits and p-values then come from these alone; by default from the
+        normal volumes, each left out in turn of what is remembered.
     config
         The options as one object; then none may be given by name.
     reading
@@ -67,7 +69,7 @@ def fit(
     learn
         Takes the place of the method's training; `import_checkpoint` puts in weights that were trained elsewhere.
     **options
-        The fields of `FitConfig` (method, encoder, shots, plane, intensity, image_size, smoothing, precision, seed)
+        The fields of `FitConfig` (method, encoder, shots, planes, intensity, image_size, smoothing, precision, seed)
         and the method's own options; `medclipad fit --help` describes them all.
 
     Returns
@@ -99,33 +101,41 @@ def fit(
     parse_preset(config.intensity)  # a mistake shows before the volumes are read
     healthy = [Case(*pair) for pair in read_cases(normal, reading)]
     diseased = [Case(*pair) for pair in read_cases(abnormal, reading, need_mask=True)]
+    kept_out = [Case(*pair) for pair in read_cases(calibrate_on, reading)]
     encoder = load_encoder(config.encoder, image_size, progress=progress, precision=config.precision)
     intensity = _resolved_intensity(config.intensity, [case.volume for case in (*healthy, *diseased, *cases)])
     config = config.model_copy(update={"image_size": encoder.image_size, "intensity": intensity})
-    slices = select_shots(healthy, diseased, cases, config, progress)
-    for framed, _ in _to_calibrate_on(slices):  # checked before training, so that it does not fail after it
-        require_detection_memory(framed.volume, config.plane, config.smoothing)
+    learned = {plane: select_shots(healthy, diseased, cases, config, progress, plane) for plane in config.each_plane}
+    slices = learned[config.plane]
+    to_calibrate_on, basis = _to_calibrate_on(slices, kept_out, config)
+    for scan in to_calibrate_on:  # checked before training, so that it does not fail after it
+        require_detection_memory(scan.framed.volume, config.each_plane, config.smoothing)
 
-    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode
-        torch.manual_seed(config.seed)
-        model = method.build(encoder, config.method_options())
-        metrics = (learn or method.fit)(model, slices.shots, config.seed, progress)
-    progress("calibrate", 0, min(len(slices.spare), CALIBRATION_VOLUMES), {})
-    model.calibrate(slices.spare_images)
+    models, metrics = {}, {}
+    for number, (plane, shots) in enumerate(learned.items()):
+        with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode
+            torch.manual_seed(config.seed)
+            models[plane] = method.build(encoder, config.method_options())
+            told = _of_plane(progress, number, len(learned))
+            figures = (learn or method.fit)(models[plane], shots.shots, config.seed, told)
+        models[plane].calibrate(shots.spare_images)
+        metrics |= figures if len(learned) == 1 else {f"{plane}_{key}": value for key, value in figures.items()}
     info = DetectorInfo(
         name=name or f"{config.method}-{config.encoder.partition('/')[0]}",
         description=description,
         config=config,
         encoder_sha256=encoder.sha256,
-        normal_slices=len(slices.shots.normal),
-        abnormal_slices=len(slices.shots.abnormal),
+        normal_slices=sum(len(part.shots.normal) for part in learned.values()),
+        abnormal_slices=sum(len(part.shots.abnormal) for part in learned.values()),
+        spare_slices=sum(len(scan.spare) for scan in slices.normal),
         training_slices=slices.record,
-        calibration=Calibration(threshold=1, normal_scores=[], held_out=slices.held_out),
+        calibration=Calibration(),
         metrics=metrics,
         versions=installed_versions(),
     )
-    detector = AnomalyDetector(model, info)
-    info.calibration = _calibration(detector, slices, progress)
+    detector = AnomalyDetector(models, info)
+    info.calibration = learn_calibration(detector, to_calibrate_on, basis, progress)
+    info.acquisition = learn_acquisition(detector, slices.normal)
     return detector
 
 
@@ -138,30 +148,37 @@ def installed_versions() -> dict[str, str]:
     return {package: version(package) for package in ("medclipad", "torch", "open_clip_torch", "numpy")}
 
 
-def _to_calibrate_on(slices: TrainingSlices) -> list[tuple[FramedVolume, list[int]]]:
-    """Return the volumes with the most normal slices to spare, and these."""
-    return sorted(slices.spare, key=lambda spare: -len(spare[1]))[:CALIBRATION_VOLUMES]
+def _to_calibrate_on(
+    slices: TrainingSlices, kept_out: Sequence[Case], config: FitConfig
+) -> tuple[list[NormalSlices], Basis]:
+    """Return the normal slices that limits are learned from, and how they are seen."""
+    if kept_out:
+        return [_whole(case, config) for case in kept_out], "kept out"
+    if len(slices.normal) > 1:
+        return slices.normal, "left out"
+    if slices.held_out:
+        return [replace(scan, slices=scan.spare) for scan in slices.normal], "other slices"
+    return slices.normal, "training slices"
 
 
-def _calibration(detector: AnomalyDetector, slices: TrainingSlices, progress: Progress) -> Calibration:
-    """Return what the detector says of normal slices, seen as new ones will be.
+def _whole(case: Case, config: FitConfig) -> NormalSlices:
+    """Return a volume that is not learned from; raise TrainingError if it is not normal as a whole."""
+    framed = FramedVolume(case.volume, config.plane, config.intensity, config.image_size or 0)
+    if case.lesions(framed.slicing).any():
+        raise TrainingError(f'"{case.volume.name}" has a lesion: only normal volumes can be calibrated on.')
+    if not len(framed.analysed):
+        raise TrainingError(f'"{case.volume.name}" shows no body: check the file and the intensity preset.')
+    numbers = framed.analysed.tolist()
+    return NormalSlices(number=-1, framed=framed, slices=numbers, spare=numbers, whole=True)
 
-    Only the slices that the smoothed maps of those depend on are analysed; where slices are much closer together than
-    maps are smoothed, only every n-th: its neighbours say the same.
-    """
-    richest, scores, maxima = _to_calibrate_on(slices), [], []
-    for done, (framed, numbers) in enumerate(richest, start=1):
-        slicing = framed.slicing
-        width = detector.info.smoothing / framed.volume.spacing[slicing.axis]  # in slices
-        step = max(1, min(int(width), len(numbers) // CALIBRATION_SLICES))
-        chosen = [k for k in numbers if (k - numbers[0]) % step == 0]
-        reach = range(-int(SMOOTHING_REACH * width) // step * step, int(SMOOTHING_REACH * width) + 1, step)
-        require_detection_memory(framed.volume, detector.info.plane, detector.info.smoothing)
-        result = detector.detect_framed(framed.only([k + offset for k in chosen for offset in reach]))
-        scores.append(result.slice_scores[chosen])
-        maxima.append(slicing.slices(result.anomaly_map.array)[chosen].max(axis=(1, 2)))
-        progress("calibrate", done, len(richest), {"volume": framed.volume.name})
-    return calibrate(np.concatenate(scores), np.concatenate(maxima), slices.held_out)
+
+def _of_plane(progress: Progress, number: int, planes: int) -> Progress:
+    """Return a progress callback that counts the training of all planes as one."""
+
+    def told(phase: str, done: int, total: int, info: dict[str, Any]) -> None:
+        progress(phase, number * total + done, planes * total, info)
+
+    return told
 
 
 def _resolved_intensity(intensity: str, volumes: Sequence[Volume]) -> str:

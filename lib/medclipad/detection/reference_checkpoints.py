@@ -31,7 +31,6 @@ from medclipad.volume import parse_preset
 from medclipad.volume.progress import Progress, no_progress
 from medclipad.volume.read_errors import reason
 
-UNCALIBRATED = 0.5
 MAX_ENTRIES = 1000  # in an archive; the reference projects' have about 20
 MAX_INDEX = 1 << 20  # bytes of an archive's pickle; the reference projects' have a few thousand
 
@@ -119,7 +118,7 @@ def import_checkpoint(
 
     Such a file holds the trained weights alone. What the reference code computes at test time comes from `normal`
     volumes here: a memory of normal tokens, and the calibration. Without any, a method with a memory gives its
-    zero-shot evidence, and the threshold is .5 by convention.
+    zero-shot evidence, and map values are the method's own instead of rarities.
 
     Parameters
     ----------
@@ -171,12 +170,12 @@ def import_checkpoint(
             progress=progress, learn=load,
         )  # fmt: skip
         info = detector.info
-        unusable = known.require_calibrated(info.normal_slices, info.abnormal_slices, info.calibration.held_out)
+        unusable = known.require_calibrated(info.normal_slices, info.abnormal_slices, bool(info.spare_slices))
         if unusable:
             raise TrainingError(unusable)
         return detector
     sentences.append(
-        f"Not calibrated: no normal slices were given{known.uncalibrated_note()}, and the threshold is {UNCALIBRATED}."
+        f"Not calibrated: no normal slices were given{known.uncalibrated_note()}, and map values are the method's own."
     )
     return _uncalibrated(config, load, name, " ".join(sentences), progress)
 
@@ -198,12 +197,13 @@ def _uncalibrated(config: FitConfig, load: Any, name: str, description: str, pro
         encoder_sha256=encoder.sha256,
         normal_slices=0,
         abnormal_slices=0,
+        spare_slices=0,
         training_slices=[],
-        calibration=Calibration(threshold=UNCALIBRATED, normal_scores=[], held_out=False),
+        calibration=Calibration(),
         metrics={},
         versions=installed_versions(),
     )
-    return AnomalyDetector(model, info)
+    return AnomalyDetector({config.plane: model}, info)
 
 
 def activation_note(method: str, encoder: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 
 import numpy as np
@@ -21,9 +21,12 @@ from medclipad.volume import (
 )
 
 _TRUNCATE = 3.0  # standard deviations of the Gaussian that smooths maps
+_LEAST_WEIGHT = 1e-6  # of what surrounds a voxel: below it, the value would be rounding
+STEP = 0.75  # standard deviations of the Gaussian between two slices that are encoded, at most
 SLAB = 1 << 24  # voxels smoothed together, if the Gaussian does not reach further
 _VOXEL_BYTES = 4 + 1 + 2  # of each voxel: map, body, mask at the threshold
-_SLAB_BYTES = 24  # of each voxel that is being smoothed
+_SLAB_BYTES = 28  # of each voxel that is being smoothed
+_PLANES_BYTES = 4 + 1 + 1  # of each voxel where several planes are seen: their weight, where it is wanted, a copy
 _BATCH_BYTES = 20  # of each pixel of a batch of slices
 
 
@@ -40,6 +43,8 @@ class FramedVolume:
         bool (I, J, K), the body.
     analysed
         Numbers of the slices with enough of the body, int64 (n,).
+    encoded
+        Those of them that are encoded; smoothing fills in the others.
     window
         (low, high), the values that become black and white.
     """
@@ -51,14 +56,46 @@ class FramedVolume:
         self.slicing = Slicing(volume, plane)
         self.foreground = foreground_mask(volume, preset)
         self.analysed = np.flatnonzero(slice_foreground(self.foreground, self.slicing) >= MINIMUM_FOREGROUND)
+        self.encoded = self.analysed
         self.window = preset.window(volume, self.foreground)
+        self._size = size
         self._frame = SquareFrame(self.slicing.shape, self.slicing.pixel_spacing, size)
+
+    def along(self, plane: str) -> FramedVolume:
+        """Return the same volume along another plane."""
+        other = copy(self)
+        other.slicing = Slicing(self.volume, plane)
+        other.analysed = np.flatnonzero(slice_foreground(self.foreground, other.slicing) >= MINIMUM_FOREGROUND)
+        other.encoded = other.analysed
+        other._frame = SquareFrame(other.slicing.shape, other.slicing.pixel_spacing, self._size)
+        return other
 
     def only(self, numbers: ArrayLike) -> FramedVolume:
         """Return a copy in which only these slices are analysed."""
         fewer = copy(self)
-        fewer.analysed = np.intersect1d(self.analysed, np.asarray(numbers, dtype=int))
+        fewer.analysed = fewer.encoded = np.intersect1d(self.analysed, np.asarray(numbers, dtype=int))
         return fewer
+
+    def thinned(self, smoothing: float) -> FramedVolume:
+        """Return a copy in which only every n-th slice is encoded, if smoothing by so many mm fills in the others."""
+        step = max(1, int(STEP * smoothing / self.volume.spacing[self.slicing.axis]))
+        fewer = copy(self)
+        fewer.encoded = self.analysed[(len(self.analysed) - 1) % step // 2 :: step]
+        return fewer
+
+    def flags(self, numbers: ArrayLike) -> np.ndarray:
+        """Return which voxels lie in some slices, bool, to be broadcast to (I, J, K)."""
+        flags = np.zeros(len(self.slicing), dtype=bool)
+        flags[[self.slicing.index(int(number)) for number in np.asarray(numbers, dtype=int)]] = True
+        return flags.reshape([-1 if axis == self.slicing.axis else 1 for axis in range(3)])
+
+    @property
+    def weight(self) -> float:
+        """What this plane's map counts beside other planes', in (0, 1]: the ratio of its pixels' sides.
+
+        A plane across thick slices sees little.
+        """
+        return min(self.slicing.pixel_spacing) / max(self.slicing.pixel_spacing)
 
     def images(self, numbers: ArrayLike) -> np.ndarray:
         """Return slices float32 (B, size, size) in [0, 1]; all but the body is black, also where 0 is a tissue."""
@@ -72,38 +109,55 @@ class FramedVolume:
         index = np.asarray(numbers, dtype=int)
         return self._frame.apply(self.slicing.slices(mask)[index].astype(np.float32)) > 0.5
 
-    def put(self, maps: np.ndarray, numbers: ArrayLike, into: np.ndarray) -> None:
-        """Write maps (B, size, size) of slices into an array (I, J, K), 0 outside the body."""
+    def add(self, maps: np.ndarray, numbers: ArrayLike, into: np.ndarray, weight: float = 1.0) -> None:
+        """Add weighted maps (B, size, size) of slices to an array (I, J, K), in the body."""
         index = np.asarray(numbers, dtype=int)
-        self.slicing.slices(into)[index] = self._frame.invert(maps) * self.slicing.slices(self.foreground)[index]
+        body = self.slicing.slices(self.foreground)[index]
+        self.slicing.slices(into)[index] += np.float32(weight) * self._frame.invert(maps) * body
 
 
-def smooth(anomaly_map: np.ndarray, framed: FramedVolume, sigma: float) -> None:
-    """Smooth a map (I, J, K) in place with a Gaussian of `sigma` mm, among the voxels of body in analysed slices only.
+def smooth(
+    total: np.ndarray, weight: np.ndarray, wanted: np.ndarray, body: np.ndarray, spacing: Sequence[float], sigma: float
+) -> None:
+    """Turn the sum of weighted maps into their smoothed mean, in place.
 
-    A normalised convolution: what lies outside neither adds to the map nor dilutes it. Done in slabs along the first
-    axis, each with as much beside it as the Gaussian reaches, so that the volume is never copied as a whole.
+    A normalised convolution with a Gaussian: what lies outside the body neither adds to the map nor dilutes it, and
+    body between slices that were encoded is filled in from them. Done in slabs along the first axis, each with as much
+    beside it as the Gaussian reaches, so that the volume is never copied as a whole.
+
+    Parameters
+    ----------
+    total
+        float32 (I, J, K), sum of weight times value; becomes the smoothed mean.
+    weight
+        Weight of each voxel, to be broadcast to (I, J, K); it counts in the body only.
+    wanted
+        bool, to be broadcast to (I, J, K): where the body's map is wanted; it becomes 0 elsewhere.
+    body
+        bool (I, J, K).
+    spacing
+        mm along each axis.
+    sigma
+        Standard deviation in mm; 0: the mean alone.
     """
-    axis = framed.slicing.axis
-    seen = np.zeros(framed.foreground.shape[axis], dtype=bool)
-    seen[[framed.slicing.index(int(n)) for n in framed.analysed]] = True
-    box = _box(framed.foreground)  # nothing happens outside the body
+    box = _box(body)  # nothing happens outside the body
     if box is None:
         return
-    part, body, seen = anomaly_map[box], framed.foreground[box], seen[box[axis]]
-    seen = seen.reshape([-1 if a == axis else 1 for a in range(3)])
-    widths = [sigma / spacing for spacing in framed.volume.spacing]
+    weight, wanted = (np.broadcast_to(part, body.shape)[box] for part in (weight, wanted))
+    part, body = total[box], body[box]
+    widths = [sigma / step for step in spacing]
     reach, step = _slabs(widths[0], part[0].size)
     before = part[:0]
     for start in range(0, len(part), step):
         first, last, end = max(0, start - reach), start + step, start + step + reach
-        share = (body[first:end] & (seen[first:end] if axis == 0 else seen)).astype(np.float32)
+        share = (body[first:end] * weight[first:end]).astype(np.float32)
         values = np.concatenate([before, part[start:end]])  # `before`: not smoothed yet
         before = values[max(0, step - reach + start - first) : last - first].copy()
-        inside = share > 0
-        smoothed = gaussian_filter(values, widths, mode="constant", truncate=_TRUNCATE)
-        spread = gaussian_filter(share, widths, mode="constant", truncate=_TRUNCATE)
-        smoothed = np.divide(smoothed, spread, where=inside, out=np.zeros_like(smoothed))
+        if sigma:
+            values = gaussian_filter(values, widths, mode="constant", truncate=_TRUNCATE)
+            share = gaussian_filter(share, widths, mode="constant", truncate=_TRUNCATE)
+        inside = body[first:end] & wanted[first:end] & (share > _LEAST_WEIGHT)
+        smoothed = np.divide(values, share, where=inside, out=np.zeros_like(values))
         part[start:last] = smoothed[start - first : last - first]
 
 
@@ -113,14 +167,15 @@ def _slabs(width: float, row: int) -> tuple[int, int]:
     return reach, max(2 * reach, SLAB // row, 1)
 
 
-def detection_memory(volume: Volume, plane: str, smoothing: float, batch: int) -> int:
+def detection_memory(volume: Volume, planes: Sequence[str], smoothing: float, batch: int) -> int:
     """Return the bytes that a detection takes at its peak beside volume and encoder, from the grid alone."""
     rows, row = volume.shape[0], volume.shape[1] * volume.shape[2]
     reach, step = _slabs(smoothing / volume.spacing[0], row)
-    slab = min(rows, step + 2 * reach) * row * _SLAB_BYTES if smoothing else 0
-    slicing = Slicing(volume, plane)
-    slices = min(batch, len(slicing)) * slicing.shape[0] * slicing.shape[1] * _BATCH_BYTES
-    return volume.array.size * _VOXEL_BYTES + max(slab, slices)
+    slab = min(rows, step + 2 * reach) * row * _SLAB_BYTES
+    shapes = [(len(slicing), *slicing.shape) for slicing in (Slicing(volume, plane) for plane in planes)]
+    slices = max(min(batch, n) * height * width * _BATCH_BYTES for n, height, width in shapes)
+    weights = _PLANES_BYTES * volume.array.size if len(planes) > 1 else 0
+    return volume.array.size * _VOXEL_BYTES + weights + max(slab, slices)
 
 
 def _box(mask: np.ndarray) -> tuple[slice, ...] | None:

@@ -29,22 +29,46 @@ class TrainingSlices:
     ----------
     shots
         What is learned from.
-    spare
-        For each volume, as it was framed, the numbers of its normal slices that are not shots; if none are left, of its
-        shots.
     spare_images
-        Some of them, float32 (n, S, S).
+        Some of the normal slices that are not shots, float32 (n, S, S); of the shots, if none are left.
     held_out
-        Whether the spare slices were kept out of the shots.
+        Whether they were kept out of the shots.
+    normal
+        The volumes with normal slices.
     record
         For each volume its name and the numbers of its normal and abnormal shots.
     """
 
     shots: Shots
-    spare: list[tuple[FramedVolume, list[int]]]
     spare_images: np.ndarray
     held_out: bool
+    normal: list[NormalSlices]
     record: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class NormalSlices:
+    """Normal slices of a volume.
+
+    Attributes
+    ----------
+    number
+        Number of the volume, as in `Shots.volumes`.
+    framed
+        The volume as it was framed.
+    slices
+        Numbers of its normal slices.
+    spare
+        Those of them that are not shots.
+    whole
+        Whether all analysed slices are normal, and none is held out.
+    """
+
+    number: int
+    framed: FramedVolume
+    slices: list[int]
+    spare: list[int]
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -58,7 +82,12 @@ class _Candidates:
 
 
 def select_shots(
-    normal: Sequence[Case], abnormal: Sequence[Case], cases: Sequence[Case], config: FitConfig, progress: Progress
+    normal: Sequence[Case],
+    abnormal: Sequence[Case],
+    cases: Sequence[Case],
+    config: FitConfig,
+    progress: Progress,
+    plane: str | None = None,
 ) -> TrainingSlices:
     """Choose the slices to learn from, spread evenly over the volumes and along each stack.
 
@@ -76,6 +105,9 @@ def select_shots(
         Its `shots` of each kind are chosen; `image_size` and `intensity` are resolved.
     progress
         Called as progress("read", done, cases, {"volume": name}).
+    plane
+        Plane of the slices; by default the one whose slices are scored. Slices that a reader marked count in that one
+        alone: in others a volume is normal or outlined as a whole.
 
     Raises
     ------
@@ -87,7 +119,7 @@ def select_shots(
     known = [*normal, *abnormal, *cases]
     if not known:
         raise TrainingError("There is nothing to learn from: give at least one normal volume.")
-    found = _candidates(known, len(normal), len(abnormal), config, progress)
+    found = _candidates(known, len(normal), len(abnormal), config, plane or config.plane, progress)
     framed, size = found.framed, config.image_size or 0
     count = None if config.shots == "all" else config.shots
     rng = np.random.default_rng(config.seed)
@@ -107,6 +139,7 @@ def select_shots(
 
     shots = Shots(
         normal=images(normal_shots),
+        volumes=np.array([case for case, _ in sorted(normal_shots, key=lambda shot: shot[0])], dtype=int),
         abnormal=np.concatenate([images(outlined), images(marked)]),
         masks=(*(_mask(known[case], framed[case], k) for case, k in outlined), *(None for _ in marked)),
     )
@@ -118,18 +151,31 @@ def select_shots(
         }
         for index, case in enumerate(known)
     ]
-    kept = [(framed[chosen[0][0]], [int(k) for _, k in chosen]) for chosen in by_volume]
-    return TrainingSlices(shots, kept, images(spare_images), bool(spare), record)
+    chosen_shots = set(normal_shots)
+    slices = [
+        NormalSlices(
+            number=index,
+            framed=framed[index],
+            slices=[k for _, k in healthy],
+            spare=[k for c, k in healthy if (c, k) not in chosen_shots],
+            whole=len(healthy) == len(framed[index].analysed),
+        )
+        for index, healthy in enumerate(found.healthy)
+        if healthy
+    ]
+    return TrainingSlices(shots, images(spare_images), bool(spare), slices, record)
 
 
 def _candidates(
-    known: Sequence[Case], n_normal: int, n_abnormal: int, config: FitConfig, progress: Progress
+    known: Sequence[Case], n_normal: int, n_abnormal: int, config: FitConfig, plane: str, progress: Progress
 ) -> _Candidates:
     """Return the slices that can be learned from; the cases are `n_normal` normal ones, then `n_abnormal` abnormal."""
     found = _Candidates([], [], [], [])
     for index, case in enumerate(known):
         progress("read", index, len(known), {"volume": case.volume.name})
-        frames = FramedVolume(case.volume, config.plane, config.intensity, config.image_size or 0)
+        frames = FramedVolume(case.volume, plane, config.intensity, config.image_size or 0)
+        if plane != config.plane:
+            case = case.without_marks()
         lesion, (is_normal, is_abnormal) = case.lesions(frames.slicing), case.known(frames.slicing)
         if n_normal <= index < n_normal + n_abnormal and not lesion.any():
             raise TrainingError(

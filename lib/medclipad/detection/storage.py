@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 
+from medclipad.detection.acquisition import Acquisition
 from medclipad.detection.calibration import Calibration
 from medclipad.detection.config import FitConfig, first_fault
 from medclipad.errors import DetectorError, TrainingError
@@ -30,19 +31,23 @@ class DetectorInfo(BaseModel):
         The options of the fit, with what "default" and "auto" came to: image size and intensity preset.
     normal_slices, abnormal_slices
         How many slices it learned from; `training_slices` says which, by volume.
+    spare_slices
+        How many normal slices of these volumes it did not learn from.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    format: int = Field(default=2, ge=2, le=2, description="version of this format")
+    format: int = Field(default=3, ge=3, le=3, description="version of this format")
     name: str
     description: str = ""
     config: FitConfig
     encoder_sha256: str
     normal_slices: int = Field(ge=0)
     abnormal_slices: int = Field(ge=0)
+    spare_slices: int = Field(ge=0)
     training_slices: list[dict[str, Any]]
     calibration: Calibration
+    acquisition: Acquisition = Field(default_factory=Acquisition, description="how the learned volumes were acquired")
     metrics: dict[str, Any]
     versions: dict[str, str]
     weights_sha256: str = Field(default="", description="of weights.safetensors; empty until it is saved")
@@ -60,7 +65,7 @@ class DetectorInfo(BaseModel):
 
     @property
     def plane(self) -> str:
-        """Plane of the slices that it learned from."""
+        """Plane whose slices are scored."""
         return self.config.plane
 
     @property

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel
 from sklearn.metrics import average_precision_score
 
+from medclipad.detection.calibration import THRESHOLD
 from medclipad.errors import TrainingError
+from medclipad.evaluation.bootstrap import MIN_PATIENTS, RESAMPLES, PatientBootstrap
 from medclipad.evaluation.held_out import HeldOut
 from medclipad.methods.common.auroc import auroc
 from medclipad.volume.progress import Progress, no_progress
@@ -18,8 +20,8 @@ from medclipad.volume.progress import Progress, no_progress
 if TYPE_CHECKING:
     from medclipad.detection.detector import AnomalyDetector
 
-RESAMPLES = 1000
 CONFIDENCE = 0.95  # share of resamples in which the new detector must be worse to count as worse
+MIN_ABNORMAL = 2  # patients: a single one would be in every resample, as if the next were sure to be like it
 
 
 class HeldOutMetrics(BaseModel):
@@ -32,7 +34,7 @@ class HeldOutMetrics(BaseModel):
     voxel_auroc, average_precision
         Over the voxels of the body, in slices of cases with a mask.
     dice
-        Dice of the map above the detector's own threshold, over the same voxels.
+        Dice of the map above the threshold of the outline, over the same voxels.
     """
 
     slice_auroc: float | None = None
@@ -53,14 +55,39 @@ class HeldOutEvaluation:
         float64 (n,), anomaly scores of the analysed slices.
     truth
         bool (n,), whether each of them is abnormal.
+    volumes
+        int (n,), the held-out volume of each slice.
     outlines
         float64 (m,), average precision of the map within each abnormal slice that has a mask.
+    outline_volumes
+        int (m,), the held-out volume of each of them.
     """
 
     metrics: HeldOutMetrics
     scores: np.ndarray
     truth: np.ndarray
+    volumes: np.ndarray
     outlines: np.ndarray
+    outline_volumes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Outcome of a comparison of two detectors.
+
+    Attributes
+    ----------
+    worse
+        Whether the new detector is measurably worse.
+    unit
+        What was resampled: patients (held-out volumes), or slices where too few volumes are held out.
+    units
+        How many of them were held out.
+    """
+
+    worse: bool
+    unit: Literal["patients", "slices"]
+    units: int
 
 
 def evaluate_held_out(
@@ -91,6 +118,7 @@ def evaluate_held_out(
         If no slice was held out.
     """
     scores, truth, outlines = [], [], []
+    volumes, outline_volumes = [], []
     voxel_scores, voxel_truth = [], []
     for done, part in enumerate(held_out):
         progress("compare", done, len(held_out), {"detector": name})
@@ -98,6 +126,7 @@ def evaluate_held_out(
         analysed = np.isfinite(result.slice_scores)
         scores.append(result.slice_scores[analysed])
         truth.append(part.case.known(result.slicing)[1][analysed])
+        volumes += [done] * len(scores[-1])
         if part.case.mask is not None:
             body = result.slicing.slices(result.foreground)[analysed]
             maps = result.slicing.slices(result.anomaly_map.array)[analysed]
@@ -105,22 +134,28 @@ def evaluate_held_out(
             voxel_scores.append(maps[body])
             voxel_truth.append(lesions[body])
             outlines += _outlines(maps, lesions, body)
+            outline_volumes += [done] * (len(outlines) - len(outline_volumes))
     progress("compare", len(held_out), len(held_out), {"detector": name})
     if not scores:
         raise TrainingError("No slice was held out to evaluate a detector on.")
     slice_scores, slice_truth = np.concatenate(scores), np.concatenate(truth)
     metrics = HeldOutMetrics(slice_auroc=auroc(slice_scores, slice_truth))
     if voxel_scores:
-        threshold = detector.info.calibration.threshold
-        metrics = _with_voxel_metrics(metrics, np.concatenate(voxel_scores), np.concatenate(voxel_truth), threshold)
-    return HeldOutEvaluation(metrics, slice_scores, slice_truth, np.array(outlines))
+        metrics = _with_voxel_metrics(metrics, np.concatenate(voxel_scores), np.concatenate(voxel_truth))
+    return HeldOutEvaluation(
+        metrics,
+        slice_scores,
+        slice_truth,
+        np.array(volumes, dtype=int),
+        np.array(outlines),
+        np.array(outline_volumes, dtype=int),
+    )
 
 
-def measurably_worse(old: HeldOutEvaluation, new: HeldOutEvaluation, seed: int = 0) -> bool:
-    """Return whether a new detector is measurably worse than the old one.
+def compare(old: HeldOutEvaluation, new: HeldOutEvaluation, seed: int = 0) -> Comparison:
+    """Return whether a new detector is measurably worse than the old one, and what that rests on.
 
-    It is if, in 95 % of the resamples of the held-out slices, it ranks the slices worse or outlines the lesions in them
-    worse.
+    It is if, in 95 % of the resamples, it ranks the held-out slices worse or outlines the lesions in them worse.
 
     Parameters
     ----------
@@ -131,11 +166,30 @@ def measurably_worse(old: HeldOutEvaluation, new: HeldOutEvaluation, seed: int =
 
     Notes
     -----
-    Paired bootstraps: of the slice AUROC, resampled within each class, and of the mean average precision within
-    abnormal slices.
+    Paired bootstraps, of the slice AUROC and of the mean average precision within abnormal slices. Patients are drawn,
+    each with all of its slices, where at least five volumes are held out and two of them are abnormal: slices of one
+    patient resemble each other, so many slices of few patients say little about the next one. Otherwise slices are
+    drawn, within each class, and the outcome is less certain than it looks.
     """
-    rng = np.random.default_rng(seed)
-    return _ranks_worse(old, new, rng) or _outlines_worse(old, new, rng)
+    patients, sick = set(new.volumes.tolist()), set(new.volumes[new.truth].tolist())
+    if len(patients) >= MIN_PATIENTS and len(sick) >= MIN_ABNORMAL:
+        numbers = range(max(patients) + 1)
+        drawn = PatientBootstrap(numbers, [number in sick for number in numbers], seed).weights[1:]
+        abnormal, normal = drawn[:, new.volumes[new.truth]], drawn[:, new.volumes[~new.truth]]
+        outlined = drawn[:, new.outline_volumes]
+        unit, units = "patients", len(patients)
+    else:
+        rng = np.random.default_rng(seed)
+        sizes = (int(new.truth.sum()), int((~new.truth).sum()), len(new.outlines))
+        abnormal, normal, outlined = (_draw(rng, n) for n in sizes)
+        unit, units = "slices", len(new.scores)
+    worse = _ranks_worse(old, new, abnormal, normal) or _outlines_worse(old, new, outlined)
+    return Comparison(worse, unit, units)
+
+
+def measurably_worse(old: HeldOutEvaluation, new: HeldOutEvaluation, seed: int = 0) -> bool:
+    """Return whether a new detector is measurably worse than the old one; see `compare`."""
+    return compare(old, new, seed).worse
 
 
 def pairwise_wins(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -171,33 +225,37 @@ def _outlines(maps: np.ndarray, lesions: np.ndarray, body: np.ndarray) -> list[f
     ]
 
 
-def _with_voxel_metrics(
-    metrics: HeldOutMetrics, scores: np.ndarray, truth: np.ndarray, threshold: float
-) -> HeldOutMetrics:
+def _with_voxel_metrics(metrics: HeldOutMetrics, scores: np.ndarray, truth: np.ndarray) -> HeldOutMetrics:
     """Return the metrics completed with those of voxels: scores and truth (n,)."""
     update: dict[str, float | None] = {"voxel_auroc": auroc(scores, truth)}
     if truth.any():
-        above = scores > threshold
+        above = scores > THRESHOLD
         update["dice"] = float(2 * (above & truth).sum() / (above.sum() + truth.sum()))
         update["average_precision"] = float(average_precision_score(truth, scores))
     return metrics.model_copy(update=update)
 
 
-def _ranks_worse(old: HeldOutEvaluation, new: HeldOutEvaluation, rng: np.random.Generator) -> bool:
-    """Return whether the slice AUROC falls in most resamples; drawn in pairs, within each class."""
+def _draw(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Return how often each of n items is drawn in each resample, (resamples, n)."""
+    return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) if n else np.zeros((RESAMPLES, 0), dtype=int)
+
+
+def _ranks_worse(old: HeldOutEvaluation, new: HeldOutEvaluation, abnormal: np.ndarray, normal: np.ndarray) -> bool:
+    """Return whether the slice AUROC falls in most resamples, (resamples, slices of a class) each."""
     if new.metrics.slice_auroc is None or old.metrics.slice_auroc is None or len(old.scores) != len(new.scores):
         return False
     gain = pairwise_wins(new.scores, new.truth) - pairwise_wins(old.scores, old.truth)
-    # How often each slice is drawn, in each resample.
-    abnormal, normal = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) for n in gain.shape)
     changes = (abnormal @ gain * normal).sum(axis=1)
-    return bool((changes < 0).mean() >= CONFIDENCE)
+    return _mostly_negative(changes, (abnormal.sum(axis=1) > 0) & (normal.sum(axis=1) > 0))
 
 
-def _outlines_worse(old: HeldOutEvaluation, new: HeldOutEvaluation, rng: np.random.Generator) -> bool:
-    """Return whether the mean average precision within abnormal slices falls in most resamples, drawn in pairs."""
+def _outlines_worse(old: HeldOutEvaluation, new: HeldOutEvaluation, outlined: np.ndarray) -> bool:
+    """Return whether the mean average precision falls in most resamples, (resamples, abnormal slices)."""
     if len(old.outlines) != len(new.outlines) or len(new.outlines) < 2:
         return False
-    gain = new.outlines - old.outlines
-    means = rng.choice(gain, (RESAMPLES, len(gain))).mean(axis=1)
-    return bool((means < 0).mean() >= CONFIDENCE)
+    return _mostly_negative(outlined @ (new.outlines - old.outlines), outlined.sum(axis=1) > 0)
+
+
+def _mostly_negative(changes: np.ndarray, defined: np.ndarray) -> bool:
+    """Return whether a change is negative in nearly all of the resamples that define it."""
+    return bool(defined.any() and (changes[defined] < 0).mean() >= CONFIDENCE)

@@ -57,7 +57,7 @@ def draw_slices(case: DrawnCase, slices: Sequence[int], title: str = "") -> Figu
     head = TITLE_INCHES if title else NO_TITLE_INCHES
     total = (TILE_INCHES * len(slices) + LEGEND_INCHES, 2 * tall + head + LABEL_INCHES)
     figure = Figure(figsize=total, dpi=110, facecolor="black")
-    norm = Normalize(result.threshold, max(float(result.anomaly_map.array.max()), result.threshold + 1e-3))
+    norm = Normalize(result.threshold, 1.0)  # the same colours mean the same in every picture
     for column, n in enumerate(slices):
         grey = to_unit(slicing.slice(case.volume.array, n)[case.view], *case.grey_window)
         heat = slicing.slice(result.anomaly_map.array, n)[case.view]
@@ -102,6 +102,7 @@ def draw_scores(case: DrawnCase, marked: Sequence[int] = ()) -> Figure:
     axes.plot(np.arange(len(scores)), scores, color=CURVE_COLOUR, linewidth=1.6, label="anomaly score")
     marked = [n for n in marked if not np.isnan(scores[n])]
     axes.plot(marked, scores[marked], "o", color=CURVE_COLOUR, markersize=4, label="shown above")
+    axes.axhline(case.result.slice_limit, color="#555555", linewidth=0.9, linestyle="--", label="slice limit")
     axes.set_xlim(-0.5, len(scores) - 0.5)
     axes.set_xlabel(f"{case.slicing.plane} slice", fontsize=9)
     axes.set_ylabel("score", fontsize=9)

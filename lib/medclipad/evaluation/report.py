@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,10 @@ import numpy as np
 from medclipad.errors import MedCLIPADError
 from medclipad.evaluation.drawing import draw_scores, draw_slices, image_bytes
 from medclipad.evaluation.drawn_case import DrawnCase, choose_key_slices
+from medclipad.evaluation.froc_drawing import draw_froc
 from medclipad.evaluation.metrics import MeanMetrics, mean_metrics
+from medclipad.evaluation.summary import RULES, Summary, summarise
+from medclipad.evaluation.summary_tables import counts, interval_note, summary_tables
 from medclipad.files import write_text
 from medclipad.volume import Volume
 
@@ -46,6 +49,7 @@ th { font-size: 13px; font-weight: 600; color: #555; }
 th:first-child, td:first-child { text-align: left; padding-left: 4px; }
 .overview { background: #fff; border: 1px solid #e2e2de; width: 100%; }
 .overview th:first-child, .overview td:first-child { padding-left: 14px; }
+.curve { max-width: 640px; }
 .mean td { font-weight: 600; border-bottom: 0; }
 .baseline { color: #8d8d88; font-size: 13px; font-weight: 400; padding-left: 6px; }
 .small, footer { color: #6a6a66; font-size: 13px; max-width: none; }
@@ -120,12 +124,14 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     machine = this_machine() if machine is None else machine
-    numbers = _as_json(cases, title, notes, machine)
+    summary = summarise([case.evaluation for case in cases])
+    numbers = {**_as_json(cases, title, notes, machine), "summary": asdict(summary), "rules": RULES}
     write_text(folder / "report.json", json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     parts = [
         f"<h1>{escape(title)}</h1>",
         *(f"<p>{escape(paragraph)}</p>" for paragraph in notes.split("\n\n") if paragraph.strip()),
         _overview(cases),
+        _findings(summary),
         *(_section(number, case) for number, case in enumerate(cases)),
         f"<footer>Times were measured on {escape(machine)}.</footer>",
     ]
@@ -199,6 +205,21 @@ def _overview(cases: Sequence[CaseReport]) -> str:
     )
 
 
+def _findings(summary: Summary) -> str:
+    """Return the section on lesions found and false regions over all cases."""
+    figure = _image(image_bytes(draw_froc(summary), "svg"), "image/svg+xml", "Lesions found against false regions")
+    parts = []
+    for table in summary_tables(summary, {}):
+        rows = [_row([escape(cell) for cell in row]) for row in table.rows]
+        parts.append(_table([escape(heading) for heading in table.headings], rows))
+        parts += [f'<p class="small">{escape(note)}.</p>' for note in table.notes]
+    return (
+        f'<section id="findings">\n<h2>Lesions found and false regions</h2>\n<p>{escape(counts(summary))}.</p>\n'
+        f'<div class="curve">{figure}</div>\n{"".join(parts)}\n<p class="small">{escape(interval_note(summary))}</p>\n'
+        "</section>"
+    )
+
+
 def _section(number: int, case: CaseReport) -> str:
     """Return the section of one case: its slices, its curve and its table."""
     drawn, name = case.drawn, case.evaluation.name
@@ -210,9 +231,11 @@ def _section(number: int, case: CaseReport) -> str:
     return f"""<section id="case-{number}">
 <h2>{escape(name)}</h2>
 <p>{escape(description)} <span class="small">{size} voxels of {spacing} mm, {drawn.slicing.plane} slices.</span></p>
+<p class="verdict">{escape(case.result.verdict())}</p>
 {montage}
 <p class="small">Top: the images, with slice numbers and scores. Bottom: the anomaly map where it exceeds
-{case.result.threshold:.3g}, with the ground truth outlined in cyan.</p>
+{case.result.threshold:.3g}, with the ground truth outlined in cyan. 0.6: reached by 1 in 1,000 voxels of normal scans,
+0.8: by 1 in 10,000.</p>
 {curve}
 {_case_table(case)}
 </section>"""

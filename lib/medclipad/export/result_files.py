@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 
 from pydantic_core import to_json
@@ -15,7 +16,12 @@ from medclipad.volume import Volume, write_volume
 
 
 def write_result(
-    folder: Path, volume: Volume, result: AnomalyResult, png: bool = False, segmentation: bool = False
+    folder: Path,
+    volume: Volume,
+    result: AnomalyResult,
+    png: bool = False,
+    segmentation: bool = False,
+    false_per_scan: float | None = None,
 ) -> list[Path]:
     """Write <name>_anomaly.nii.gz, <name>_scores.csv and <name>.json, and on request a mask and a picture.
 
@@ -30,7 +36,9 @@ def write_result(
     png
         Also write <name>_anomaly.png, the key slices with the map over them.
     segmentation
-        Also write <name>_segmentation.nii.gz, the mask of what exceeds the threshold.
+        Also write <name>_segmentation.nii.gz, the mask of the regions.
+    false_per_scan
+        Which regions are listed and drawn; see `AnomalyResult.regions`.
 
     Returns
     -------
@@ -47,10 +55,11 @@ def write_result(
     _make_folder(folder)
     write_volume(result.anomaly_map, paths[0])
     write_text(paths[1], _scores_csv(result))
-    write_json(paths[2], result.summary())
+    chosen = {} if false_per_scan is None else result.chosen(false_per_scan)
+    write_json(paths[2], {**result.summary(), **chosen})
     if segmentation:
         paths.append(folder / f"{name}_segmentation.nii.gz")
-        write_volume(result.segmentation(), paths[-1])
+        write_volume(result.segmentation(false_per_scan=false_per_scan), paths[-1])
     if png:
         from medclipad.evaluation.drawing import save_png  # matplotlib takes a second to load, and most calls need none
 
@@ -105,7 +114,7 @@ def _scores_csv(result: AnomalyResult) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["slice", "index", "R_mm", "A_mm", "S_mm", "score"])
-    for n, score in enumerate(result.summary()["slice_scores"]):
+    for n, score in enumerate(result.slice_scores.tolist()):
         position = (f"{value:.3f}" for value in result.slicing.position(n))
-        rows.writerow([n, result.slicing.index(n), *position, "" if score is None else f"{score:.6f}"])
+        rows.writerow([n, result.slicing.index(n), *position, "" if math.isnan(score) else f"{score:.6f}"])
     return text.getvalue()

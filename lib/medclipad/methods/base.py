@@ -29,13 +29,18 @@ class Shots:
         Abnormal slices, float32 (m, S, S), or RGB as above.
     masks
         Lesion of each abnormal slice, bool (S, S); None where a reader marked the slice without drawing a mask.
+    volumes
+        Number of the volume that each normal slice comes from, int (n,); by default each slice is its own.
     """
 
     normal: np.ndarray
     abnormal: np.ndarray
     masks: tuple[np.ndarray | None, ...]
+    volumes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if self.volumes is not None and len(self.volumes) != len(self.normal):
+            raise ValueError(f"{len(self.normal)} normal slices came with the volumes of {len(self.volumes)}.")
         if len(self.masks) != len(self.abnormal):
             raise ValueError(f"{len(self.abnormal)} abnormal slices came with {len(self.masks)} masks.")
 
@@ -95,6 +100,18 @@ class AnomalyModel(nn.Module, ABC):
             (B, S, S) in [0, 1].
         scores
             (B,), or None where they follow from the maps as in `scores_of`.
+        """
+
+    def leave_out(self, volume: int | None) -> None:
+        """Use nothing that is remembered of one training volume, until this is called with None.
+
+        A fresh model can do so, one that was loaded cannot. It makes normal volumes that were learned from look like
+        new ones, so that thresholds can be learned from them.
+
+        Parameters
+        ----------
+        volume
+            Number of a volume in `Shots.volumes`.
         """
 
     def scores_of(self, maps: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from medclipad.detection.calibration import REGION_RATES
 from medclipad.detection.config import FitConfig, fit_model
 from medclipad.methods import ADVANCED
 from medclipad.volume.slicing import PLANES
@@ -33,12 +34,26 @@ class InferParams(BaseModel):
     plane: Literal["default", "axial", "coronal", "sagittal", "acquisition"] = Field(
         default="default", description="slices to look at; default is the plane that the detector was trained on"
     )
+    false_regions_per_scan: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        description="regions that a normal scan may have above the limit, on average; default: 1, or what the "
+        "detector's normal scans support",
+    )
     result_extension: Literal[".nii.gz", ".nii", ".nrrd", ".mha"] = Field(
         default=".nii.gz", description="format of the labelmap; a map is always .nii.gz"
     )
     store: bool = Field(
         default=False, description="with output=dicom_...: store the object in the archive of the studies too"
     )
+
+    @field_validator("false_regions_per_scan", mode="before")
+    @classmethod
+    def _default_rate(cls, value: Any) -> Any:
+        """Take the empty text of a form for the default."""
+        return None if value == "" else value
+
     request_id: str = Field(
         default="", pattern=r"^[A-Za-z0-9_-]{0,64}$", description="name for GET and DELETE /progress/{id}"
     )
@@ -152,7 +167,8 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 def infer_config(detectors: list[str]) -> dict[str, Any]:
     """Return the inference parameters as a MONAI Label form."""
-    return {"detector": ["current", *detectors], "plane": ["default", *PLANES]}
+    rates = ["", *(f"{rate:g}" for rate in REGION_RATES)]
+    return {"detector": ["current", *detectors], "plane": ["default", *PLANES], "false_regions_per_scan": rates}
 
 
 def to_json(value: Any) -> Any:

@@ -130,6 +130,10 @@ class Slicing:
             raise VolumeError(f"{self.plane} slice {n} does not exist; the volume has slices 0 to {len(self) - 1}.")
         return int(n) if self._forward else len(self) - 1 - int(n)
 
+    def number(self, index: int) -> int:
+        """Return the number of the slice at an index along `axis` of the file's array, the inverse of `index`."""
+        return int(index) if self._forward else len(self) - 1 - int(index)
+
     def position(self, n: int) -> np.ndarray:
         """Return the centre of slice `n` as (3,) RAS+ mm."""
         centre = (np.array(self._shape, dtype=float) - 1) / 2

@@ -20,6 +20,8 @@ NAME = "MedCLIPAD"
 SCHEME = "99MEDCLIPAD"
 ANOMALY_SCORE = Code("ANOMALY", SCHEME, "Anomaly score")
 THRESHOLD = Code("THRESHOLD", SCHEME, "Anomaly threshold")
+P_VALUE = Code("P_VALUE", SCHEME, "p-value among normal scans")
+NORMAL_SCANS = Code("NORMAL_SCANS", SCHEME, "Normal scans that the p-value rests on")
 VOLUME_SCORE = Code("VOLUME", SCHEME, "Anomaly score of volume")
 
 

@@ -14,6 +14,8 @@ from medclipad.detection.result import AnomalyResult
 from medclipad.export.dicom.common import (
     ANOMALY_SCORE,
     NAME,
+    NORMAL_SCANS,
+    P_VALUE,
     THRESHOLD,
     VOLUME_SCORE,
     complete,
@@ -32,9 +34,9 @@ _PROCEDURES = {"CT": codes.LN.CTUnspecifiedBodyRegion, "MR": codes.LN.MRIUnspeci
 def score_report(source: DicomSource, result: AnomalyResult) -> Dataset:
     """Return the scores as a structured report.
 
-    It has a measurement group for the volume, with its score and the threshold, and one for each scored slice, with the
-    slice's outline in the patient as its region. Skipped slices and scores that are nan have no group. A slice is
-    called "axial slice 12", counted from 0 towards superior, anterior or right, as `Slicing` does.
+    It has a measurement group for the volume, with its score, the threshold and the p-value, and one for each scored
+    slice, with the slice's outline in the patient as its region. Skipped slices and scores that are nan have no group.
+    A slice is called "axial slice 12", counted from 0 towards superior, anterior or right, as `Slicing` does.
 
     Parameters
     ----------
@@ -72,6 +74,8 @@ def score_report(source: DicomSource, result: AnomalyResult) -> Dataset:
 def _volume_group(source: DicomSource, result: AnomalyResult) -> sr.MeasurementsAndQualitativeEvaluations:
     """Return the measurement group of the volume."""
     values = {VOLUME_SCORE: result.volume_score, THRESHOLD: result.threshold}
+    if result.p_value is not None:
+        values |= {P_VALUE: result.p_value, NORMAL_SCANS: float(result.calibration.n)}
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(new_uid(), "volume"),
         algorithm_id=sr.AlgorithmIdentification(f"{NAME} {result.detector}"[:64], version("medclipad")),

@@ -47,7 +47,7 @@ def dicom_objects(source: DicomSource, volume: Volume, result: AnomalyResult, ki
     if kind == "report":
         return [score_report(source, result)]
     if kind == "segmentation":
-        description = f"Anomalies, {result.plane}, above {result.threshold:.3f}"
+        description = f"Anomalies, {result.plane}, above {result.threshold:g}, peak above {result.region_limit():.3f}"
         return [segmentation(source, result.segmentation(), result.detector, description)]
     raise VolumeError(f"{kind!r} is not a kind of DICOM result: choose one of {', '.join(KINDS)}.")
 

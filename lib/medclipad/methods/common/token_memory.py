@@ -33,6 +33,8 @@ class TokenMemory(nn.Module):
         self.n_levels = n_levels
         for level in range(n_levels):
             self.register_buffer(f"level{level}", torch.empty(0, width))
+        self._volumes: dict[int, Tensor] = {}  # of each level, the volume that each token comes from, int64 (n,)
+        self._in_use: dict[int, Tensor] = {}  # of each level, the tokens that are not left out
 
     def __getitem__(self, level: int) -> Tensor:
         """Return the bank of a level, (n, width), L2-normalised."""
@@ -43,7 +45,7 @@ class TokenMemory(nn.Module):
         """Number of tokens in each bank."""
         return [len(self[level]) for level in range(self.n_levels)]
 
-    def remember(self, level: int, tokens: Tensor) -> None:
+    def remember(self, level: int, tokens: Tensor, volumes: Tensor | None = None) -> None:
         """Make tokens the bank of a level; they replace what was there.
 
         Parameters
@@ -52,8 +54,21 @@ class TokenMemory(nn.Module):
             Level, from 0.
         tokens
             (n, width), normalised or not.
+        volumes
+            Number of the volume that each token comes from, int64 (n,), for `leave_out`.
         """
         setattr(self, f"level{level}", F.normalize(tokens, dim=-1, eps=_EPS))
+        self._volumes.pop(level, None)
+        if volumes is not None:
+            self._volumes[level] = volumes.to(tokens.device)
+
+    def leave_out(self, volume: int | None) -> None:
+        """Forget the tokens of a volume for now, or None; those of a level stay if it has no others."""
+        self._in_use = {}
+        for level, volumes in self._volumes.items() if volume is not None else ():
+            others = self[level][volumes != volume]
+            if len(others):
+                self._in_use[level] = others
 
     def distance(self, level: int, tokens: Tensor) -> Tensor:
         """Return the cosine distance of tokens to the nearest one in the bank of a level.
@@ -71,7 +86,8 @@ class TokenMemory(nn.Module):
             1 − cosine, (...), in [0, 2].
         """
         queries = F.normalize(tokens, dim=-1, eps=_EPS).flatten(0, -2)
-        return (1 - _largest_product(queries, self[level])).reshape(tokens.shape[:-1])
+        bank = self._in_use.get(level, self[level])
+        return (1 - _largest_product(queries, bank)).reshape(tokens.shape[:-1])
 
 
 def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
@@ -112,13 +128,13 @@ def _largest_product(queries: Tensor, bank: Tensor, offset: Tensor | None = None
     return torch.cat(parts)
 
 
-def draw(tokens: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw tokens without replacement.
+def draw(n: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw numbers below `n` without replacement.
 
     Parameters
     ----------
-    tokens
-        (n, width).
+    n
+        How many there are.
     count
         How many to draw. If there are no more, all are returned, in their order.
     generator
@@ -127,8 +143,6 @@ def draw(tokens: Tensor, count: int, generator: torch.Generator) -> Tensor:
     Returns
     -------
     Tensor
-        (min(count, n), width).
+        int64 (min(count, n),).
     """
-    if count >= len(tokens):
-        return tokens
-    return tokens[torch.randperm(len(tokens), generator=generator)[:count].to(tokens.device)]
+    return torch.arange(n) if count >= n else torch.randperm(n, generator=generator)[:count]

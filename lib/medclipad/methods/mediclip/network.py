@@ -172,7 +172,7 @@ class MediCLIPNetwork(AnomalyModel):
         return torch.cat(joined)
 
     @torch.inference_mode()
-    def remember(self, normal: np.ndarray, seed: int) -> None:
+    def remember(self, normal: np.ndarray, seed: int, volumes: np.ndarray | None = None) -> None:
         """Fill the memory, if there is one.
 
         Parameters
@@ -181,10 +181,18 @@ class MediCLIPNetwork(AnomalyModel):
             Normal slices, float32 (n, S, S) in [0, 1].
         seed
             Seed of the coreset.
+        volumes
+            Number of the volume that each slice comes from, int (n,), for `leave_out`.
         """
         if self.memory is None:
             return
-        self.memory.remember(self._memory_tokens(normal).cpu(), torch.Generator().manual_seed(seed))
+        numbers = None if volumes is None else torch.as_tensor(volumes)
+        self.memory.remember(self._memory_tokens(normal).cpu(), torch.Generator().manual_seed(seed), numbers)
+
+    def leave_out(self, volume: int | None) -> None:
+        """Leave a volume's tokens out of the memory; adapters and prompts hardly depend on one volume."""
+        if self.memory is not None:
+            self.memory.leave_out(volume)
 
     @torch.inference_mode()
     def calibrate(self, normal: np.ndarray) -> None:

@@ -52,6 +52,8 @@ class NormalMemory(nn.Module):
 
     def __init__(self, widths: Sequence[int], size: int) -> None:
         super().__init__()
+        self._volumes: Tensor | None = None  # number of the volume that each token comes from, int64 (size,)
+        self._in_use: Tensor | None = None  # tokens that are not left out, (m, width)
         self.register_buffer("tokens", torch.zeros(size, sum(widths) + len(widths) + 1, dtype=torch.float16))
         self.register_buffer("scale", torch.ones(()))
 
@@ -81,7 +83,7 @@ class NormalMemory(nn.Module):
         brightness = F.adaptive_avg_pool2d(images.float()[:, None], grid)
         return torch.cat([*parts, BRIGHTNESS_WEIGHT * brightness], dim=1).permute(0, 2, 3, 1)
 
-    def remember(self, tokens: Tensor, generator: torch.Generator) -> None:
+    def remember(self, tokens: Tensor, generator: torch.Generator, volumes: Tensor | None = None) -> None:
         """Keep a coreset of tokens; they are repeated if the memory holds more.
 
         The scale is set too, from the distance of some slices to the tokens of the others, if there are others.
@@ -92,19 +94,30 @@ class NormalMemory(nn.Module):
             (n, grid, grid, width), of n slices.
         generator
             Source of everything that is drawn.
+        volumes
+            Number of the volume that each slice comes from, int64 (n,), for `leave_out`.
         """
         flat = tokens.flatten(0, 2)
         projection = torch.randn(flat.shape[1], PROJECTED, generator=generator)
         chosen = coreset(flat @ projection, min(len(flat), len(self.tokens)), generator)
         kept, source = flat[chosen], chosen // tokens[0, ..., 0].numel()
-        self.tokens.copy_(kept.repeat(-(-len(self.tokens) // len(kept)), 1)[: len(self.tokens)])
+        times, size = -(-len(self.tokens) // len(kept)), len(self.tokens)
+        self.tokens.copy_(kept.repeat(times, 1)[:size])
+        self._volumes = None if volumes is None else volumes[source].repeat(times)[:size].to(self.tokens.device)
         left_out = torch.randperm(len(tokens), generator=generator)[:LEFT_OUT]
         distances = [nearest_distance(tokens[i], kept[source != i]) for i in left_out if (source != i).any()]
         self.scale.fill_(_normal_limit(torch.stack(distances)) if distances else 1e-6)
 
     def distance(self, tokens: Tensor) -> Tensor:
         """Return the Euclidean distance (...) of tokens (..., width) to the nearest remembered one."""
-        return nearest_distance(tokens, self.tokens.float())
+        return nearest_distance(tokens, (self.tokens if self._in_use is None else self._in_use).float())
+
+    def leave_out(self, volume: int | None) -> None:
+        """Forget the tokens of a volume for now, or None; they stay if there are no others."""
+        self._in_use = None
+        if volume is not None and self._volumes is not None:
+            others = self.tokens[self._volumes != volume]
+            self._in_use = others if len(others) else None
 
     def calibrate(self, distances: Tensor) -> None:
         """Raise the scale to the distance that one in a thousand normal tokens exceeds.

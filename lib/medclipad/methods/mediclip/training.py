@@ -83,7 +83,7 @@ def fit(model: MediCLIPNetwork, shots: Shots, seed: int, progress: Progress = no
         progress("train", len(losses), total, {**epochs, "loss": sum(losses[-1])})
     model.freeze_text_features()
     progress("memory", 0, 1, {})
-    model.remember(shots.normal, seed)
+    model.remember(shots.normal, seed, shots.volumes)
     progress("memory", 1, 1, {})
     focal, dice = np.mean(losses[-per_epoch:], axis=0)
     return {"focal_loss": float(focal), "dice_loss": float(dice), "steps": total}

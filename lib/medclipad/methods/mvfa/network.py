@@ -300,6 +300,7 @@ class MVFANetwork(AnomalyModel):
         seed: int = 0,
         progress: Progress = no_progress,
         states: Callable[[Tensor], list[Tensor]] | None = None,
+        volumes: Tensor | None = None,
     ) -> list[Tensor]:
         """Fill the memory with tokens of normal images, class token included.
 
@@ -316,6 +317,8 @@ class MVFANetwork(AnomalyModel):
             Called after each batch.
         states
             Returns what `frozen` does for the images with these indices, int64 (B,), where that is known already.
+        volumes
+            Number of the volume that each image comes from, int64 (n,), for `leave_out`.
 
         Returns
         -------
@@ -324,7 +327,8 @@ class MVFANetwork(AnomalyModel):
         """
         limit = None if self.options.memory_tokens == "all" else self.options.memory_tokens
         n = len(images)
-        generator, kept = torch.Generator().manual_seed(seed), []
+        generator, kept, sources = torch.Generator().manual_seed(seed), [], []
+        numbers = torch.zeros(n, dtype=torch.int64) if volumes is None else volumes
         for start in range(0, n, self.encoder.batch):
             stop = min(start + self.encoder.batch, n)
             progress("memory", start, n, {})
@@ -332,14 +336,23 @@ class MVFANetwork(AnomalyModel):
                 frozen = states(torch.arange(start, stop)) if states else self.frozen(images[start:stop])
                 features = self.adapt(frozen, (self.head,))
                 levels = [level.flatten(0, 1).float() for level in getattr(features, self.head)]
+            source = [numbers[start:stop].repeat_interleave(len(level) // (stop - start)) for level in levels]
             if limit is not None:  # drawn batch by batch, so that no more are held than remembered
-                levels = [draw(level, limit * stop // n - limit * start // n, generator) for level in levels]
+                count = limit * stop // n - limit * start // n
+                drawn = [draw(len(level), count, generator) for level in levels]
+                levels = [level[index.to(level.device)] for level, index in zip(levels, drawn, strict=True)]
+                source = [level[index] for level, index in zip(source, drawn, strict=True)]
             kept.append(levels)
+            sources.append(source)
         banks = [torch.cat(level) for level in zip(*kept, strict=True)]
-        for level, bank in enumerate(banks):
-            self.memory.remember(level, bank)
+        for level, (bank, source) in enumerate(zip(banks, zip(*sources, strict=True), strict=True)):
+            self.memory.remember(level, bank, None if volumes is None else torch.cat(source))
         progress("memory", n, n, {})
         return banks
+
+    def leave_out(self, volume: int | None) -> None:
+        """Leave a volume's tokens out of the memory; the adapters hardly depend on one volume."""
+        self.memory.leave_out(volume)
 
     def calibrate(self, normal: np.ndarray) -> None:
         """Set the low ends of `ranges` to the least evidence on normal slices, and raise the high ends to the most.

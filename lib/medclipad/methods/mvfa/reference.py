@@ -16,7 +16,7 @@ from medclipad.methods.mvfa.augment import augment
 from medclipad.methods.mvfa.evidence import extremes
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.prompts import CLASS_NAMES
-from medclipad.methods.mvfa.training import encode_class
+from medclipad.methods.mvfa.training import augmented_volumes, encode_class
 from medclipad.volume.progress import Progress
 
 CLASSES_WITHOUT_MASKS = ("Chest", "Histopathology", "Retina_OCT2017")  # of BMAD: the reference has no maps there
@@ -78,7 +78,8 @@ class MVFAReference(ReferenceFormat):
         encode_class(network, progress)
         if shots is None:
             return
-        network.remember(augment(torch.as_tensor(shots.normal)), seed, progress)
+        images = augment(torch.as_tensor(shots.normal))
+        network.remember(images, seed, progress, volumes=augmented_volumes(shots, len(images)))
         if len(shots.abnormal):
             network.ranges = torch.stack(extremes(network.evidence(shots.abnormal, network.scored)), dim=1)
         else:

@@ -252,10 +252,16 @@ def fit(model: MVFANetwork, shots: Shots, seed: int, progress: Progress = no_pro
         progress("train", step + 1, steps, {**epochs, "loss": history[-1]})
 
     first = int(data.labels.sum())  # index of the first normal sample
-    model.remember(data.images[first:], seed, progress, lambda indices: frozen[first + indices])
+    volumes = augmented_volumes(shots, len(data.images) - first)
+    model.remember(data.images[first:], seed, progress, lambda indices: frozen[first + indices], volumes)
     model.ranges = torch.stack(extremes(model.evidence(shots.abnormal, model.scored)), dim=1)
     last = history[-max(1, len(data.images) // options.batch) :]
     return {"loss": float(np.mean(last)), "steps": steps}
+
+
+def augmented_volumes(shots: Shots, n: int) -> Tensor | None:
+    """Return the volume that each of the `n` augmented normal shots comes from, int64 (n,), if that is known."""
+    return None if shots.volumes is None else torch.as_tensor(shots.volumes).repeat(n // len(shots.volumes))
 
 
 def encode_class(model: MVFANetwork, progress: Progress) -> None:

@@ -6,13 +6,11 @@ import os
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from pydicom.dataset import Dataset
 
-from medclipad.detection.result import AnomalyResult
 from medclipad.export.dicom import DicomSource, dicom_objects, read_source
 from medclipad.server.inference.queue import Analysis
-from medclipad.volume import Slicing, Volume, read_volume
+from medclipad.volume import Volume, read_volume
 
 DICOM_OUTPUTS = {"dicom_seg": "segmentation", "dicom_map": "map", "dicom_report": "report"}
 """Values of the request's `output`, and what `medclipad.export.dicom` calls them."""
@@ -37,7 +35,7 @@ def dicom_result(image: tuple[Volume, DicomSource], analysis: Analysis, output: 
         One of `DICOM_OUTPUTS`.
     """
     volume, source = image
-    (dataset,) = dicom_objects(source, volume, _result(analysis, volume), DICOM_OUTPUTS[output])
+    (dataset,) = dicom_objects(source, volume, analysis.result, DICOM_OUTPUTS[output])
     return dataset
 
 
@@ -51,15 +49,3 @@ def write_temporary_dicom(dataset: Dataset) -> Path:
         os.unlink(name)
         raise
     return Path(name)
-
-
-def _result(analysis: Analysis, volume: Volume) -> AnomalyResult:
-    scores = analysis.scores
-    return AnomalyResult(
-        anomaly_map=analysis.anomaly_map,
-        slice_scores=np.array([np.nan if score is None else score for score in scores["slice_scores"]]),
-        foreground=analysis.anomaly_map.array > 0,
-        threshold=scores["threshold"],
-        slicing=Slicing(volume, scores["plane"]),
-        detector=scores["detector"],
-    )

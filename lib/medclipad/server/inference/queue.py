@@ -15,6 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from medclipad.detection.calibration import Calibration
+from medclipad.detection.result import AnomalyResult
+from medclipad.detection.storage import DetectorInfo
 from medclipad.errors import Cancelled
 from medclipad.server.errors import RequestError
 from medclipad.server.inference.jobs import Job
@@ -22,7 +25,7 @@ from medclipad.server.inference.result_cache import CacheKey, ResultCache
 from medclipad.server.params import to_json
 from medclipad.server.stores.image_state import file_state
 from medclipad.server.training.versions import DetectorCache, identity
-from medclipad.volume import Volume, read_volume
+from medclipad.volume import Slicing, Volume, read_volume
 from medclipad.volume.progress import Progress
 
 _POLL = 0.1  # seconds between two checks whether the request was cancelled
@@ -39,7 +42,7 @@ class Target:
     folder
         Folder of the detector version.
     plane
-        Plane to analyse.
+        Plane to analyse, as `AnomalyDetector.detect` takes it.
     key
         Key to store the result under; None for an image that came with the request, whose result is not stored.
     """
@@ -62,6 +65,8 @@ class Analysis:
         `AnomalyResult.summary()`, in JSON's types.
     encoder
         Name of the detector's encoder.
+    calibration
+        What the detector said of normal scans.
     key
         Key that the result is stored under; None for an image that came with the request.
     cached
@@ -73,6 +78,7 @@ class Analysis:
     path: str
     scores: dict[str, Any]
     encoder: str
+    calibration: Calibration
     key: CacheKey | None
     cached: bool
     load_map: Callable[[], Volume]
@@ -81,6 +87,12 @@ class Analysis:
     def anomaly_map(self) -> Volume:
         """The map, float32 in [0, 1], on the image's grid."""
         return self.load_map()
+
+    @property
+    def result(self) -> AnomalyResult:
+        """The result, with the map."""
+        slicing = Slicing(self.anomaly_map, self.scores["plane"])
+        return AnomalyResult.from_summary(self.anomaly_map, slicing, self.scores, self.calibration)
 
 
 class _Detection:
@@ -144,12 +156,12 @@ class DetectionQueue:
         key = CacheKey(image, file_state(path), identity(folder), plane) if image else None
         return Target(path, folder, plane, key)
 
-    def find(self, target: Target, encoder: str) -> Analysis | None:
-        """Return the stored result of a target; None if there is none."""
+    def find(self, target: Target, info: DetectorInfo) -> Analysis | None:
+        """Return the stored result of a target, by the detector that `info` describes; None if there is none."""
         key, scores = target.key, self.scores(target)
         if key is None or scores is None:
             return None
-        return Analysis(target.path, scores, encoder, key, True, lambda: self._load_map(key))
+        return Analysis(target.path, scores, info.encoder, info.calibration, key, True, lambda: self._load_map(key))
 
     def scores(self, target: Target) -> dict[str, Any] | None:
         """Return the stored scores of a target without reading a voxel; None if there are none."""
@@ -178,8 +190,9 @@ class DetectionQueue:
         scores = to_json(result.summary())
         if target.key is not None:
             self._results.put(target.key, result.anomaly_map, {"scores": scores})
+        info = detector.info
         return Analysis(
-            target.path, scores, detector.info.encoder, target.key, False, load_map=lambda: result.anomaly_map
+            target.path, scores, info.encoder, info.calibration, target.key, False, lambda: result.anomaly_map
         )
 
     def _load_map(self, key: CacheKey) -> Volume:

@@ -31,7 +31,6 @@ from medclipad.volume import read_volume
 
 logger = logging.getLogger(__name__)
 IDLE = 2.0  # seconds without an inference or training before the next image is scored
-NORMAL_QUANTILE = 0.95  # of the normal slices' scores: the boundary that most_uncertain looks near
 _CHECK_INTERVAL = 5.0  # seconds until a new image or version is noticed that no request announced
 
 
@@ -250,7 +249,7 @@ class Scorer:
         path = datastore.get_image_uri(image)
         try:
             detector, volume = self._detectors.get(folder), read_volume(path)
-            target = self._detections.target(image, path, folder, detector.info.plane)
+            target = self._detections.target(image, path, folder, detector.info.config.planes)
             scores = self._detections.scores(target)
             if scores is None:
                 scores = self._detections.run_detection(volume, target, self._wait_until_idle).scores
@@ -259,13 +258,11 @@ class Scorer:
             raise
         except (MedCLIPADError, OSError):
             return None  # a damaged file: whoever opens it is told why
-        normal = detector.info.calibration.normal_scores
-        boundary = float(np.quantile(normal, NORMAL_QUANTILE)) if normal else detector.info.calibration.threshold
         return Candidate(
             name=image,
             volume_score=np.nan if scores["volume_score"] is None else scores["volume_score"],
             slice_scores=np.array([np.nan if score is None else score for score in scores["slice_scores"]]),
-            boundary=boundary,
+            boundary=detector.info.calibration.slice_limit,
             features=project(features),
         )
 

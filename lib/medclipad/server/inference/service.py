@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from medclipad.detection.storage import read_info
@@ -18,7 +17,7 @@ from medclipad.server.inference.queue import Analysis, DetectionQueue
 from medclipad.server.inference.result_cache import ResultCache
 from medclipad.server.params import InferParams, infer_config, to_json
 from medclipad.server.training.versions import VersionStore
-from medclipad.volume import Volume, write_volume
+from medclipad.volume import write_volume
 
 LABELS = {"anomaly": 1}
 
@@ -85,14 +84,17 @@ class InferenceService:
         with self._jobs.open(params.request_id) as job:
             started = time.perf_counter()
             info = read_info(folder)
-            plane = info.plane if params.plane == "default" else params.plane
+            plane = info.config.planes if params.plane == "default" else params.plane
             target = self._detections.target(request.get("id") or "", request["image"], folder, plane)
-            analysis = self._detections.find(target, info.encoder) or self._detections.analyse(target, job)
+            analysis = self._detections.find(target, info) or self._detections.analyse(target, job)
             seconds = time.perf_counter() - started
+        rate = params.false_regions_per_scan
+        chosen = {} if rate is None else analysis.result.chosen(rate)
         answer = {
             "label_names": LABELS,
             "result": params.result,
             **analysis.scores,
+            **chosen,
             "method": self._method,
             "detector": folder.name,
             "encoder": analysis.encoder,
@@ -111,19 +113,13 @@ class InferenceService:
         path = Path(name)
         try:
             if not is_map:
-                write_volume(labelmap(analysis), path)
+                write_volume(analysis.result.segmentation(false_per_scan=params.false_regions_per_scan), path)
             elif analysis.key is None or not self._results.copy_map(analysis.key, path):
                 write_volume(analysis.anomaly_map, path)
         except BaseException:
             path.unlink()
             raise
         return path
-
-
-def labelmap(analysis: Analysis) -> Volume:
-    """Return the uint8 mask of the voxels whose map value exceeds the detector's threshold."""
-    above = analysis.anomaly_map.array > analysis.scores["threshold"]
-    return analysis.anomaly_map.with_array(above.astype(np.uint8))
 
 
 _SCHEMA = InferParams.model_json_schema()

@@ -209,7 +209,8 @@ def _summary(folder: Path, _: _Stamp) -> tuple[dict[str, Any], int]:
         "shots": info.normal_slices,
         "abnormal_shots": info.abnormal_slices,
         "created": info.created.isoformat(),
-        "threshold": info.calibration.threshold,
+        "planes": info.config.planes,
+        "normal_scans": info.calibration.n,
         "metrics": info.metrics or None,
     }
     return fields, sum(file.stat().st_size for file in folder.iterdir())

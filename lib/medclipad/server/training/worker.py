@@ -244,11 +244,12 @@ def _outcome(
     progress: ProgressFile,
 ) -> dict[str, Any]:
     """Return the figures of both versions, whether the new one is to be used, and the reason in words."""
-    from medclipad.evaluation.comparison import evaluate_held_out, measurably_worse
+    from medclipad.evaluation.comparison import compare, evaluate_held_out
 
     measured = evaluate_held_out(new, held, new.info.plane, job["name"], progress.report) if held else None
     before = evaluate_held_out(old, held, new.info.plane, job["previous"], progress.report) if held and old else None
-    worse = measured is not None and before is not None and measurably_worse(before, measured)
+    comparison = compare(before, measured) if before is not None and measured is not None else None
+    worse = comparison is not None and comparison.worse
     selected = select == "always" or (select == "better" and not worse)
     names = [part.case.volume.name for part in held]
     return {
@@ -259,6 +260,8 @@ def _outcome(
             "slices": len(measured.scores) if measured else 0,
             "abnormal": int(measured.truth.sum()) if measured else 0,
             "images": names,
+            "unit": comparison.unit if comparison else None,
+            "units": comparison.units if comparison else 0,
         },
         "old": before.metrics.model_dump() if before else None,
         "new": measured.metrics.model_dump() if measured else None,
@@ -280,7 +283,9 @@ def _verdict(
         in_use = f"{job['previous']} stays in use" if job["previous"] else "no version is in use"
     if new is None or new.metrics.slice_auroc is None:
         return f"Too few slices are labelled to hold some out and evaluate {job['name']} on them; {in_use}."
-    result = f"On {len(new.scores)} held-out slices, the new version has {_in_words(new)}"
+    patients = len(set(new.volumes.tolist()))
+    patients = "1 patient" if patients == 1 else f"{patients} patients"
+    result = f"On {len(new.scores)} held-out slices of {patients}, the new version has {_in_words(new)}"
     if old is None or old.metrics.slice_auroc is None:
         return f"{result}; {in_use}."
     relation = "which is measurably worse than" if worse else "compared with"
