@@ -83,6 +83,8 @@ class MedCLIPADParameterNode:
         The selected map, and the one that it is compared with.
     opacity, threshold : float
         Opacity of the map, and the lowest value that is shown; 0 to 1.
+    falseRegions : str
+        Number of false regions in a normal scan that sets the limit of the regions, or "" for the detector's default.
     showMap, showLegend, show3D : bool
         What is shown of the map.
     rangeStart : int
@@ -100,6 +102,7 @@ class MedCLIPADParameterNode:
     compare: vtkMRMLScalarVolumeNode
     opacity: Annotated[float, WithinRange(0, 1)] = 0.6
     threshold: Annotated[float, WithinRange(0, 1)] = 0.5
+    falseRegions: str = ""
     showMap: bool = True
     showLegend: bool = True
     show3D: bool = False

@@ -11,7 +11,6 @@ from MedCLIPADLib import segmentation, volumes
 from MedCLIPADLib.detection import Answer, Request, analyse
 from MedCLIPADLib.jobs import Job, Progress
 from MedCLIPADLib.marks import marks, merge_marks, set_marks
-from MedCLIPADLib.plots import store_scores
 from MedCLIPADLib.regions import find_regions, store_regions
 from MedCLIPADLib.results import Result
 from MedCLIPADLib.session import Failed, Session
@@ -82,21 +81,36 @@ class Analysis:
 
         return self._session.jobs.start("Detect", work, finish, failed, progress, cancelled)
 
-    def regions(self, result: Result, done: Callable[[list], Any], failed: Failed) -> Job:
-        """List the regions above the current threshold in the result's table node."""
+    def regions(self, result: Result, limit: float | None, done: Callable[[list], Any], failed: Failed) -> Job:
+        """List the regions of a map in the result's table node.
+
+        Parameters
+        ----------
+        result : Result
+            The map; its regions are above its current threshold.
+        limit : float or None
+            Value that the peak of a region exceeds.
+        done, failed : callable
+            Callbacks; `done` gets the regions.
+        """
         array, slicing, threshold = result.array, result.slicing, result.threshold
         for job in self._session.jobs.active("Regions"):
             job.cancel()
 
         def finish(found: list) -> None:
             if result.node.GetScene() is not None:
-                store_regions(result, found)
+                store_regions(result, found, limit)
                 done(found)
 
-        return self._session.jobs.start("Regions", lambda job: find_regions(array, slicing, threshold), finish, failed)
+        return self._session.jobs.start(
+            "Regions", lambda job: find_regions(array, slicing, threshold, limit), finish, failed
+        )
 
-    def segment(self, result: Result, done: Callable[[Any], Any], failed: Failed) -> Job:
-        """Make a segmentation of the map above the threshold; `done` gets its node."""
+    def segment(self, result: Result, limit: float | None, done: Callable[[Any], Any], failed: Failed) -> Job:
+        """Make a segmentation of the regions of a map; the parameters are as in `regions`.
+
+        `done` gets the segmentation's node.
+        """
         array, threshold = result.array, result.threshold
 
         def finish(part: tuple) -> None:
@@ -104,7 +118,7 @@ class Analysis:
                 done(segmentation.make_segmentation(result, *part))
 
         return self._session.jobs.start(
-            "Segmentation", lambda job: segmentation.crop_above(array, threshold), finish, failed
+            "Segmentation", lambda job: segmentation.crop_regions(array, threshold, limit), finish, failed
         )
 
 
@@ -116,6 +130,4 @@ def _add_result(analysed: _Input, answer: Answer, remote_marks: dict) -> Result:
     if analysed.whole:  # a component or time point is an image of its own on the server
         volumes.remember(node, answer.server, answer.image, answer.sha256)
     set_marks(node, answer.image, merge_marks(marks(node, answer.image), remote_marks))
-    result = Result.create(node, answer, analysed.affine, analysed.time_point)
-    store_scores(result)
-    return result
+    return Result.create(node, answer, analysed.affine, analysed.time_point)

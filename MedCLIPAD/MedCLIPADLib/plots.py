@@ -10,10 +10,12 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedCLIPADLib.nodes import singleton
-from MedCLIPADLib.results import CHART, SERIES, TABLE, Result
+from MedCLIPADLib.results import CHART, CURRENT, LIMIT, LINES, SERIES, TABLE, Result
 
 _LOSS = "MedCLIPADLoss"  # singleton tag of the nodes of the loss curve
 _COLOUR = (0.85, 0.25, 0.2)
+_LIMIT_COLOUR = (0.35, 0.35, 0.35)
+_CURRENT_COLOUR = (0.15, 0.4, 0.75)
 
 
 def store_scores(result: Result) -> Any:
@@ -27,13 +29,56 @@ def store_scores(result: Result) -> Any:
     _set_series(series, table, number, score, result.title)
     chart = result.require_reference(CHART, "vtkMRMLPlotChartNode", "slice scores plot")
     axis_title = _("Slice ({plane})").format(plane=result.about["plane"])
-    _set_chart(chart, series, _("Anomaly score of each slice"), axis_title, score)
+    title = _("Anomaly score of each slice")
+    if result.slice_limit is not None:
+        title = _("Score of each slice; dashed: limit")
+    _set_chart(chart, series, title, axis_title, score)
+    end = max(0.5, len(scores) - 0.5)
     chart.SetXAxisRangeAuto(False)  # a point on the border could hardly be seen or clicked
-    chart.SetXAxisRange(-0.5, max(0.5, len(scores) - 0.5))
-    if len(scored):
-        chart.SetYAxisRangeAuto(False)
-        chart.SetYAxisRange(0.0, 1.05 * float(scores[scored].max()) or 1.0)
+    chart.SetXAxisRange(-0.5, end)
+    highest = max([*scores[scored], result.slice_limit or 0.0])
+    top = 1.05 * float(highest) or 1.0
+    chart.SetYAxisRangeAuto(False)
+    chart.SetYAxisRange(0.0, top)
+    _add_lines(result, chart, end, top)
     return chart
+
+
+def _add_lines(result: Result, chart: Any, end: float, top: float) -> None:
+    """Add the limit of the slices as a horizontal line, and the current slice as a vertical one, to a plot."""
+    limit = result.slice_limit
+    columns = {"Current X": np.full(2, -1.0), "Current Y": np.array([0.0, top])}
+    style = slicer.vtkMRMLPlotSeriesNode
+    lines = [(CURRENT, "Current", _("Current slice"), _CURRENT_COLOUR, style.LineStyleSolid)]
+    if limit is not None:
+        columns.update({"Limit X": np.array([-0.5, end]), "Limit Y": np.full(2, float(limit))})
+        lines.append((LIMIT, "Limit", _("Limit of normal scans"), _LIMIT_COLOUR, style.LineStyleDash))
+    table = result.require_reference(LINES, "vtkMRMLTableNode", "slice scores lines")
+    _fill_table(table, columns)
+    for role, column, name, colour, line in lines:
+        series = result.require_reference(role, "vtkMRMLPlotSeriesNode", f"slice scores {column.lower()}")
+        _set_series(series, table, f"{column} X", f"{column} Y", name)
+        series.SetMarkerStyle(style.MarkerStyleNone)
+        series.SetLineStyle(line)
+        series.SetLineWidth(2)
+        series.SetColor(*colour)
+        if not chart.HasPlotSeriesNodeID(series.GetID()):
+            chart.AddAndObservePlotSeriesNodeID(series.GetID())
+
+
+def mark_current(result: Result, number: int | None) -> None:
+    """Move the line of the current slice in a result's plot; None hides it."""
+    node = result.reference(LINES)
+    if node is None:
+        return
+    column = node.GetTable().GetColumnByName("Current X")
+    position = -1.0 if number is None else float(number)  # -1 is left of the plot
+    if column is None or column.GetNumberOfTuples() != 2 or column.GetVariantValue(0).ToDouble() == position:
+        return
+    for row in range(2):
+        column.SetVariantValue(row, position)
+    node.GetTable().Modified()
+    node.Modified()
 
 
 def slice_of_point(result: Result, point: int) -> int | None:

@@ -13,17 +13,20 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from MedCLIPADLib.colours import colour_node
+from MedCLIPADLib.colours import COUNT, HIGH, LOW, WINDOW, colour_node, value_of
 from MedCLIPADLib.detection import Answer
 from MedCLIPADLib.grid import Slicing
 from MedCLIPADLib.nodes import matrix_of
+from MedCLIPADLib.rarity import UNCALIBRATED, rarity
 from MedCLIPADLib.volumes import RESULT, ijk_to_ras, voxels
 
-VOLUME, REGIONS, TABLE, CHART, SERIES, SEGMENTATION = (
-    f"MedCLIPAD.{role}" for role in ("volume", "regions", "table", "chart", "series", "segmentation")
+VOLUME, REGIONS, TABLE, CHART, SERIES, SEGMENTATION, LINES, LIMIT, CURRENT = (
+    f"MedCLIPAD.{role}"
+    for role in ("volume", "regions", "table", "chart", "series", "segmentation", "lines", "limit", "current")
 )
 _FOLDER = "MedCLIPAD.folder"  # attribute of a folder in the subject hierarchy: id of the map's node
 _RENDERING = "MedCLIPAD.rendering"
+_OPACITY_3D = (0.25, 0.9)  # of the first and the last colour
 
 
 class Result:
@@ -68,6 +71,7 @@ class Result:
         node.UnRegister(None)
         node.SetName(scene.GenerateUniqueName(name))
         about = {**scores, "image": answer.image, "sha256": answer.sha256, "server": answer.server}
+        about.pop("regions", None)  # listed by `regions.py`, for the reader's own threshold and limit
         about["highest"] = answer.highest
         node.SetAttribute(RESULT, json.dumps({**about, "time_point": time_point}))  # before node selectors see it
         scene.AddNode(node)
@@ -77,7 +81,7 @@ class Result:
         node.SetNodeReferenceID(VOLUME, volume.GetID())
         result = cls(node)
         result.follow_volume()
-        result.set_threshold(float(scores["threshold"]))
+        result.set_threshold(result.outline())
         result.restore_colours()
         result.add_to_folder(node)
         return result
@@ -99,7 +103,8 @@ class Result:
     def about(self) -> dict:
         """The server's answer, with image, server and time point.
 
-        Its keys are method, detector, plane, threshold, slice_scores, volume_score and more.
+        Its keys are method, detector, plane, threshold, slice_scores, volume_score and more. The properties below read
+        those that a scene saved by an earlier version may lack.
         """
         return json.loads(self.node.GetAttribute(RESULT))
 
@@ -134,50 +139,123 @@ class Result:
         about = self.about
         return f"{about['method']} {about['detector']}, {about['plane']}"
 
+    # --- compared with normal scans ---
+    @property
+    def verdict(self) -> str:
+        """What a reader should know first, in sentences."""
+        about = self.about
+        verdict, warnings = about.get("verdict", ""), " ".join(self.warnings)
+        if not verdict:
+            return _("No verdict: analysed by an earlier version. Research software: not for diagnosis.")
+        if warnings and verdict.startswith(warnings):  # they are shown beside the verdict
+            rest = verdict[len(warnings) :].strip()
+            return _("No verdict: this volume is unlike those that the detector learned from. {rest}").format(rest=rest)
+        return verdict
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why the volume is unlike those that the detector learned from, in sentences."""
+        return list(self.about.get("warnings") or [])
+
+    @property
+    def promise(self) -> str:
+        """What the number of normal scans can promise, in a sentence."""
+        return self.about.get("promise") or _("The detector was not compared with normal scans.")
+
+    @property
+    def slice_limit(self) -> float | None:
+        """Score that few slices of normal scans exceed; None if not known."""
+        return self.about.get("slice_limit")
+
+    @property
+    def scale_top(self) -> float:
+        """Map value above which nothing occurs in normal scans; 1 if the detector was not compared with any."""
+        return float(self.about.get("scale_top", UNCALIBRATED))
+
+    def in_words(self, value: float) -> str:
+        """Return how rare a map value is in normal scans, in words."""
+        return rarity(value, self.scale_top, int(self.about.get("normal_scans", 0)))
+
+    @property
+    def region_limits(self) -> dict[str, float]:
+        """Limits of the peaks of regions, by the number of false regions in a normal scan; the lowest number first.
+
+        The keys are numbers as text. It is empty if there were too few normal scans.
+        """
+        limits = self.about.get("region_limits") or {}
+        return {rate: float(limits[rate]) for rate in sorted(limits, key=float)}
+
+    def rate(self, chosen: str = "") -> str:
+        """Return a number of false regions in a normal scan, as text.
+
+        Parameters
+        ----------
+        chosen : str
+            A key of `region_limits`.
+
+        Returns
+        -------
+        str
+            The chosen one, or else the detector's default; "" if there is none.
+        """
+        limits = self.region_limits
+        default = self.about.get("false_regions_per_scan")
+        offered = [chosen, "" if default is None else f"{default:g}", *limits]
+        return next((rate for rate in offered if rate in limits), "")
+
+    def limit(self, chosen: str = "") -> float | None:
+        """Return the map value that the peak of a region must exceed; None if there is no limit.
+
+        `chosen` is as in `rate`.
+        """
+        return self.region_limits.get(self.rate(chosen))
+
+    def outline(self, chosen: str = "") -> float:
+        """Return the standard threshold: that of the server, or the limit of the peaks where that is lower.
+
+        `chosen` is as in `rate`.
+        """
+        limit, threshold = self.limit(chosen), float(self.about["threshold"])
+        return threshold if limit is None else min(threshold, limit)
+
     # --- display ---
     @property
     def threshold(self) -> float:
         """Lowest value of the map that is shown."""
         return self.node.GetScalarVolumeDisplayNode().GetLowerThreshold()
 
-    def set_threshold(self, value: float, top: float | None = None) -> None:
-        """Hide the map below a value.
-
-        Parameters
-        ----------
-        value : float
-            Lowest value that is shown; colours, legend and 3D view begin there.
-        top : float, optional
-            Where they end; the highest value of the map by default.
-        """
+    def set_threshold(self, value: float) -> None:
+        """Hide the map below a value, in 2D and 3D; the colours stay."""
         display = self.node.GetScalarVolumeDisplayNode()
-        top = max(top or self.about["highest"], value + 1e-3)
         was = display.StartModify()
-        display.SetThreshold(value, max(top, 1.0))
-        display.SetWindowLevelMinMax(value, top)
+        display.SetThreshold(value, max(value, HIGH))
+        display.SetWindowLevelMinMax(*WINDOW)
         display.EndModify(was)
         if self.rendering is not None:
-            self._shade(value, top)
+            self._shade(value)
 
     def restore_colours(self) -> None:
-        """Set the map's colour table and legend.
+        """Set the map's colour table, its range and the legend.
 
         Needed for a new map, and after a scene was loaded.
         """
-        display = self.node.GetScalarVolumeDisplayNode()
-        colour = colour_node()
+        display, top = self.node.GetScalarVolumeDisplayNode(), self.scale_top
+        colour = colour_node(top)
         if display.GetColorNodeID() != colour.GetID():
             display.SetAndObserveColorNodeID(colour.GetID())
-        colours = slicer.modules.colors.logic()
-        if colours.GetColorLegendDisplayNode(self.node) is None:
-            legend = colours.AddDefaultColorLegendDisplayNode(self.node)
-            legend.SetTitleText(_("Anomaly"))
-            legend.SetLabelFormat("%.2f")
+        if not np.allclose((display.GetWindowLevelMin(), display.GetWindowLevelMax()), WINDOW):
+            display.SetWindowLevelMinMax(*WINDOW)
+        legend = self.legend
+        if legend is None:
+            legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(self.node)
             legend.SetSize(0.1, 0.35)
             for text, size in ((legend.GetTitleTextProperty(), 12), (legend.GetLabelTextProperty(), 10)):
                 text.SetFontFamilyToArial()
                 text.SetFontSize(size)
             legend.SetVisibility(False)  # a legend is only drawn if it is switched on while its map is shown
+        legend.SetTitleText(_("In normal scans") if top < UNCALIBRATED else _("Anomaly"))
+        legend.SetLabelFormat("%s")
+        legend.SetUseColorNamesForLabels(True)
 
     @property
     def legend(self) -> Any:
@@ -210,22 +288,25 @@ class Result:
             look = scene.AddNewNodeByClass("vtkMRMLVolumePropertyNode", f"{self.node.GetName()} 3D")
             rendering.SetAndObserveVolumePropertyNodeID(look.GetID())
             self.node.SetNodeReferenceID(_RENDERING, rendering.GetID())
-            display = self.node.GetScalarVolumeDisplayNode()
-            self._shade(self.threshold, display.GetWindowLevelMax())
+            self._shade(self.threshold)
             self.node.AddAndObserveDisplayNodeID(rendering.GetID())
         if self.rendering is not None:
             self.rendering.SetVisibility(visible)
 
-    def _shade(self, low: float, high: float) -> None:
-        """Set the opacity in 3D: 0 below the threshold, translucent above it."""
+    def _shade(self, threshold: float) -> None:
+        """Set colours and opacity in 3D: the same for all maps, but transparent below the threshold."""
         opacity, colour = vtk.vtkPiecewiseFunction(), vtk.vtkColorTransferFunction()
-        for value, alpha in ((0.0, 0.0), (low - 1e-4, 0.0), (low, 0.25), (high, 0.9)):
+        shown = float(np.interp(threshold, (LOW, HIGH), _OPACITY_3D))
+        for value, alpha in ((0.0, 0.0), (threshold - 1e-4, 0.0), (threshold, shown)):
             opacity.AddPoint(value, alpha)
-        table = colour_node()
-        for step in range(0, 256, 15):
+        for value, alpha in zip((LOW, HIGH), _OPACITY_3D):
+            if value > threshold:
+                opacity.AddPoint(value, alpha)
+        table = colour_node(self.scale_top)
+        for number in range(COUNT):
             rgba = [0.0] * 4
-            table.GetColor(step, rgba)
-            colour.AddRGBPoint(low + (high - low) * step / 255, *rgba[:3])
+            table.GetColor(number, rgba)
+            colour.AddRGBPoint(value_of(number), *rgba[:3])
         look = self.rendering.GetVolumePropertyNode()
         look.SetScalarOpacity(opacity)
         look.SetColor(colour)
@@ -235,7 +316,7 @@ class Result:
     def reference(self, role: str) -> Any:
         """Return the node with a role, or None.
 
-        Roles are REGIONS, TABLE, CHART, SERIES and SEGMENTATION.
+        Roles are REGIONS, TABLE, CHART, SERIES, SEGMENTATION, LINES, LIMIT and CURRENT.
         """
         return self.node.GetNodeReference(role)
 
@@ -245,7 +326,7 @@ class Result:
         Parameters
         ----------
         role : str
-            REGIONS, TABLE, CHART, SERIES or SEGMENTATION.
+            One of those of `reference`.
         class_name : str
             Class of a new node.
         name : str

@@ -12,7 +12,8 @@ from slicer.i18n import tr as _
 from MedCLIPADLib.errors import ModuleError
 from MedCLIPADLib.grid import bounding_box
 from MedCLIPADLib.nodes import array_of, matrix_of
-from MedCLIPADLib.results import SEGMENTATION, Result, mask
+from MedCLIPADLib.regions import label_regions
+from MedCLIPADLib.results import SEGMENTATION, Result
 from MedCLIPADLib.volumes import new_image, voxels
 
 NAME = "anomaly"
@@ -20,8 +21,8 @@ _COLOUR = (0.0, 0.8, 0.9)  # cyan, which neither the map's colours nor a grey im
 _FILL = 0.1  # opacity inside the outline, low so that the map stays visible
 
 
-def crop_above(array: np.ndarray, threshold: float) -> tuple[Any, tuple[int, int, int]]:
-    """Return the smallest mask around the map above a threshold.
+def crop_regions(array: np.ndarray, threshold: float, limit: float | None = None) -> tuple[Any, tuple[int, int, int]]:
+    """Return the smallest mask around the regions of a map.
 
     For any thread: no MRML.
 
@@ -31,6 +32,8 @@ def crop_above(array: np.ndarray, threshold: float) -> tuple[Any, tuple[int, int
         The map.
     threshold : float
         Lowest value of the mask's voxels.
+    limit : float or None
+        Value that the peak of a region exceeds.
 
     Returns
     -------
@@ -42,16 +45,23 @@ def crop_above(array: np.ndarray, threshold: float) -> tuple[Any, tuple[int, int
     Raises
     ------
     ModuleError
-        If no voxel is above the threshold.
+        If there is no region.
     """
-    above = mask(array, threshold)
-    box = bounding_box(above)
-    if box is None:
+    labels, numbers, outer = label_regions(array, threshold, limit)
+    if outer is None:
         raise ModuleError(
             _("No part of the map is above the threshold: lower the threshold, or make an empty segmentation.")
         )
-    i, j, k = (span.start for span in reversed(box))
-    return new_image(np.ascontiguousarray(above[box])), (i, j, k)
+    chosen = np.zeros(labels.max() + 1, np.uint8)
+    chosen[numbers] = 1
+    part = chosen[labels]
+    inner = bounding_box(part)
+    if inner is None:
+        raise ModuleError(
+            _("No region exceeds the limit: allow more false regions per scan, or make an empty segmentation.")
+        )
+    i, j, k = (near.start + far.start for near, far in zip(reversed(inner), reversed(outer)))
+    return new_image(np.ascontiguousarray(part[inner])), (i, j, k)
 
 
 def make_segmentation(result: Result, image: Any, first: tuple[int, int, int]) -> Any:
@@ -64,7 +74,7 @@ def make_segmentation(result: Result, image: Any, first: tuple[int, int, int]) -
     result : Result
         The map.
     image : vtkImageData
-        Mask of the segment, from `crop_above`.
+        Mask of the segment, from `crop_regions`.
     first : tuple of int
         Position (i, j, k) of the mask's first voxel in the map.
     """

@@ -115,7 +115,8 @@ def fields_text() -> str:
     parts = ["### The file", "", fields_table(DetectorInfo), "", "### config", "", fields_table(FitConfig)]
     for method in method_names():
         parts += ["", f"### config.options of {method}", "", fields_table(get_method(method).Options)]
-    for name, model in (("calibration", Calibration), ("calibration.scale", Scale), ("acquisition.scans", AcquiredScan)):
+    nested = {"calibration": Calibration, "calibration.scale": Scale, "acquisition.scans": AcquiredScan}
+    for name, model in nested.items():
         parts += ["", f"### {name}", "", fields_table(model)]
     return "\n".join(parts)
 

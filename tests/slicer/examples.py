@@ -8,6 +8,11 @@ import numpy as np
 from served import SHAPE, add_volume, grid
 
 SPOTS = (((22, 18, 13), 4.0, 0.9), ((9, 10, 5), 3.0, 0.75))  # (i, j, k), width in voxels, height
+LIMITS = {"0.5": 0.87, "1": 0.7, "2": 0.61, "8": 0.42}  # as the server sends them
+VERDICT = (
+    "Unusual: higher than 24 of 24 normal scans (p = .04). 2 regions above the limit of 1 false alarm per scan; the "
+    "largest 20.1 ml, right, slices 9-17. Research software: not for diagnosis."
+)
 
 
 def warm(shape: Any = SHAPE) -> np.ndarray:
@@ -27,8 +32,9 @@ def example(
     volume: Any = None,
     detector: str = "example",
     skipped: tuple[int, ...] = (),
+    **answered: Any,
 ) -> Any:
-    """Return a Result as an analysis creates it, with its plot."""
+    """Return a Result as an analysis creates it, with its plot; `answered` replaces parts of the server's answer."""
     from MedCLIPADLib.detection import Answer
     from MedCLIPADLib.grid import Slicing
     from MedCLIPADLib.plots import store_scores
@@ -49,6 +55,19 @@ def example(
         "threshold": 0.5,
         "volume_score": 0.9,
         "slice_scores": scores,
+        "p_value": 0.04,
+        "normal_scans": 24,
+        "verdict": VERDICT,
+        "warnings": [],
+        "promise": "This rests on 24 normal scans: at most 1 false alarm in 25 can be promised.",
+        "slice_limit": 0.62,
+        "region_limits": LIMITS,
+        "false_regions_per_scan": 1.0,
+        "region_limit": 0.7,
+        "regions": [],
+        "scale_top": 0.88,
+        "complete": True,
+        **answered,
     }
     answer = Answer("case-1", "0" * 64, "http://127.0.0.1:9", about, new_image(array), float(array.max()), False)
     result = Result.create(volume, answer, affine)

@@ -24,7 +24,12 @@ SLIDERS = "test_widget_detect.py::test_opacity_and_threshold_act_at_once"
 PIXELS = "test_widget_detect.py::test_each_coloured_pixel_is_a_voxel_above_the_threshold"
 CANCEL = "test_widget_detect.py::test_cancel_gives_the_panel_back"
 JUMP = "test_logic_results.py::test_a_jump_and_the_current_slice_agree"
-LEGEND = "test_logic_results.py::test_the_legend_and_the_colours_follow_the_threshold"
+COLOURS = "test_logic_results.py::test_colours_are_on_one_fixed_range_whatever_the_threshold_map_and_detector"
+LEGEND = "test_logic_results.py::test_the_legend_says_how_rare_a_colour_is_and_no_more_than_the_normal_scans_support"
+IN_3D = "test_logic_results.py::test_the_3d_view_shows_what_is_above_the_threshold_in_the_same_colours"
+LIMITS = "test_widget_detect.py::test_the_reader_chooses_how_many_false_regions_are_listed"
+SERVERS = "test_logic_results.py::test_regions_are_the_servers"
+VERDICT = "test_widget_detect.py::test_the_verdict_and_cautions_are_shown_and_survive_the_scene"
 PLOT = "test_widget_detect.py::test_plot_table_and_keys_move_the_views"
 HOTTEST = "test_logic_detect.py::test_the_hottest_voxel_lies_in_the_lesion_in_ras"
 
@@ -80,15 +85,52 @@ FAULTS = [
           "test_logic_results.py::test_a_segmentation_is_what_the_overlay_shows_and_becomes_the_label"),
     # looks
     Fault("opacity ignored", f"{LIB}/overlay.py", "opacity if visible else 0.0", "0.6 if visible else 0.0", SLIDERS),
-    Fault("threshold ignored", f"{LIB}/results.py", "display.SetThreshold(value,", "display.SetThreshold(0.0,", LEGEND),
-    Fault("legend ignores the threshold", f"{LIB}/results.py",
-          "display.SetWindowLevelMinMax(value, top)", "display.SetWindowLevelMinMax(0.0, top)", LEGEND),
-    Fault("3D view ignores the threshold", f"{LIB}/results.py", "(low - 1e-4, 0.0)", "(low - 1e-4, 0.2)",
-          "test_logic_results.py::test_the_3d_view_shows_what_is_above_the_threshold"),
+    Fault("threshold ignored", f"{LIB}/results.py", "display.SetThreshold(value,", "display.SetThreshold(0.0,",
+          COLOURS),
+    Fault("colours begin at the threshold", f"{LIB}/results.py",
+          "display.SetThreshold(value, max(value, HIGH))\n        display.SetWindowLevelMinMax(*WINDOW)",
+          "display.SetThreshold(value, max(value, HIGH))\n        display.SetWindowLevelMinMax(value, 1.0)", COLOURS),
+    Fault("legend shows numbers", f"{LIB}/results.py",
+          "legend.SetUseColorNamesForLabels(True)", "legend.SetUseColorNamesForLabels(False)",
+          "test_widget_detect.py::test_the_legend_is_drawn_with_words"),
+    Fault("labels half a step beside their colours", f"{LIB}/colours.py",
+          "WINDOW = (LOW - STEP / 2, HIGH + STEP / 2)", "WINDOW = (LOW, HIGH)", LEGEND),
+    Fault("legend claims more than the normal scans support", f"{LIB}/colours.py",
+          "for number in _NAMED if value_of(number) <= top", "for number in _NAMED[:3]", LEGEND),
+    Fault("3D view ignores the threshold", f"{LIB}/results.py",
+          "(threshold - 1e-4, 0.0), (threshold, shown)", "(threshold - 1e-4, 0.2), (threshold, shown)", IN_3D),
+    Fault("3D view with colours of its own", f"{LIB}/results.py",
+          "colour.AddRGBPoint(value_of(number), *rgba[:3])", "colour.AddRGBPoint(number / COUNT, *rgba[:3])", IN_3D),
     Fault("colours not perceptually uniform", f"{LIB}/colours.py",
           "even = np.linspace(0, length[-1], count)", "even = np.linspace(0, 1, count) ** 2 * length[-1]",
           "test_logic_results.py::test_colours_are_perceptually_uniform"),
     # results
+    Fault("verdict lost with the scene", f"{LIB}/results.py",
+          'verdict, warnings = about.get("verdict", ""), " ".join(self.warnings)',
+          'verdict, warnings = "", ""', VERDICT),
+    Fault("cautions not shown", f"{LIB}/panels/results.py",
+          "ui.warningsLabel.visible = bool(warnings)", "ui.warningsLabel.visible = False", VERDICT),
+    Fault("the choice of false regions is not saved", f"{LIB}/panels/results.py",
+          "fill_combo(combo, entries, result.rate(self.parameters.falseRegions))",
+          "fill_combo(combo, entries, result.rate())", VERDICT),
+    Fault("limit of the peaks ignored", f"{LIB}/regions.py",
+          "numbers = numbers[exceeds[numbers]]", "pass", LIMITS),
+    Fault("limit moves with the threshold", f"{LIB}/panels/results.py",
+          "return self.require_result().limit(self.parameters.falseRegions)",
+          "return self.parameters.threshold", LIMITS),
+    Fault("segmentation of all regions", f"{LIB}/panels/review.py",
+          "self.require_result(), self.module.results.limit", "self.require_result(), None", LIMITS),
+    Fault("corners do not connect", f"{LIB}/regions.py", ", np.ones((3, 3, 3))", "", SERVERS),
+    Fault("left and right swapped", f"{LIB}/regions.py", "r > _MIDDLE", "r < -2 * _MIDDLE", SERVERS),
+    Fault("sides from the grid, not the body", f"{LIB}/regions.py",
+          "bounding_box(array > 0)", "bounding_box(array >= 0)", SERVERS),
+    Fault("peaks beyond the normal scans get a number", f"{LIB}/rarity.py", "if value <= top", "if True",
+          "test_logic_results.py::test_map_values_are_said_in_words"),
+    Fault("no limit in the plot", f"{LIB}/plots.py", "if limit is not None:", "if False:",
+          "test_logic_results.py::test_the_plot_shows_the_limit_and_the_current_slice_as_lines"),
+    Fault("current slice not marked in the plot", f"{LIB}/panels/results.py",
+          "mark_current(result, number)\n", "pass\n",
+          "test_widget_detect.py::test_the_plot_follows_the_current_slice"),
     Fault("region volumes in a wrong unit", f"{LIB}/regions.py", "/ 1000", "/ 100",
           "test_logic_results.py::test_regions_are_scipys_components"),
     Fault("skipped slices shift the plot's points", f"{LIB}/plots.py",

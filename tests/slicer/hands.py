@@ -45,8 +45,12 @@ def detect(panel: Any, volume: Any) -> Any:
 
 
 def shown(panel: Any) -> bool:
-    """Return whether the last analysis is shown in the panel and the views."""
-    return not panel.detect.running and not panel.logic.session.jobs.active("Detect")
+    """Return whether the last analysis is shown in the panel and the views, with its plot."""
+    from MedCLIPADLib.results import CHART
+
+    result = panel.results.result
+    plotted = result is not None and result.reference(CHART) is not None
+    return plotted and not panel.detect.running and not panel.logic.session.jobs.active("Detect")
 
 
 def results() -> list:

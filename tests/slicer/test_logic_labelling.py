@@ -53,9 +53,9 @@ def server_label(study: Any, image: str, folder: Path) -> np.ndarray:
 
 
 def test_a_sent_label_arrives_voxel_for_voxel(analysed: Any, labeller: Labeller, study: Any, tmp_path: Path) -> None:
-    from MedCLIPADLib.segmentation import crop_above, make_segmentation
+    from MedCLIPADLib.segmentation import crop_regions, make_segmentation
 
-    make_segmentation(analysed, *crop_above(analysed.array, analysed.threshold))
+    make_segmentation(analysed, *crop_regions(analysed.array, analysed.threshold))
     labeller.labelling.send_label(analysed, labeller.done, labeller.failed)
     labeller.wait()
     assert not labeller.failed, labeller.failed
@@ -107,11 +107,11 @@ def test_nothing_is_lost_when_the_server_cannot_be_reached(
 ) -> None:
     from MedCLIPADLib.client import Client
     from MedCLIPADLib.pending import Pending
-    from MedCLIPADLib.segmentation import crop_above, make_segmentation
+    from MedCLIPADLib.segmentation import crop_regions, make_segmentation
 
     session = labeller.session
     monkeypatch.setattr(session, "client", lambda: Client("http://127.0.0.1:9"))
-    make_segmentation(analysed, *crop_above(analysed.array, 0.9 * analysed.threshold))
+    make_segmentation(analysed, *crop_regions(analysed.array, 0.9 * analysed.threshold))
     labeller.labelling.send_label(analysed, labeller.done, labeller.failed)
     labeller.labelling.mark(analysed, 1, 1, "normal", labeller.done, labeller.failed)
     labeller.wait(2)

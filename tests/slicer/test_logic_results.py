@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from examples import SPOTS, example, warm
+from examples import SPOTS, VERDICT, example, warm
 from scipy import ndimage
 from served import SHAPE, add_volume, grid
 from skimage.color import rgb2lab
@@ -29,24 +29,108 @@ def test_colours_are_perceptually_uniform(scene: Any) -> None:
     assert (np.diff(lab[:, 0]) > 0).all(), "more is lighter, for colour-blind readers too"
 
 
-def test_the_legend_and_the_colours_follow_the_threshold(scene: Any) -> None:
-    result = example()
+def test_colours_are_on_one_fixed_range_whatever_the_threshold_map_and_detector(scene: Any) -> None:
+    results = [example(), example(array=0.6 * warm(), detector="other", scale_top=0.7), example(scale_top=1.0)]
+    results[0].set_threshold(0.3)
+    results[1].set_threshold(0.72)
+    for result, threshold in zip(results, (0.3, 0.72, 0.5), strict=True):
+        display = result.node.GetScalarVolumeDisplayNode()
+        assert display.GetApplyThreshold() and display.GetLowerThreshold() == pytest.approx(threshold)
+        assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == pytest.approx((0.3875, 1.0125))
+        assert display.GetColorNode().GetName() == "MedCLIPAD anomaly"
+    tables = [result.node.GetDisplayNode().GetColorNode().GetLookupTable() for result in results]
+    colours = [[table.GetTableValue(n) for n in range(table.GetNumberOfTableValues())] for table in tables]
+    assert colours[0] == colours[1] == colours[2]
+
+
+def labels(result: Any) -> dict[float, str]:
+    """Return what the legend says beside which map value: a name is drawn in the middle of its colour."""
     display = result.node.GetScalarVolumeDisplayNode()
-    for threshold in (0.3, 0.6):
-        result.set_threshold(threshold)
-        assert display.GetApplyThreshold() and display.GetLowerThreshold() == threshold
-        assert display.GetWindowLevelMin() == pytest.approx(threshold), "the legend takes its range from here"
-        assert display.GetWindowLevelMax() == pytest.approx(0.9, abs=1e-4)
-    assert display.GetColorNode().GetName() == "MedCLIPAD anomaly"
-    assert result.legend.GetTitleText() == "Anomaly"
+    colour, low, high = display.GetColorNode(), display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    count = colour.GetNumberOfColors()
+    named = {n: colour.GetColorName(n) for n in range(count) if colour.GetColorName(n).strip()}
+    return {round(low + (high - low) * (n + 0.5) / count, 3): name for n, name in named.items()}
 
 
-def test_the_3d_view_shows_what_is_above_the_threshold(scene: Any) -> None:
+def test_the_legend_says_how_rare_a_colour_is_and_no_more_than_the_normal_scans_support(scene: Any) -> None:
+    result = example(scale_top=0.95)
+    assert result.legend.GetUseColorNamesForLabels() and result.legend.GetLabelFormat() == "%s"
+    assert result.legend.GetTitleText() == "In normal scans"
+    assert labels(result) == {0.4: "1 in 100", 0.6: "1 in 1,000", 0.8: "1 in 10,000", 0.975: "never seen"}
+    assert labels(example(scale_top=0.71)) == {0.4: "1 in 100", 0.6: "1 in 1,000", 0.725: "never seen"}
+    assert labels(example(scale_top=0.6)) == {0.4: "1 in 100", 0.6: "1 in 1,000", 0.7: "never seen"}, "no overlap"
+    assert labels(example(scale_top=0.2)) == {0.4: "never seen"}
+    uncalibrated = example(scale_top=1.0)
+    assert labels(uncalibrated) == {0.4: "0.4", 0.6: "0.6", 0.8: "0.8", 1.0: "1.0"}
+    assert uncalibrated.legend.GetTitleText() == "Anomaly"
+
+
+def test_map_values_are_said_in_words(scene: Any) -> None:
+    result = example()
+    words = {0.4: "1 in 100", 0.5: "1 in 300", 0.66: "1 in 2,000", 0.88: "1 in 30,000"}
+    assert {value: result.in_words(value) for value in words} == words
+    assert result.in_words(0.89) == "never seen in 24 normal scans"
+    assert example(normal_scans=1).in_words(0.89) == "never seen in 1 normal scan"
+    assert example(normal_scans=0).in_words(0.89) == "never seen"
+    assert example(scale_top=1.0).in_words(0.66) == "0.660"
+
+
+def test_the_limit_is_that_of_the_chosen_number_of_false_regions(scene: Any) -> None:
+    result = example()
+    assert list(result.region_limits) == ["0.5", "1", "2", "8"]
+    assert (result.rate(), result.limit(), result.outline()) == ("1", 0.7, 0.5)
+    assert (result.rate("0.5"), result.limit("0.5"), result.outline("0.5")) == ("0.5", 0.87, 0.5)
+    assert (result.limit("8"), result.outline("8")) == (0.42, 0.42), "a lower limit lowers the outline, as the server's"
+    assert result.rate("0.125") == "1", "the normal scans do not support it: the default"
+    few = example(region_limits={}, false_regions_per_scan=None)
+    assert (few.rate("1"), few.limit("1"), few.outline()) == ("", None, 0.5)
+
+
+def test_a_verdict_is_shown_once_with_cautions_beside_it(scene: Any) -> None:
+    assert example().verdict == VERDICT
+    warning = "Slices 10 mm apart, but learned from 5 mm: no verdict is given."
+    result = example(warnings=[warning], verdict=f"{warning} Research software: not for diagnosis.")
+    assert result.warnings == [warning] and warning not in result.verdict
+    assert result.verdict.startswith("No verdict") and result.verdict.endswith("not for diagnosis.")
+
+
+def test_a_map_of_an_earlier_version_still_works(scene: Any) -> None:
+    import json
+
+    from MedCLIPADLib.plots import store_scores
+    from MedCLIPADLib.regions import stored_regions
+    from MedCLIPADLib.results import LIMIT
+    from MedCLIPADLib.volumes import RESULT
+
+    result = example()
+    kept = ("method", "detector", "plane", "threshold", "volume_score", "slice_scores", "image", "sha256", "highest")
+    result.node.SetAttribute(RESULT, json.dumps({key: result.about[key] for key in kept}))
+    assert result.verdict.startswith("No verdict: analysed by an earlier version")
+    assert "not for diagnosis" in result.verdict and result.promise and result.warnings == []
+    assert (result.limit(), result.outline(), result.slice_limit, result.in_words(0.9)) == (None, 0.5, None, "0.900")
+    result.restore_colours()
+    result.show_3d(True)
+    for role in (LIMIT, "MedCLIPAD.chart"):
+        result.node.RemoveNodeReferenceIDs(role)
+    assert store_scores(result).GetNumberOfPlotSeriesNodes() == 2, "scores and the current slice"
+    assert stored_regions(result) is None, "to be listed again"
+
+
+def test_the_3d_view_shows_what_is_above_the_threshold_in_the_same_colours(scene: Any) -> None:
+    from MedCLIPADLib.colours import colours
+
     result = example()
     result.show_3d(True)
-    result.set_threshold(0.62)
-    opacity = result.rendering.GetVolumePropertyNode().GetVolumeProperty().GetScalarOpacity()
-    assert opacity.GetValue(0.61) == pytest.approx(0, abs=1e-6) and opacity.GetValue(0.63) > 0.2
+    look = result.rendering.GetVolumePropertyNode().GetVolumeProperty
+    seen = []
+    for threshold in (0.5, 0.62):
+        result.set_threshold(threshold)
+        opacity = look().GetScalarOpacity()
+        assert opacity.GetValue(threshold - 0.01) == pytest.approx(0, abs=1e-6)
+        assert opacity.GetValue(threshold + 0.01) > 0.2
+        seen.append([opacity.GetValue(0.8), *look().GetRGBTransferFunction().GetColor(0.8)])
+    assert seen[0] == pytest.approx(seen[1]), "the threshold only hides"
+    assert seen[0][1:] == pytest.approx(colours()[16], abs=0.01), "the colour of 0.8 in the slices"
     assert result.rendering.GetVisibility()
     result.show_3d(False)
     assert not result.rendering.GetVisibility()
@@ -62,7 +146,7 @@ def test_regions_are_scipys_components(scene: Any, affine: np.ndarray, plane: st
     result = example(affine, plane)
     array, slicing = result.array, result.slicing
     regions = find_regions(array, slicing, 0.5)
-    labels, count = ndimage.label(array >= 0.5)
+    labels, count = ndimage.label(array >= 0.5, np.ones((3, 3, 3)))
     assert len(regions) == count == 2
     slices = slicing.first(labels)
     for region in regions:
@@ -76,13 +160,57 @@ def test_regions_are_scipys_components(scene: Any, affine: np.ndarray, plane: st
         assert region.slice == slicing.of_point(np.array(region.ijk))
     assert {region.ijk for region in regions} == {spot for spot, *_ in SPOTS}
     assert regions[0].volume > regions[1].volume
-    store_regions(result, regions)
-    same_regions(stored_regions(result), regions)
+    store_regions(result, regions, 0.6)
+    same_regions(stored_regions(result, 0.6), regions)
+    assert stored_regions(result, 0.7) is None, "to be listed again for another limit"
+
+
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+@pytest.mark.parametrize("limit", [0.55, 0.65])
+def test_regions_are_the_servers(scene: Any, affine: np.ndarray, limit: float) -> None:
+    """On noise, of which many parts touch by corners only, in all directions of the axes."""
+    from MedCLIPADLib.grid import Slicing
+    from MedCLIPADLib.regions import find_regions
+
+    from medclipad.detection.regions import find_regions as servers
+    from medclipad.volume import Slicing as ServersSlicing
+    from medclipad.volume import Volume
+
+    rng = np.random.default_rng(4)
+    smooth = ndimage.gaussian_filter(rng.normal(size=SHAPE), 1)
+    array = (0.2 + 0.18 * smooth / smooth.std()).clip(0, 1).astype(np.float32)
+    array[:4], array[:, :, -3:] = 0, 0  # outside of the body, which is not in the middle of the grid
+    volume = Volume(array, affine)
+    theirs = servers(volume, array > 0, ServersSlicing(volume, "coronal"), 0.5, limit)
+    ours = find_regions(np.ascontiguousarray(array.T), Slicing(SHAPE, affine, "coronal"), 0.5, limit)
+    assert 2 < len(theirs) == len(ours)
+    theirs.sort(key=lambda region: region.ijk)
+    ours.sort(key=lambda region: region.ijk)
+    for a, b in zip(theirs, ours, strict=True):
+        assert (a.ijk, a.first, a.last, a.slice, a.side) == (b.ijk, b.first, b.last, b.slice, b.side)
+        assert (a.volume_ml, a.peak, a.mean) == pytest.approx((b.volume, b.peak, b.mean), rel=1e-5)
+    assert len({region.side for region in ours}) > 5
+
+
+def test_only_regions_whose_peak_exceeds_the_limit_are_listed_whatever_the_threshold(scene: Any) -> None:
+    from MedCLIPADLib.regions import find_regions
+
+    result = example()
+    found = lambda threshold, limit: [  # noqa: E731
+        region.ijk for region in find_regions(result.array, result.slicing, threshold, limit)
+    ]
+    (high, *_), (low, *_) = SPOTS
+    assert found(0.5, None) == found(0.5, 0.7) == [high, low]
+    assert found(0.5, 0.8) == found(0.3, 0.8) == found(0.85, 0.8) == [high], "the threshold moves only the outline"
+    assert found(0.5, 0.95) == []
+    sizes = [find_regions(result.array, result.slicing, threshold, 0.8)[0].volume for threshold in (0.3, 0.5, 0.7)]
+    assert sizes[0] > sizes[1] > sizes[2]
 
 
 def same_regions(stored: list, regions: list) -> None:
     """Compare regions; the file of a table keeps six digits."""
-    assert [(r.first, r.last, r.slice, r.ijk) for r in stored] == [(r.first, r.last, r.slice, r.ijk) for r in regions]
+    whole = [[(r.first, r.last, r.slice, r.ijk, r.side) for r in listed] for listed in (stored, regions)]
+    assert whole[0] == whole[1]
     for region, other in zip(stored, regions, strict=True):
         assert (region.volume, region.peak, region.mean) == pytest.approx(
             (other.volume, other.peak, other.mean), rel=1e-4
@@ -150,6 +278,29 @@ def test_points_of_the_plot_have_their_slice_numbers_although_some_were_skipped(
     assert result.reference(CHART).GetNthPlotSeriesNode(0) is result.reference(SERIES)
 
 
+def test_the_plot_shows_the_limit_and_the_current_slice_as_lines(scene: Any) -> None:
+    from MedCLIPADLib.plots import mark_current
+    from MedCLIPADLib.results import CHART, CURRENT, LIMIT
+
+    def points(role: str) -> list[tuple[float, float]]:
+        series = result.reference(role)
+        table = series.GetTableNode().GetTable()
+        columns = [table.GetColumnByName(name) for name in (series.GetXColumnName(), series.GetYColumnName())]
+        return [tuple(column.GetTuple1(row) for column in columns) for row in range(table.GetNumberOfRows())]
+
+    result = example(slice_limit=0.97)
+    chart = result.reference(CHART)
+    assert all(chart.HasPlotSeriesNodeID(result.reference(role).GetID()) for role in (LIMIT, CURRENT))
+    low, high = chart.GetYAxisRange()
+    assert low == 0 and high > 0.97, "the limit is inside the plot, also above all scores"
+    assert points(LIMIT) == [(-0.5, 0.97), (len(result.slicing) - 0.5, 0.97)]
+    assert points(CURRENT)[0][0] < chart.GetXAxisRange()[0], "nothing before the views are at a slice"
+    mark_current(result, 7)
+    assert points(CURRENT) == [(7, 0), (7, high)]
+    mark_current(result, None)
+    assert points(CURRENT)[0][0] < chart.GetXAxisRange()[0]
+
+
 def test_all_nodes_of_a_result_are_in_its_folder(scene: Any) -> None:
     import slicer
     from MedCLIPADLib.regions import find_regions, store_regions
@@ -177,19 +328,32 @@ def test_all_nodes_of_a_result_are_in_its_folder(scene: Any) -> None:
 
 @pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
 def test_a_segmentation_is_what_the_overlay_shows_and_becomes_the_label(scene: Any, affine: np.ndarray) -> None:
-    from MedCLIPADLib.segmentation import crop_above, label_of, make_segmentation
+    from MedCLIPADLib.segmentation import crop_regions, label_of, make_segmentation
 
     result = example(affine)
-    node = make_segmentation(result, *crop_above(result.array, 0.5))
+    node = make_segmentation(result, *crop_regions(result.array, 0.5))
     assert np.array_equal(label_of(node, result), result.array >= 0.5)
-    first = make_segmentation(result, *crop_above(result.array, 0.6))
+    first = make_segmentation(result, *crop_regions(result.array, 0.6))
     assert first is not node and node.GetScene() is not None, "what was edited before is not overwritten"
     assert np.array_equal(label_of(first, result), result.array >= 0.6)
 
 
+def test_a_segmentation_takes_only_regions_above_the_limit(scene: Any) -> None:
+    from MedCLIPADLib.errors import ModuleError
+    from MedCLIPADLib.segmentation import crop_regions, label_of, make_segmentation
+
+    result = example(grid((14, -9, 21)))
+    labels, _ = ndimage.label(result.array >= 0.5, np.ones((3, 3, 3)))
+    i, j, k = SPOTS[0][0]
+    node = make_segmentation(result, *crop_regions(result.array, 0.5, 0.8))
+    assert np.array_equal(label_of(node, result), labels == labels[k, j, i]), "the spot with the peak of 0.9, not 0.75"
+    with pytest.raises(ModuleError, match="No region exceeds the limit"):
+        crop_regions(result.array, 0.5, 0.95)
+
+
 def test_a_label_on_another_grid_or_under_a_transform_is_resampled(scene: Any) -> None:
     import slicer
-    from MedCLIPADLib.segmentation import NAME, crop_above, label_of, make_segmentation
+    from MedCLIPADLib.segmentation import NAME, crop_regions, label_of, make_segmentation
 
     affine = grid((14, -9, 21))
     result = example(affine)
@@ -208,7 +372,7 @@ def test_a_label_on_another_grid_or_under_a_transform_is_resampled(scene: Any) -
 
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(grid((0, 0, 90), (1, 1, 1))))
-    made = make_segmentation(result, *crop_above(result.array, 0.5))
+    made = make_segmentation(result, *crop_regions(result.array, 0.5))
     result.volume.SetAndObserveTransformNodeID(transform.GetID())
     result.follow_volume()
     assert made.GetTransformNodeID() == transform.GetID()
@@ -218,7 +382,7 @@ def test_a_label_on_another_grid_or_under_a_transform_is_resampled(scene: Any) -
 
 def test_an_empty_segmentation_gives_an_empty_label_and_none_is_refused(scene: Any) -> None:
     from MedCLIPADLib.errors import ModuleError
-    from MedCLIPADLib.segmentation import crop_above, empty_segmentation, label_of
+    from MedCLIPADLib.segmentation import crop_regions, empty_segmentation, label_of
 
     result = example()
     node = empty_segmentation(result)
@@ -227,23 +391,24 @@ def test_an_empty_segmentation_gives_an_empty_label_and_none_is_refused(scene: A
     with pytest.raises(ModuleError, match="no segments"):
         label_of(node, result)
     with pytest.raises(ModuleError, match="lower the threshold"):
-        crop_above(result.array, 0.95)
+        crop_regions(result.array, 0.95)
 
 
 def test_a_saved_scene_works_as_before(scene: Any, tmp_path: Path, problems: Any) -> None:
     problems.expect("orientation preset name: Reformat")  # MRML's own reader says so of turned views
     import slicer
     from MedCLIPADLib import navigation
-    from MedCLIPADLib.colours import colours
+    from MedCLIPADLib.colours import COUNT, colours
     from MedCLIPADLib.marks import marks, set_marks
+    from MedCLIPADLib.plots import mark_current
     from MedCLIPADLib.regions import find_regions, store_regions, stored_regions
-    from MedCLIPADLib.results import CHART, SEGMENTATION, Result
-    from MedCLIPADLib.segmentation import crop_above, label_of, make_segmentation
+    from MedCLIPADLib.results import CHART, CURRENT, LIMIT, SEGMENTATION, Result
+    from MedCLIPADLib.segmentation import crop_regions, label_of, make_segmentation
 
     result = example(grid((14, -9, 21)))
     regions = find_regions(result.array, result.slicing, 0.6)
     store_regions(result, regions)
-    make_segmentation(result, *crop_above(result.array, 0.6))
+    make_segmentation(result, *crop_regions(result.array, 0.6))
     result.set_threshold(0.6)
     result.show_3d(True)
     set_marks(result.volume, "case-1", {"plane": "axial", "normal": [1], "abnormal": [5, 6]})
@@ -257,13 +422,19 @@ def test_a_saved_scene_works_as_before(scene: Any, tmp_path: Path, problems: Any
     again.restore_colours()
     assert np.array_equal(again.array, array)
     assert again.threshold == pytest.approx(0.6) and again.volume.GetName() == "case"
-    same_regions(stored_regions(again), regions)
+    assert again.verdict == VERDICT and again.limit("2") == 0.61 and again.in_words(0.9).startswith("never seen in 24")
+    assert labels(again)[0.6] == "1 in 1,000" and again.legend.GetUseColorNamesForLabels()
+    same_regions(stored_regions(again) or [], regions)
     assert np.array_equal(label_of(again.reference(SEGMENTATION), again), array >= 0.6)
     assert again.reference(CHART).GetNthPlotSeriesNode(0).GetTableNode() is not None
+    mark_current(again, 7)
+    lines = again.reference(LIMIT).GetTableNode()
+    assert lines is again.reference(CURRENT).GetTableNode()
+    assert [float(lines.GetCellText(0, column)) for column in (0, 3)] == [7, pytest.approx(0.62)]
     assert marks(again.volume, "case-1")["abnormal"] == [5, 6]
     assert again.rendering.GetVolumePropertyNode() is not None
     colour = [0.0] * 4
-    again.node.GetScalarVolumeDisplayNode().GetColorNode().GetColor(255, colour)
+    again.node.GetScalarVolumeDisplayNode().GetColorNode().GetColor(COUNT - 1, colour)
     assert np.allclose(colour[:3], colours()[-1], atol=0.01)
     navigation.align_views(again)
     navigation.jump_to_slice(again, 7)

@@ -30,10 +30,12 @@ CALLED = {
     "_set_chart",
 }
 ASSIGNED = {"text", "toolTip", "title", "placeholderText", "specialValueText"}
+SERVERS = {"verdictTextLabel"}  # labels with nothing but the server's own sentences
 # Literals with a space that nobody sees as text of the panel.
 NOT_SHOWN = re.compile(
     r"MedCLIPAD (anomaly|training loss.*|temporary|progress|contributors|)|slice scores.*| anomaly \(|"  # of nodes
     r"Next volume|Test connection|Select version|Delete version|Stop training|"  # jobs
+    r"(Current|Limit) [XY]|"  # columns of the plot's lines
     r"Volume \(ml\)|First slice|Last slice|Peak slice|"  # columns of the regions' table node: its format
     r"unknown host|not medclipad|Not Found|MedCLIPAD: .*|The self test of MedCLIPAD passed\.|"  # causes, log, self test
     r"ready at .*|color: .*|Bearer |form-data; .*|multipart/.*|Content-.*|.*(Content-Disposition|filename=).*|"
@@ -125,7 +127,7 @@ def texts(panel: Any) -> dict[str, str]:
 
     found = {}
     for name, widget in vars(panel.ui).items():
-        if isinstance(widget, (qt.QLabel, qt.QAbstractButton)):
+        if isinstance(widget, (qt.QLabel, qt.QAbstractButton)) and name not in SERVERS:
             found[name] = widget.text
         if hasattr(widget, "toolTip"):
             found[f"{name}'s tool tip"] = widget.toolTip

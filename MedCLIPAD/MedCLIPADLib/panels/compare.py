@@ -53,23 +53,17 @@ class ComparePanel(Panel):
             button.checked = False
             self.fail(str(error))
 
-    def _share_range(self, first: Result, second: Result) -> None:
-        """Give both maps the same threshold and colours."""
-        top = max(first.about["highest"], second.about["highest"])
+    def _share_threshold(self, first: Result, second: Result) -> None:
+        """Give both maps the same threshold; their colours mean the same anyway."""
         for result in (first, second):
-            result.set_threshold(self.parameters.threshold, top)
-
-    def _restore_ranges(self) -> None:
-        for result in Result.all():
-            result.set_threshold(result.threshold)
+            result.set_threshold(self.parameters.threshold)
 
     def _flicker(self, on: bool) -> None:
         if not on:
             self._timer.stop()
-            self._restore_ranges()
             self.module.update()
             return
-        self._share_range(*self.pair())
+        self._share_threshold(*self.pair())
         self.ui.linkButton.checked = False
         self._second_shown = False
         self._timer.start()
@@ -91,13 +85,12 @@ class ComparePanel(Panel):
             overlay.end_side_by_side(self._layout)
             if self.result is not None:
                 navigation.align_views(self.result)
-            self._restore_ranges()
             self.module.update()
             return
         first, second = self.pair()
         self.ui.flickerButton.checked = False
         self._layout = slicer.app.layoutManager().layout
-        self._share_range(first, second)
+        self._share_threshold(first, second)
         overlay.side_by_side(first, second, self.parameters.opacity)
 
     def stop(self) -> None:
@@ -115,7 +108,7 @@ class ComparePanel(Panel):
             self.stop()
             return
         if abs(second.threshold - self.parameters.threshold) > 1e-9 or first.threshold != second.threshold:
-            self._share_range(first, second)
+            self._share_threshold(first, second)
         if self.ui.linkButton.checked:
             for composite in overlay.composites():
                 composite.SetForegroundOpacity(self.parameters.opacity)

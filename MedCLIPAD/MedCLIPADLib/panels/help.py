@@ -24,8 +24,9 @@ def tutorial() -> str:
             "slices."
         ),
         _(
-            "<b>Look.</b> Under Results, move the threshold, click in the plot or on a row of the table, and press "
-            "<i>Next suspicious</i> (keys [ and ]). In the plot, the arrow keys go from slice to slice."
+            "<b>Look.</b> Under Results, read the verdict. Choose how many false regions per normal scan you accept, "
+            "move the threshold, click in the plot or on a row of the table, and press <i>Next suspicious</i> (keys [ "
+            "and ]). In the plot, the arrow keys go from slice to slice."
         ),
         _(
             "<b>Correct and train.</b> Under Correct and label, press <i>Make segmentation</i>, correct it with "

@@ -9,12 +9,14 @@ import qt
 from slicer.i18n import tr as _
 
 from MedCLIPADLib import navigation, overlay
-from MedCLIPADLib.panels.base import Panel, fill_table
-from MedCLIPADLib.plots import show_chart, slice_of_point, store_scores
-from MedCLIPADLib.regions import Region, stored_regions
-from MedCLIPADLib.results import CHART, REGIONS, SERIES, Result
+from MedCLIPADLib.panels.base import Panel, fill_combo, fill_table
+from MedCLIPADLib.plots import mark_current, show_chart, slice_of_point, store_scores
+from MedCLIPADLib.regions import Region, side_in_words, stored_regions
+from MedCLIPADLib.results import CHART, SERIES, Result
 from MedCLIPADLib.volumes import RESULT
 
+_SAME = 1e-3  # difference of two thresholds that the slider, with three decimals, cannot show
+_FRACTIONS = {"0.125": "1/8", "0.25": "1/4", "0.5": "1/2"}  # how numbers of false regions are written
 SETTLE_TIME = 300  # ms without a change of the threshold, after which the regions are listed again
 
 
@@ -33,6 +35,7 @@ class ResultsPanel(Panel):
         for selector in (ui.resultSelector, ui.compareSelector):
             selector.addAttribute("vtkMRMLScalarVolumeNode", RESULT)
         self._shown = ""  # id of the map that the widgets show
+        self._limit: float | None = None  # of the peaks of the regions in the table
         self.regions: list[Region] = []
         self._settle_timer = qt.QTimer()
         self._settle_timer.setSingleShot(True)
@@ -43,6 +46,7 @@ class ResultsPanel(Panel):
         self.on_click(ui.nextPeakButton, self.next_peak)
         self.on_click(ui.previousPeakButton, self.previous_peak)
         ui.sliceSlider.connect("valueChanged(int)", self._slid)
+        ui.falseRegionsComboBox.connect("currentIndexChanged(int)", self._choose_rate)
         ui.regionsTable.connect(
             "cellClicked(int,int)", lambda row, _column: self.guarded(lambda: self.show_region(row))
         )
@@ -52,12 +56,17 @@ class ResultsPanel(Panel):
         """Whether the regions are those of the threshold, or are being computed."""
         return not self._settle_timer.active
 
+    @property
+    def limit(self) -> float | None:
+        """Map value that the peak of a region must exceed, by the reader's choice; None if there is no limit."""
+        return self.require_result().limit(self.parameters.falseRegions)
+
     # --- a new or another map ---
     def show_new(self, result: Result) -> None:
         """Select a new map and show it at its most suspicious slice, with its plot."""
         overlay.show(result, self.parameters.opacity)
         navigation.align_views(result)
-        self.parameters.threshold = result.threshold
+        result.set_threshold(result.outline(self.parameters.falseRegions))
         self.parameters.result = result.node
         self.ui.resultSelector.setCurrentNode(result.node)
         self.session.jobs.post(lambda: self.guarded(self.show_plot))  # in a later turn: it may create a view
@@ -79,9 +88,12 @@ class ResultsPanel(Panel):
 
     def _show_nothing(self) -> None:
         ui = self.ui
-        ui.resultLabel.text = ui.sliceLabel.text = ui.regionsLabel.text = ""
+        for label in (ui.verdictTextLabel, ui.warningsLabel, ui.resultLabel, ui.sliceLabel, ui.regionsLabel):
+            label.text = ""
+        ui.verdictTextLabel.visible = ui.warningsLabel.visible = False
         self.regions = []
         self._fill_regions([])
+        fill_combo(ui.falseRegionsComboBox, [], "")
         self._enable_controls(False)
 
     def _enable_controls(self, enabled: bool) -> None:
@@ -92,6 +104,7 @@ class ResultsPanel(Panel):
             ui.sliceSlider,
             ui.showPlotButton,
             ui.resetThresholdButton,
+            ui.falseRegionsComboBox,
         ):
             widget.enabled = enabled
 
@@ -107,22 +120,33 @@ class ResultsPanel(Panel):
         slider.maximum = len(result.slicing) - 1
         slider.blockSignals(was)
         self._enable_controls(True)
-        about = result.about
+        self._show_verdict(result)
+        self.module.observe_views()
+        self.show_slice()
+        self._limit = self.limit
+        stored = stored_regions(result, self._limit)
+        if stored is None:
+            self._settle_timer.start()
+        else:
+            self._show_regions(result, stored)
+
+    def _show_verdict(self, result: Result) -> None:
+        """Show the verdict, cautions, and how they came about."""
+        ui, about = self.ui, result.about
+        ui.verdictTextLabel.text = result.verdict
+        ui.verdictTextLabel.visible = True
+        warnings = " ".join(result.warnings)
+        ui.warningsLabel.text = _("Caution: {warnings}").format(warnings=warnings) if warnings else ""
+        ui.warningsLabel.visible = bool(warnings)
         score = about.get("volume_score")
         no_score = _("No slice contains enough tissue to score")
         parts = [
             _("Volume score {score}").format(score=f"{score:.3f}") if score is not None else no_score,
-            _("threshold {value}").format(value=f"{about['threshold']:.3f}"),
             _("{plane} slices").format(plane=about["plane"]),
             _("detector {name}").format(name=about["detector"]),
         ]
-        ui.resultLabel.text = ", ".join(parts) + "."
-        self.module.observe_views()
-        self.show_slice()
-        if result.reference(REGIONS) is None:
-            self._settle_timer.start()
-        else:
-            self._show_regions(stored_regions(result))
+        promise = "" if result.promise in result.verdict else result.promise
+        ui.resultLabel.text = _("{parts}. {promise}").format(parts=", ".join(parts), promise=promise).strip()
 
     def _show_map(self, result: Result) -> None:
         """Update the scene to the parameters; what already agrees is not touched."""
@@ -130,6 +154,10 @@ class ResultsPanel(Panel):
         if abs(result.threshold - parameters.threshold) > 1e-9:
             result.set_threshold(parameters.threshold)
             self._settle_timer.start()
+        self._show_rates(result)
+        if self._limit != self.limit:
+            self._limit = self.limit
+            self.list_regions()
         if not self.module.compare.active:
             overlay.show(result, parameters.opacity, parameters.showMap)
         for other in Result.all():
@@ -140,14 +168,44 @@ class ResultsPanel(Panel):
                 legend.SetVisibility(visible)
 
     def reset_threshold(self) -> None:
-        """Set the threshold to the detector's calibrated one."""
-        self.parameters.threshold = float(self.require_result().about["threshold"])
+        """Set the threshold to the standard one."""
+        self.parameters.threshold = self.require_result().outline(self.parameters.falseRegions)
+
+    # --- false alarms ---
+    def _show_rates(self, result: Result) -> None:
+        """Offer the numbers of false regions that the detector's normal scans support."""
+        combo, limits = self.ui.falseRegionsComboBox, result.region_limits
+        entries = [(_FRACTIONS.get(rate, rate), rate) for rate in limits]
+        words = _(
+            "How many regions a normal scan has above the limit, on average. The table and Make segmentation take only "
+            "regions whose peak exceeds the limit; the threshold does not change it. {promise}"
+        )
+        if not entries:
+            entries = [(_("not available: too few normal scans"), "")]
+            words = _("Not available: all regions above the threshold are listed. {promise}")
+        fill_combo(combo, entries, result.rate(self.parameters.falseRegions))
+        combo.enabled = bool(limits)
+        combo.toolTip = words.format(promise=result.promise)
+
+    def _choose_rate(self, index: int) -> None:
+        """Choose a number of false regions; the standard threshold goes with it, the reader's own stays."""
+        result, parameters = self.result, self.parameters
+        if result is None or index < 0:
+            return
+        standard = abs(parameters.threshold - result.outline(parameters.falseRegions)) < _SAME
+        parameters.falseRegions = self.ui.falseRegionsComboBox.itemData(index)
+        if standard:
+            self.reset_threshold()
 
     # --- slices ---
     def show_plot(self) -> None:
-        """Show the plot of score against slice."""
+        """Show the plot of score against slice.
+
+        It is made here, in a turn of its own of the event loop, so that a new map is shown without a halt.
+        """
         result = self.require_result()
         show_chart(result.reference(CHART) or store_scores(result))
+        mark_current(result, navigation.current_slice(result))
         self.module.observe_plots()
 
     def plot_clicked(self, chart: Any, position: float) -> None:
@@ -213,6 +271,7 @@ class ResultsPanel(Panel):
         if result is None:
             return
         number = navigation.current_slice(result)
+        mark_current(result, number)
         if number is None:
             self.ui.sliceLabel.text = _("outside")
             return
@@ -224,26 +283,44 @@ class ResultsPanel(Panel):
 
     # --- regions ---
     def list_regions(self) -> None:
-        """List the regions above the current threshold."""
-        if self.result is not None:
+        """List the regions above the current threshold and the limit."""
+        result = self.result
+        if result is not None:
             self.ui.regionsLabel.text = _("Finding regions...")
-            self.module.analysis.regions(self.result, self._show_regions, self.fail)
+            done = lambda regions: self._show_regions(result, regions)  # noqa: E731
+            self.module.analysis.regions(result, self.limit, done, self.fail)
 
-    def _show_regions(self, regions: list[Region]) -> None:
+    def _show_regions(self, result: Result, regions: list[Region]) -> None:
+        if self.result is None or self.result.node is not result.node:
+            return  # another map was selected meanwhile
         self.regions = regions
-        total = sum(region.volume for region in regions)
-        words = _("{count} regions above the threshold, {volume} ml.")
-        if len(regions) < 2:
-            words = _("1 region above the threshold, {volume} ml.") if regions else _("No regions.")
-        self.ui.regionsLabel.text = words.format(count=len(regions), volume=f"{total:.1f}")
+        if not regions:
+            words = _("No regions.")
+        elif self._limit is None:
+            several = _("{count} regions above the threshold, {volume} ml.")
+            words = several if len(regions) > 1 else _("1 region above the threshold, {volume} ml.")
+        else:
+            several = _("{count} regions above the limit ({rarity}), {volume} ml.")
+            words = several if len(regions) > 1 else _("1 region above the limit ({rarity}), {volume} ml.")
+        self.ui.regionsLabel.text = words.format(
+            count=len(regions),
+            rarity="" if self._limit is None else result.in_words(self._limit),
+            volume=f"{sum(region.volume for region in regions):.1f}",
+        )
         rows = [
-            (number + 1, f"{r.volume:.2f}", f"{r.peak:.3f}", f"{r.first}-{r.last}", r.slice)
-            for number, r in enumerate(regions)
+            (
+                number + 1,
+                f"{region.volume:.2f}",
+                side_in_words(region.side),
+                f"{region.first}-{region.last}",
+                result.in_words(region.peak),
+            )
+            for number, region in enumerate(regions)
         ]
         self._fill_regions(rows)
 
     def _fill_regions(self, rows: list[tuple]) -> None:
-        titles = ["", _("Volume (ml)"), _("Peak"), _("Slices"), _("Peak slice")]
+        titles = ["", _("ml"), _("Side"), _("Slices"), _("Peak")]
         fill_table(self.ui.regionsTable, titles, rows)
 
     def show_region(self, row: int) -> None:

@@ -36,10 +36,11 @@ class ReviewPanel(Panel):
 
     # --- segmentation ---
     def make_segmentation(self) -> None:
-        """Make a segmentation of the map above the threshold."""
+        """Make a segmentation of the regions in the table of Results."""
         self.ui.makeSegmentationButton.enabled = False
         try:
-            self.module.analysis.segment(self.require_result(), self._segmented, self.fail_and_update)
+            result, limit = self.require_result(), self.module.results.limit
+            self.module.analysis.segment(result, limit, self._segmented, self.fail_and_update)
         except ModuleError:
             self.ui.makeSegmentationButton.enabled = True
             raise
