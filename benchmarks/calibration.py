@@ -206,6 +206,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--plot", type=Path, help="draw them to this file")
+    parser.add_argument("--earlier", type=Path, nargs="+", default=[], help="JSON of earlier runs to show as well")
     parser.add_argument("--scans", type=int, nargs="+", default=[39, 5], help="normal scans to fit (default 39 and 5)")
     parser.add_argument("--next", type=int, default=40, help="other normal scans (default 40)")
     parser.add_argument("--fits", type=int, default=6, help="random draws of the scans to fit (default 6)")
@@ -216,7 +217,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    results = []
+    results = [result for file in arguments.earlier for result in json.loads(file.read_text("utf-8"))["results"]]
     with tempfile.TemporaryDirectory() as folder, progress_bar() as bar:
         count = max(arguments.scans) + arguments.next
         pool = []
@@ -245,7 +246,7 @@ def main() -> None:
     if arguments.json:
         content = {
             "machine": machine(),
-            "arguments": {**vars(arguments), "json": None, "plot": None},
+            "arguments": {**vars(arguments), "json": None, "plot": None, "earlier": len(arguments.earlier)},
             "results": results,
         }
         write_text(arguments.json, json.dumps(content, indent=1) + "\n")

@@ -53,6 +53,21 @@ def test_labelmap_has_the_images_grid_in_every_format(client: Client, server: Se
     assert scores["label_names"] == {"anomaly": 1}
 
 
+def test_false_regions_per_scan_chooses_the_regions(client: Client) -> None:
+    """A lower limit shows more; the verdict, the regions and the labelmap go with it."""
+    _, usual = client.infer("mediclip", "lesion_1")
+    rate = max(usual["region_limits"], key=float)
+    labelmap, more = client.infer("mediclip", "lesion_1", {"false_regions_per_scan": rate})
+    anomaly, again = client.infer("mediclip", "lesion_1", {"false_regions_per_scan": float(rate), "result": "map"})
+    assert more["region_limit"] == usual["region_limits"][rate] <= usual["region_limit"]
+    assert np.array_equal(read_volume(labelmap).array, regions_of(read_volume(anomaly).array, more))
+    assert again["regions"] == more["regions"]
+    volumes = [sum(region["volume_ml"] for region in scores["regions"]) for scores in (usual, more)]
+    assert 0 < volumes[0] <= volumes[1], "regions may join where the outline falls"
+    assert usual["normal_scans"] == 2 and "at most 1 false alarm in 3 can be promised" in usual["promise"]
+    assert usual["verdict"].endswith("not for diagnosis.")
+
+
 def test_labelmap_is_the_regions_of_the_map(client: Client) -> None:
     labelmap, scores = client.infer("mediclip", "lesion_1", {"plane": "coronal"})
     anomaly, _ = client.infer("mediclip", "lesion_1", {"plane": "coronal", "result": "map"})
@@ -121,6 +136,8 @@ def test_source_images_survive(client: Client, server: Server) -> None:
         ("mediclip?image=normal_1", {"result": "probability"}, 422, "result"),
         ("mediclip?image=normal_1", {"result_extension": "/../x.nii"}, 422, "result_extension"),
         ("mediclip?image=normal_1", {"request_id": "a/b"}, 422, "request_id"),
+        ("mediclip?image=normal_1", {"false_regions_per_scan": -1}, 422, "false_regions_per_scan"),
+        ("mediclip?image=normal_1", {"false_regions_per_scan": 0.01}, 422, "give at least 100 normal scans to fit"),
     ],
 )
 def test_what_cannot_be_done_is_said(server: Server, address: str, params: dict, status: int, says: str) -> None:

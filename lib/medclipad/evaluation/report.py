@@ -45,7 +45,9 @@ section { background: #fff; border: 1px solid #e2e2de; border-radius: 8px; paddi
 img { display: block; width: 100%; height: auto; margin: 10px 0 4px; border-radius: 4px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 10px 0; }
 th, td { padding: 5px 14px; text-align: right; border-bottom: 1px solid #e6e6e2; white-space: nowrap; }
-th { font-size: 13px; font-weight: 600; color: #555; }
+th { font-size: 13px; font-weight: 600; color: #555; white-space: normal; vertical-align: bottom; }
+section { overflow-x: auto; }
+.verdict { font-weight: 600; }
 th:first-child, td:first-child { text-align: left; padding-left: 4px; }
 .overview { background: #fff; border: 1px solid #e2e2de; width: 100%; }
 .overview th:first-child, .overview td:first-child { padding-left: 14px; }
@@ -131,8 +133,8 @@ def write_report(
         f"<h1>{escape(title)}</h1>",
         *(f"<p>{escape(paragraph)}</p>" for paragraph in notes.split("\n\n") if paragraph.strip()),
         _overview(cases),
-        _findings(summary),
         *(_section(number, case) for number, case in enumerate(cases)),
+        _findings(summary),
         f"<footer>Times were measured on {escape(machine)}.</footer>",
     ]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title>\n<style>{STYLE}</style>'
