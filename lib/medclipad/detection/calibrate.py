@@ -119,7 +119,7 @@ def _save(file: Path, raw: np.ndarray) -> None:
 
 
 def learn_acquisition(detector: AnomalyDetector, scans: Sequence[NormalSlices]) -> Acquisition:
-    """Return how the volumes with normal slices were acquired."""
+    """Return how volumes that were learned from or calibrated on were acquired."""
     described = [describe_volume(detector.encoder, scan.framed) for scan in scans[:MAX_SCANS]]
     return Acquisition(scans=[scan for scan in described if scan is not None])
 

@@ -111,7 +111,10 @@ class AnomalyDetector:
         require_detection_memory(volume, planes, self.info.smoothing)
         frames = self.frames(volume, planes) if slices is None else [self.framed(volume, planes[0]).only(slices)]
         raw = self.detect_raw(frames, progress)
-        usual = self._as_learned(volume, plane) and slices is None
+        complete = self._as_learned(volume, plane) and slices is None
+        warnings = ()
+        if complete and self.info.acquisition.scans:
+            warnings = self.info.acquisition.warnings(describe_volume(self.encoder, raw.framed))
         return AnomalyResult(
             anomaly_map=volume.with_array(self.info.calibration.scale(raw.map)),
             slice_scores=self._slice_scores(raw),
@@ -119,8 +122,8 @@ class AnomalyDetector:
             slicing=raw.framed.slicing,
             detector=self.info.name,
             calibration=self.info.calibration,
-            complete=usual,
-            warnings=self.info.acquisition.warnings(describe_volume(self.encoder, raw.framed)) if usual else (),
+            complete=complete,
+            warnings=warnings,
             window=raw.framed.window,
         )
 

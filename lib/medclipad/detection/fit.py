@@ -135,7 +135,7 @@ def fit(
     )
     detector = AnomalyDetector(models, info)
     info.calibration = learn_calibration(detector, to_calibrate_on, basis, progress)
-    info.acquisition = learn_acquisition(detector, slices.normal)
+    info.acquisition = learn_acquisition(detector, [*slices.normal, *(to_calibrate_on if kept_out else ())])
     return detector
 
 
