@@ -23,6 +23,7 @@ from medclipad.detection.fit import fit
 from medclipad.detection.regions import find_regions, region_labels
 from medclipad.detection.result import AnomalyResult, rate_words
 from medclipad.errors import DetectorError, TrainingError
+from medclipad.methods.mediclip.method import MediCLIP
 from medclipad.volume import Slicing, Volume
 
 QUICK = {"method": "mediclip", "shots": 8, "image_size": 128, "max_steps": 2, "memory_size": 300}
@@ -249,6 +250,27 @@ def test_memory_is_whole_again_after_calibration(detector, head, tmp_path):
     ours, theirs = detector.detect(head(12)), load_detector(tmp_path / "saved").detect(head(12))
     assert np.array_equal(ours.anomaly_map.array, theirs.anomaly_map.array)
     assert ours.summary() == theirs.summary()
+
+
+def test_where_a_head_knows_its_volumes_others_look_at_them(head, monkeypatch):
+    """Three more models, each without a third of the volumes that were learned from."""
+    trained: list[set[int]] = []
+    fit_one = MediCLIP.fit
+
+    def watched(model, shots, seed, progress):
+        trained.append(shots.numbers)
+        return fit_one(model, shots, seed, progress)
+
+    monkeypatch.setattr(MediCLIP, "fit", watched)
+    volumes = [head(seed) for seed in (10, 11, 12, 13)]
+    detector = fit(normal=volumes, memory_share=0, **QUICK)
+    assert trained == [{0, 1, 2, 3}, {1, 2}, {0, 2, 3}, {0, 1, 3}] and detector.info.calibration.n == 4
+    trained.clear()
+    assert fit(normal=volumes[:2], memory_share=0, **{**QUICK, "shots": 1}).info.calibration.n == 1
+    assert len(trained) == 1, "the volume that gave the only slice cannot be left out, the other one is as new"
+    trained.clear()
+    fit(normal=volumes, **QUICK)
+    assert len(trained) == 1, "a memory leaves out by itself"
 
 
 def test_raw_values_stay_available(detector, head):

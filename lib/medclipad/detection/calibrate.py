@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,11 @@ _PLACE_SIDE = 2.355  # standard deviations of the smoothing: its full width at h
 
 
 def learn_calibration(
-    detector: AnomalyDetector, scans: Sequence[NormalSlices], basis: Basis, progress: Progress
+    detector: AnomalyDetector,
+    scans: Sequence[NormalSlices],
+    basis: Basis,
+    progress: Progress,
+    stand_ins: Mapping[int, AnomalyDetector] | None = None,
 ) -> Calibration:
     """Return what normal scans say of a fresh detector's maps.
 
@@ -48,6 +52,8 @@ def learn_calibration(
         How they are seen; "left out" leaves what is remembered of each out while it is looked at.
     progress
         Called as progress("calibrate", done, scans, {"volume": name}).
+    stand_ins
+        For the numbers of scans the detectors that look at them, because they did not learn from them.
 
     Raises
     ------
@@ -67,7 +73,8 @@ def learn_calibration(
                 require_detection_memory(scan.framed.volume, planes, smoothing)
                 detector.leave_out(scan.number if basis == "left out" else None)
                 frames = [scan.framed, *(scan.framed.along(plane) for plane in planes[1:])]
-                raw = detector.detect_raw([framed.thinned(smoothing) for framed in frames])
+                looking = (stand_ins or {}).get(scan.number, detector)
+                raw = looking.detect_raw([framed.thinned(smoothing) for framed in frames])
                 normal = scan.framed.foreground & scan.framed.flags(scan.slices)
                 places = normal.sum() * np.prod(_place_sides(scan, smoothing))
                 records.append(ScanRecord(scan.framed.volume.name, raw.map[normal], places))

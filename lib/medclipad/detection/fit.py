@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -24,6 +24,8 @@ from medclipad.methods import get_method
 from medclipad.methods.base import AnomalyModel, Shots
 from medclipad.volume import Volume, parse_preset, resolve_preset
 from medclipad.volume.progress import Progress, no_progress
+
+FOLDS = 3  # models trained to calibrate on, each without a third of the volumes, where a model cannot leave them out
 
 Learn = Callable[[AnomalyModel, Shots, int, Progress], dict[str, float]]
 """Takes the place of a method's training, called as learn(model, shots, seed, progress)."""
@@ -111,15 +113,20 @@ def fit(
     for scan in to_calibrate_on:  # checked before training, so that it does not fail after it
         require_detection_memory(scan.framed.volume, config.each_plane, config.smoothing)
 
-    models, metrics = {}, {}
-    for number, (plane, shots) in enumerate(learned.items()):
-        with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode
-            torch.manual_seed(config.seed)
-            models[plane] = method.build(encoder, config.method_options())
-            told = _of_plane(progress, number, len(learned))
-            figures = (learn or method.fit)(models[plane], shots.shots, config.seed, told)
-        models[plane].calibrate(shots.spare_images)
-        metrics |= figures if len(learned) == 1 else {f"{plane}_{key}": value for key, value in figures.items()}
+    def train(without: Collection[int], progress: Progress) -> tuple[dict[str, AnomalyModel], dict[str, float]]:
+        """Return the trained model of each plane, without the normal slices of some volumes, and its figures."""
+        models, metrics = {}, {}
+        for number, (plane, part) in enumerate(learned.items()):
+            with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():  # whatever the caller's
+                torch.manual_seed(config.seed)
+                models[plane] = method.build(encoder, config.method_options())
+                told, shots = _of_plane(progress, number, len(learned)), part.shots.without(without)
+                figures = (learn or method.fit)(models[plane], shots, config.seed, told)
+            models[plane].calibrate(part.spare_images)
+            metrics |= figures if len(learned) == 1 else {f"{plane}_{key}": value for key, value in figures.items()}
+        return models, metrics
+
+    models, metrics = train((), progress)
     info = DetectorInfo(
         name=name or f"{config.method}-{config.encoder.partition('/')[0]}",
         description=description,
@@ -134,7 +141,15 @@ def fit(
         versions=installed_versions(),
     )
     detector = AnomalyDetector(models, info)
-    info.calibration = learn_calibration(detector, to_calibrate_on, basis, progress)
+    stand_ins: dict[int, AnomalyDetector] = {}
+    if basis == "left out" and learn is None and not all(model.can_leave_out for model in models.values()):
+        numbers = sorted({number for part in learned.values() for number in part.shots.numbers})
+        if len(numbers) == 1:  # the only volume that was learned from cannot be left out: the others are as new
+            to_calibrate_on = [scan for scan in to_calibrate_on if scan.number not in numbers]
+        for fold in [numbers[start::FOLDS] for start in range(min(FOLDS, len(numbers)))] if len(numbers) > 1 else []:
+            stand_in = AnomalyDetector(train(fold, progress)[0], info)
+            stand_ins |= dict.fromkeys(fold, stand_in)
+    info.calibration = learn_calibration(detector, to_calibrate_on, basis, progress, stand_ins)
     info.acquisition = learn_acquisition(detector, [*slices.normal, *(to_calibrate_on if kept_out else ())])
     return detector
 

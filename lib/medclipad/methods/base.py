@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -43,6 +43,18 @@ class Shots:
             raise ValueError(f"{len(self.normal)} normal slices came with the volumes of {len(self.volumes)}.")
         if len(self.masks) != len(self.abnormal):
             raise ValueError(f"{len(self.abnormal)} abnormal slices came with {len(self.masks)} masks.")
+
+    @property
+    def numbers(self) -> set[int]:
+        """Numbers of the volumes that normal slices come from."""
+        return set() if self.volumes is None else {int(number) for number in self.volumes}
+
+    def without(self, volumes: Collection[int]) -> Shots:
+        """Return the shots without the normal slices of some volumes."""
+        if self.volumes is None or not volumes:
+            return self
+        kept = ~np.isin(self.volumes, list(volumes))
+        return replace(self, normal=self.normal[kept], volumes=self.volumes[kept])
 
 
 class AnomalyModel(nn.Module, ABC):
@@ -102,11 +114,18 @@ class AnomalyModel(nn.Module, ABC):
             (B,), or None where they follow from the maps as in `scores_of`.
         """
 
+    @property
+    def can_leave_out(self) -> bool:
+        """Whether `leave_out` makes a volume that was learned from look like a new one.
+
+        Where it does not, calibration trains further models, each without some of the volumes.
+        """
+        return False
+
     def leave_out(self, volume: int | None) -> None:
         """Use nothing that is remembered of one training volume, until this is called with None.
 
-        A fresh model can do so, one that was loaded cannot. It makes normal volumes that were learned from look like
-        new ones, so that thresholds can be learned from them.
+        A fresh model can do so, one that was loaded cannot. Limits are learned from volumes that are left out.
 
         Parameters
         ----------

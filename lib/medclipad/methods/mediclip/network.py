@@ -189,6 +189,11 @@ class MediCLIPNetwork(AnomalyModel):
         numbers = None if volumes is None else torch.as_tensor(volumes)
         self.memory.remember(self._memory_tokens(normal).cpu(), torch.Generator().manual_seed(seed), numbers)
 
+    @property
+    def can_leave_out(self) -> bool:
+        """Whether most of the map is the memory's: the head alone knows the volumes that it learned from."""
+        return self.memory_share >= 0.5
+
     def leave_out(self, volume: int | None) -> None:
         """Leave a volume's tokens out of the memory; adapters and prompts hardly depend on one volume."""
         if self.memory is not None:

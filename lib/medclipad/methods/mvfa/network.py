@@ -350,6 +350,11 @@ class MVFANetwork(AnomalyModel):
         progress("memory", n, n, {})
         return banks
 
+    @property
+    def can_leave_out(self) -> bool:
+        """Whether the memory is left out, and the short training without a text tower hardly matters."""
+        return self.has_memory and not self.encoder.has_text
+
     def leave_out(self, volume: int | None) -> None:
         """Leave a volume's tokens out of the memory; the adapters hardly depend on one volume."""
         self.memory.leave_out(volume)
