@@ -174,6 +174,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
     alphas = np.linspace(0.01, 0.25, 49)
@@ -192,6 +193,10 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     left.plot([0, 0.25], [0, 0.25], "k:", lw=1)
     right.plot([0.4, 5], [0.4, 5], "k:", lw=1)
     right.set(xscale="log", yscale="log", xlabel="promised false regions per normal scan", ylabel="realised")
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_locator(FixedLocator(RATES))
+        axis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.set_minor_locator(NullLocator())
     left.set(xlabel="promised false alarm rate (scans)", ylabel="realised", xlim=(0, 0.25), ylim=(0, 0.3))
     left.legend(fontsize=7)
     right.legend(fontsize=7)
