@@ -218,5 +218,5 @@ def test_curve_marks_lesion_and_skipped_slices():
     legend = draw_scores(DrawnCase(*make_case()), [10]).axes[0].get_legend()
     assert legend is not None
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["slices with lesion", "skipped (background)", "anomaly score", "shown above"]
+    assert labels == ["slices with lesion", "skipped (background)", "anomaly score", "shown above", "slice limit"]
     assert svg.startswith("<?xml") and "<script" not in svg
