@@ -16,7 +16,6 @@ from medclipad.evaluation.comparison import (
     HeldOutMetrics,
     compare,
     evaluate_held_out,
-    measurably_worse,
     pairwise_wins,
 )
 from medclipad.evaluation.held_out import MAX_SLICES, hold_out
@@ -104,13 +103,11 @@ def test_measurably_worse_needs_more_than_chance():
     rng = np.random.default_rng(0)
     truth = np.arange(40) < 20
     good, bad = truth + rng.normal(0, 0.3, 40), truth + rng.normal(0, 3, 40)
-    assert measurably_worse(evaluation(good, truth), evaluation(bad, truth))
-    assert not measurably_worse(evaluation(bad, truth), evaluation(good, truth))
-    assert not measurably_worse(evaluation(good, truth), evaluation(good, truth))
+    assert compare(evaluation(good, truth), evaluation(bad, truth)).worse
+    assert not compare(evaluation(bad, truth), evaluation(good, truth)).worse
+    assert not compare(evaluation(good, truth), evaluation(good, truth)).worse
     nudged = good + rng.normal(0, 0.05, 40)
-    assert not measurably_worse(evaluation(good, truth), evaluation(nudged, truth)), (
-        "a small difference is not measurable"
-    )
+    assert not compare(evaluation(good, truth), evaluation(nudged, truth)).worse, "a small difference is not measurable"
 
 
 def test_a_detector_that_ranks_as_well_but_outlines_worse_is_worse():
@@ -118,9 +115,9 @@ def test_a_detector_that_ranks_as_well_but_outlines_worse_is_worse():
     truth = np.arange(40) < 20
     scores, sharp = truth + rng.normal(0, 0.3, 40), rng.uniform(0.7, 0.9, 20)
     blunt, other = sharp - rng.uniform(0.1, 0.4, 20), sharp + rng.normal(0, 0.05, 20)
-    assert measurably_worse(evaluation(scores, truth, sharp), evaluation(scores, truth, blunt))
-    assert not measurably_worse(evaluation(scores, truth, blunt), evaluation(scores, truth, sharp))
-    assert not measurably_worse(evaluation(scores, truth, sharp), evaluation(scores, truth, other)), (
+    assert compare(evaluation(scores, truth, sharp), evaluation(scores, truth, blunt)).worse
+    assert not compare(evaluation(scores, truth, blunt), evaluation(scores, truth, sharp)).worse
+    assert not compare(evaluation(scores, truth, sharp), evaluation(scores, truth, other)).worse, (
         "a small difference is not measurable"
     )
 

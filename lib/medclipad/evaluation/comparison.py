@@ -187,11 +187,6 @@ def compare(old: HeldOutEvaluation, new: HeldOutEvaluation, seed: int = 0) -> Co
     return Comparison(worse, unit, units)
 
 
-def measurably_worse(old: HeldOutEvaluation, new: HeldOutEvaluation, seed: int = 0) -> bool:
-    """Return whether a new detector is measurably worse than the old one; see `compare`."""
-    return compare(old, new, seed).worse
-
-
 def pairwise_wins(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return for each pair of an abnormal and a normal slice whether the abnormal one scores higher.
 
