@@ -22,7 +22,7 @@ system:  ## Debian packages that some tests need (debian-packages.txt)
 	touch $@
 
 .venv/.test: .venv/.demo
-	$(BIN)/pip install --quiet --editable ".[server,sample,dev]"
+	$(BIN)/pip install --quiet --editable ".[server,sample,cohort,dev]"
 	touch $@
 
 .venv/.docs: .venv/.demo
@@ -32,8 +32,8 @@ system:  ## Debian packages that some tests need (debian-packages.txt)
 demo: .venv/.demo  ## anomaly maps of the sample study, over HTTP, into demo/
 	$(BIN)/python -m sample_data.demo demo
 
-test: setup lint
-	$(BIN)/python -m pytest -m "not long"
+test: setup lint  ## two workers, each with one thread: half the time of one with two, whose tests mostly wait
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile
 
 test-long: setup
 	$(BIN)/python -m pytest -m long

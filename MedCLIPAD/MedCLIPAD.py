@@ -1,6 +1,8 @@
 """Slicer module for anomaly maps of MRI and CT volumes from a MedCLIPAD server."""
 
 # No `from __future__ import annotations` here: the parameter node wrapper evaluates the annotations.
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import qt
@@ -9,7 +11,13 @@ import vtk
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import Choice, Minimum, WithinRange, parameterNodeWrapper
+from slicer.parameterNodeWrapper import (
+    Choice,
+    Minimum,
+    SlicerParameterNamePropertyName,
+    WithinRange,
+    parameterNodeWrapper,
+)
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -18,24 +26,31 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from MedCLIPADLib import navigation, sampledata
+# Slicer's Reload runs this file again, and only this one: so the parts that it imports are forgotten first.
+for _name in [name for name in sys.modules if name.partition(".")[0] == "MedCLIPADLib"]:
+    del sys.modules[_name]
+
+from MedCLIPADLib import sampledata, stored
 from MedCLIPADLib.analysis import Analysis
 from MedCLIPADLib.grid import PLANES
 from MedCLIPADLib.keys import Keys
 from MedCLIPADLib.labelling import Labelling
+from MedCLIPADLib.panels.batch import BatchPanel
 from MedCLIPADLib.panels.compare import ComparePanel
 from MedCLIPADLib.panels.connection import ConnectionPanel
 from MedCLIPADLib.panels.detect import DetectPanel
+from MedCLIPADLib.panels.guide import GuidePanel
 from MedCLIPADLib.panels.help import HelpPanel
 from MedCLIPADLib.panels.results import ResultsPanel
 from MedCLIPADLib.panels.review import ReviewPanel
 from MedCLIPADLib.panels.training import TrainingPanel
-from MedCLIPADLib.plotclick import PlotClicks
 from MedCLIPADLib.results import Result
 from MedCLIPADLib.sampling import Sampling
 from MedCLIPADLib.session import Session
 from MedCLIPADLib.settings import Settings
+from MedCLIPADLib.tones import ERROR, style
 from MedCLIPADLib.training import Training
+from MedCLIPADLib.watch import Watch
 
 SECTIONS = ("MedCLIPAD", "Connection", "Detect", "Results", "Review", "Training", "Help")  # one .ui file each
 DRAIN_INTERVAL = 30  # ms between two calls of `Jobs.drain`
@@ -51,7 +66,7 @@ class MedCLIPAD(ScriptedLoadableModule):
             translate("qSlicerAbstractCoreModule", "Segmentation"),
             translate("qSlicerAbstractCoreModule", "Active Learning"),
         ]
-        self.parent.dependencies = []
+        self.parent.dependencies = ["SubjectHierarchy"]
         self.parent.contributors = ["MedCLIPAD contributors"]
         self.parent.helpText = _(
             "Anomaly maps of MRI and CT volumes: where does this scan differ from normal ones? The maps come from a "
@@ -61,6 +76,11 @@ class MedCLIPAD(ScriptedLoadableModule):
             "The methods are MVFA (Huang et al., CVPR 2024) and MediCLIP (Zhang et al., MICCAI 2024)."
         )
         slicer.app.connect("startupCompleted()", sampledata.register)
+
+    def setup(self) -> None:
+        """Add *Detect anomalies* to the Data tree's context menu; called once by Slicer."""
+        plugin = slicer.qSlicerSubjectHierarchyScriptedPlugin(None)
+        plugin.setPythonSource(str(Path(__file__).parent / "MedCLIPADLib" / "MedCLIPADSubjectHierarchyPlugin.py"))
 
 
 @parameterNodeWrapper
@@ -139,8 +159,10 @@ class MedCLIPADLogic(ScriptedLoadableModuleLogic):
         return ScriptedLoadableModuleLogic.getParameterNode(self)
 
     def getParameterNode(self) -> MedCLIPADParameterNode:
-        """Return the parameters."""
-        return MedCLIPADParameterNode(self.scriptedNode())
+        """Return the parameters; those that this version does not know have their defaults."""
+        node = self.scriptedNode()
+        stored.forget_unknown(node)
+        return MedCLIPADParameterNode(node)
 
 
 class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -160,12 +182,14 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         The parts of the logic.
     parameters : MedCLIPADParameterNode
         The parameters.
-    connection, detect, results, compare, review, training, help : Panel
+    connection, detect, results, compare, review, training, help, guide, batch : Panel
         The sections.
     panels : list of Panel
         All sections.
     keys : Keys
         The keyboard shortcuts.
+    watch : Watch
+        Observers of volumes, slice views and plot views.
     timer : QTimer
         Drains the queue of the jobs.
     """
@@ -177,7 +201,6 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.parameters: Any = None
         self._guiTag = None
         self._updating = False
-        self._plots = []
 
     # --- life ---
     def setup(self) -> None:
@@ -203,19 +226,28 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.timer.setInterval(DRAIN_INTERVAL)
         self.timer.connect("timeout()", self._drain)
         self.logic.session.jobs.on_start = self.timer.start
+        self.logic.session.on_disconnect = self._onDisconnected
         self.connection, self.detect, self.results = ConnectionPanel(self), DetectPanel(self), ResultsPanel(self)
         self.compare, self.review, self.training = ComparePanel(self), ReviewPanel(self), TrainingPanel(self)
-        self.help = HelpPanel(self)
+        self.help, self.guide, self.batch = HelpPanel(self), GuidePanel(self), BatchPanel(self)
         self.panels = [
-            self.connection, self.detect, self.results, self.compare, self.review, self.training, self.help
-        ]  # fmt: skip
+            self.connection,
+            self.detect,
+            self.results,
+            self.compare,
+            self.review,
+            self.training,
+            self.help,
+            self.guide,
+            self.batch,
+        ]
         self.keys = Keys(self)
+        self.watch = Watch(self)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self._onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self._onSceneImported)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._onNodeRemoved)
-        slicer.app.layoutManager().connect("layoutChanged(int)", self._onLayoutChanged)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
@@ -225,10 +257,8 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.compare.stop()
         self.logic.session.jobs.cancel_all()
         self.connection.local.stop_now()
-        slicer.app.layoutManager().disconnect("layoutChanged(int)", self._onLayoutChanged)
-        for widget, clicks in self._plots:
-            clicks.remove()
-            widget.plotView().disconnect("dataSelected(vtkStringArray*,vtkCollection*)", self.results.points_selected)
+        self.connection.installer.stop_now()
+        self.watch.remove()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -245,7 +275,11 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # --- parameter node ---
     def initializeParameterNode(self) -> None:
         """Connect to the scene's parameters; select a volume if none is selected."""
-        self.setParameterNode(self.logic.getParameterNode())
+        node = self.logic.scriptedNode()
+        if self._guiTag is None or self.parameters.parameterNode is not node:
+            self.setParameterNode(self.logic.getParameterNode())
+        else:
+            self.update()
         if self.parameters.inputVolume is None:
             volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
             images = [node for node in volumes if Result.of(node) is None and not node.IsA("vtkMRMLLabelMapVolumeNode")]
@@ -261,9 +295,20 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if parameters is None:
             return
         self.parameters = parameters
-        self._guiTag = parameters.connectGui(self.ui)
-        self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
+        node = parameters.parameterNode
+        if not self.hasObserver(node, vtk.vtkCommand.ModifiedEvent, stored.forget_unknown):
+            # Before the parameters themselves read what a scene brings.
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, stored.forget_unknown, priority=1.0)
+        # Not connectGui: it returns no tag in Slicer 5.8.
+        self._guiTag = parameters.connectParametersToGui(self._parameterWidgets())
+        self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onModified)
+        self.results.adopt()
         self.update()
+
+    def _parameterWidgets(self) -> dict[str, Any]:
+        """Return the widgets of the parameters, by the parameter's name in the .ui files."""
+        named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(self.ui).values()}
+        return {name: widget for name, widget in named.items() if name}
 
     def _onModified(self, _caller=None, _event=None) -> None:
         self.update()
@@ -278,13 +323,16 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 panel.update()
         finally:
             self._updating = False
-        self._observe_volume()
+        self.watch.volumes()
 
     # --- scene ---
     def _onSceneStartClose(self, _caller, _event) -> None:
         self.compare.stop()
-        self.logic.session.jobs.cancel_all()
+        self.logic.session.cancel_scene_jobs()
         self.setParameterNode(None)
+        self.say("")
+        for panel in (self.batch, self.detect, self.results, self.review):
+            panel.forget()
 
     def _onSceneEndClose(self, _caller, _event) -> None:
         self.initializeParameterNode()
@@ -292,48 +340,21 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onSceneImported(self, _caller, _event) -> None:
         for result in Result.all():
             result.restore_colours()
-        qt.QTimer.singleShot(0, self.initializeParameterNode)  # after the node selectors know the new nodes
+        qt.QTimer.singleShot(0, self._reconnect)  # after the node selectors know the new nodes
+
+    def _reconnect(self) -> None:
+        self.setParameterNode(None)
+        self.initializeParameterNode()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeRemoved(self, _caller, _event, node) -> None:
+        self.watch.forget(node)
         if self.compare.active and node in (self.parameters.result, self.parameters.compare):
             self.compare.stop()
 
-    # --- views ---
-    def _observe_volume(self) -> None:
-        """Observe the volumes of all maps, which follow their volume's transform."""
-        event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
-        for result in Result.all():
-            if result.volume is not None and not self.hasObserver(result.volume, event, self._onVolumeMoved):
-                self.addObserver(result.volume, event, self._onVolumeMoved)
-
-    def _onVolumeMoved(self, volume, _event) -> None:
-        for result in Result.all(volume):
-            result.follow_volume()
-
-    def observe_views(self) -> None:
-        """Observe all slice views, so that the panel shows the current slice."""
-        for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-            if not self.hasObserver(node, vtk.vtkCommand.ModifiedEvent, self._onViewMoved):
-                self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onViewMoved)
-
-    def _onViewMoved(self, node, _event) -> None:
-        if self.results.result is not None and node is navigation.view_of(self.results.result):
-            self.results.show_slice()
-
-    def _onLayoutChanged(self, _layout) -> None:
-        self.observe_plots()
-
-    def observe_plots(self) -> None:
-        """Observe clicks and arrow keys in all plot views of the layout."""
-        layout = slicer.app.layoutManager()
-        for number in range(layout.plotViewCount):
-            widget = layout.plotWidget(number)
-            if not any(widget == known for known, _clicks in self._plots):
-                view = widget.plotView()
-                view.connect("dataSelected(vtkStringArray*,vtkCollection*)", self.results.points_selected)
-                self._plots.append((widget, PlotClicks(view, self.results.plot_clicked)))
-                self.keys.add_to_plot(widget)
+    def _onDisconnected(self) -> None:
+        for panel in (self.connection, self.training):
+            panel.forget()
 
     # --- threads ---
     def _drain(self) -> None:
@@ -345,8 +366,9 @@ class MedCLIPADWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def say(self, sentence: str, bad: bool = False) -> None:
         """Show a sentence at the top of the panel; `bad` marks it as an error."""
-        self.ui.messageLabel.text = sentence
-        self.ui.messageLabel.setStyleSheet("color: #c62828; font-weight: bold;" if bad else "")
+        label = self.ui.messageLabel
+        label.text = sentence
+        label.setStyleSheet(f"{style(label, ERROR)} font-weight: bold;" if bad else "")
 
 
 class MedCLIPADTest(ScriptedLoadableModuleTest):

@@ -23,8 +23,8 @@ from benchmarks.accuracy_data import ImageSet, data_sets
 from benchmarks.machine import machine
 from benchmarks.pages import markdown_table
 from medclipad.export.result_files import write_json
+from medclipad.methods.common.normal_memory import BRIGHTNESS_WEIGHT, NormalMemory
 from medclipad.methods.common.token_memory import nearest_distance
-from medclipad.methods.mediclip.normal_memory import BRIGHTNESS_WEIGHT, NormalMemory
 
 SHOTS = 16
 STRIDE = 2  # every second token, in both directions

@@ -40,9 +40,9 @@ from medclipad.active_learning import STRATEGIES, Candidate, project, rank
 from medclipad.detection.slice_frames import FramedVolume
 from medclipad.encoders import load_encoder
 from medclipad.methods.common.auroc import auroc
-from medclipad.methods.common.coreset import farthest_points
+from medclipad.methods.common.coreset import PROJECTED, farthest_points
+from medclipad.methods.common.normal_memory import NormalMemory
 from medclipad.methods.mediclip.network import MediCLIPNetwork
-from medclipad.methods.mediclip.normal_memory import PROJECTED, NormalMemory
 from medclipad.methods.mediclip.options import MediCLIPOptions
 from medclipad.volume import Volume
 

@@ -114,10 +114,12 @@ def page(rows: list[Row], outcome: str, full_size: bool) -> str:
     lines = [
         "# Parity with the reference codes",
         "",
-        "What MVFA's and MediCLIP's reference codes computed from given weights, images and random draws, compared",
-        "array by array with what the classes of this package compute from the same. `make parity` writes this page,",
-        "and a row for each array to `benchmarks/results/parity.csv`; do not edit the page. The arrays are in the",
-        "folder that `MEDCLIPAD_PARITY` names; any set of the same form can be tested.",
+        "What the reference codes of MVFA, MediCLIP and MadCLIP computed from given weights, images and random",
+        "draws, compared array by array with what the classes of this package compute from the same. `make parity`",
+        "writes this page, and a row for each array to `benchmarks/results/parity.csv`; do not edit the page.",
+        "MVFA's and MediCLIP's arrays are in the folder that `MEDCLIPAD_PARITY` names; any set of the same form can",
+        "be tested. MadCLIP's are in `tests/parity`, where `record_madclip.py` wrote them by running its reference",
+        "code.",
         "",
         f"{len(rows)} arrays in {len({row.file for row in rows})} files, {sum(row.difference == 0 for row in rows)} of "
         f"them equal to the last bit. pytest: {outcome}.",

@@ -16,8 +16,8 @@ from benchmarks.speed_bench import SIZES, Bench, head, images
 from benchmarks.speed_clock import Work, seconds_of
 from medclipad.encoders import load_encoder
 from medclipad.methods import method_names
+from medclipad.methods.common.augment import augment
 from medclipad.methods.common.token_memory import TokenMemory, draw
-from medclipad.methods.mvfa.augment import augment
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import MVFAOptions
 

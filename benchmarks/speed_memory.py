@@ -12,10 +12,10 @@ from torch import Tensor
 from benchmarks.accuracy_data import Draw, ImageSet, data_sets
 from benchmarks.speed_bench import SHOTS, Bench
 from medclipad.encoders import load_encoder
+from medclipad.methods.common.augment import augment
 from medclipad.methods.common.token_memory import draw as drawn
 from medclipad.methods.mediclip.network import MediCLIPNetwork
 from medclipad.methods.mediclip.options import MediCLIPOptions
-from medclipad.methods.mvfa.augment import augment
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import MVFAOptions
 
@@ -52,11 +52,11 @@ def mvfa(image_set: ImageSet, seed: int, sizes: Sequence[int]) -> list[float]:
 
 
 def mediclip(image_set: ImageSet, seed: int, sizes: Sequence[int]) -> list[float]:
-    """Return the AUROC for each size of MediCLIP's memory, a greedy coreset."""
+    """Return the AUROC for each size of MediCLIP's memory, drawn at random."""
     draw, aurocs = image_set.draw(MEDICLIP_SHOTS, seed), []
     for size in sizes:
         model = MediCLIPNetwork(load_encoder("embedded"), MediCLIPOptions(memory_share=1, memory_size=size))
-        model.remember(draw.shots.normal, seed)
+        model.remember(draw.shots, seed)
         model.calibrate(draw.shots.normal)
         aurocs.append(_auroc(draw, lambda part, model=model: model.scores_of(model.anomaly(torch.from_numpy(part))[0])))
     return aurocs
@@ -67,4 +67,4 @@ def _auroc(draw: Draw, scores_of: Callable[[np.ndarray], Tensor]) -> float:
     return float(roc_auc_score(draw.abnormal, torch.cat([scores_of(part) for part in parts]).numpy()))
 
 
-MEMORIES = {f"MVFA, k = {SHOTS}, at random": mvfa, f"MediCLIP, k = {MEDICLIP_SHOTS}, greedy coreset": mediclip}
+MEMORIES = {f"MVFA, k = {SHOTS}, at random": mvfa, f"MediCLIP, k = {MEDICLIP_SHOTS}, at random": mediclip}

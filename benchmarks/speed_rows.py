@@ -17,17 +17,18 @@ from benchmarks.speed_bench import BATCH_SLICES, SHOTS, SIDE, Bench, head, image
 from benchmarks.speed_clock import flops_of
 from benchmarks.speed_reference import ReferenceMediCLIP, ReferenceMVFA
 from medclipad.methods.base import Shots
+from medclipad.methods.common.augment import augment
+from medclipad.methods.common.frozen_states import FrozenStates
 from medclipad.methods.common.token_memory import draw
 from medclipad.methods.mediclip.method import MediCLIP
 from medclipad.methods.mediclip.network import MediCLIPNetwork
 from medclipad.methods.mediclip.options import MediCLIPOptions
 from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import REUSE, STEPS
-from medclipad.methods.mvfa.augment import augment
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.prompts import prompts
-from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise
+from medclipad.methods.mvfa.training import Trainer, initialise
 
 FLOAT32_SLICES = 4  # slices of a repetition in float32, which is slow
 BATCH = 8  # of both reference codes

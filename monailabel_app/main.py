@@ -16,9 +16,9 @@ from medclipad.server.process_lifetime import end_with_server
 
 end_with_server()
 
-from medclipad.compat import ensure_pydicom_storage_uids, ensure_torchvision  # noqa: E402
+from medclipad.compat import ensure_monailabel, ensure_torchvision  # noqa: E402
 
-ensure_pydicom_storage_uids()
+ensure_monailabel()
 ensure_torchvision()
 
 from monailabel_app.app import MedCLIPADApp  # noqa: E402

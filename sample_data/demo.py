@@ -35,7 +35,7 @@ from sample_data.make_study import StudyCase, make_study
 STUDY = Path(__file__).parent / "study"
 METHOD = "mediclip"
 MARK = ".demo"  # a folder with this file was made by the demo, and may be emptied
-TRAINING = {"encoder": default_encoder(), "shots": 240, "seed": 0, "name": "demo"}
+TRAINING = {"encoder": default_encoder(), "seed": 0, "select": "always", "name": "demo"}
 
 
 def demo(out: Path) -> list[CaseEvaluation]:

@@ -22,6 +22,7 @@ from sample_data.make_study import make_study
 STUDY = Path(__file__).parent / "study"
 CALIBRATION_SEEDS = (11, 12, 13, 14)  # other people: 24 scans that are not learned from
 NORMAL = [case.id for case in CASES if case.kind == "normal"]
+MEMORY_SIZE = 1000  # tokens of each plane: the folder stays below 2 MB
 DESCRIPTION = (
     "Starter for trying things out: learned from six simulated normal T1 brains made of the ICBM 152 template (skull "
     "removed), its limits from 24 others, never from a patient. It shows where a skull-stripped T1 brain differs from "
@@ -40,8 +41,8 @@ def make_starter(out: Path) -> None:
             for case in make_study(STUDY / f"seed-{seed}", seed, progress, cases=NORMAL)
         ]
         detector = fit(
-            method="mediclip", normal=normal, calibrate_on=others, shots=240, name="starter", description=DESCRIPTION,
-            progress=progress,
+            method="mediclip", normal=normal, calibrate_on=others, memory_size=MEMORY_SIZE, name="starter",
+            description=DESCRIPTION, progress=progress,
         )  # fmt: skip
     shutil.rmtree(out, ignore_errors=True)
     detector.save(out)

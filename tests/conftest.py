@@ -11,10 +11,22 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from medclipad.volume import Volume
+from tests.slicer.harness import slicer_source
 
 SHAPE = (40, 44, 20)
 AFFINE = np.array([[2.1, 0, 0, -41.3], [0, 1.9, 0, -40.7], [0, 0, 3.3, -30.1], [0, 0, 0, 1]])
 BLOB = (26, 15, 11)  # voxel in the middle of the lesion
+
+
+def pytest_report_header() -> str:
+    """Say which of Slicer's own Python files the Slicer module's tests load."""
+    return slicer_source.header()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say it with `-q` too, which leaves out the header."""
+    if session.config.option.verbose < 0 and slicer_source.folder() is not None:
+        session.config.get_terminal_writer().line(slicer_source.header())
 
 
 @pytest.fixture(scope="session", autouse=True)

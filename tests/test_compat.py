@@ -42,8 +42,8 @@ def test_pydicom_seg_imports_after_the_workaround() -> None:
     if importlib.util.find_spec("pydicom_seg") is None:
         pytest.skip("pydicom-seg comes with the server extra, which is not installed")
     out = run(
-        "from medclipad.compat import ensure_pydicom_storage_uids\n"
-        "ensure_pydicom_storage_uids()\n"
+        "from medclipad.compat import ensure_monailabel\n"
+        "ensure_monailabel()\n"
         "import pydicom_seg\n"
         "from pydicom._storage_sopclass_uids import SegmentationStorage\n"
         "print(SegmentationStorage)\n"
@@ -55,7 +55,22 @@ def test_an_existing_private_module_of_pydicom_is_kept() -> None:
     run(
         "import sys, types\n"
         "old = sys.modules['pydicom._storage_sopclass_uids'] = types.ModuleType('pydicom._storage_sopclass_uids')\n"
-        "from medclipad.compat import ensure_pydicom_storage_uids\n"
-        "ensure_pydicom_storage_uids()\n"
+        "from medclipad.compat import ensure_monailabel\n"
+        "ensure_monailabel()\n"
         "assert sys.modules['pydicom._storage_sopclass_uids'] is old\n"
+    )
+
+
+def test_monai_label_imports_without_itk() -> None:
+    """Its smallest part takes 450 MB, for a writer that the server does not use."""
+    if importlib.util.find_spec("monailabel") is None:
+        pytest.skip("monailabel is not installed")
+    run(
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, package=None: None if name == 'itk' else find(name, package)\n"
+        "from medclipad.compat import ensure_monailabel, ensure_torchvision\n"
+        "ensure_torchvision(); ensure_monailabel()\n"
+        "import monailabel.interfaces.app\n"
+        "assert not vars(sys.modules['itk']).get('__file__')\n"
     )

@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LIBRARY, SERVER = ROOT / "lib" / "medclipad", ROOT / "lib" / "medclipad" / "server"
+LIBRARY = ROOT / "lib" / "medclipad"
+SERVER, COHORT = LIBRARY / "server", LIBRARY / "cohort"
 OWN = {"medclipad", "monailabel_app", "sample_data", "benchmarks"}
 PLUGINS = {"pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls"}  # pydicom loads them by name
 DATA = {"nilearn"}  # its template is read as a file
@@ -78,7 +79,7 @@ def extra_requires(distribution: str, extra: str) -> set[str]:
 
 
 def library_files() -> list[Path]:
-    return [file for file in LIBRARY.rglob("*.py") if SERVER not in file.parents]
+    return [file for file in LIBRARY.rglob("*.py") if not {SERVER, COHORT} & set(file.parents)]
 
 
 def server_files() -> list[Path]:
@@ -95,6 +96,12 @@ def test_the_server_declares_what_it_imports() -> None:
     assert imported(server_files()) - declared() - declared("server") - BESIDE == set()
 
 
+def test_the_cohort_declares_what_it_imports_and_nothing_else() -> None:
+    found = imported(COHORT.rglob("*.py")) - declared()
+    assert found <= declared("cohort")
+    assert declared("cohort") - found == {"dicomweb-client"}  # by the server's archive, which it reads
+
+
 def test_the_server_declares_nothing_that_neither_it_nor_monai_label_needs() -> None:
     pytest.importorskip("monailabel", reason="needs monailabel: make setup")
     monai_label = required("monailabel") | required("pydicom-seg")
@@ -103,11 +110,11 @@ def test_the_server_declares_nothing_that_neither_it_nor_monai_label_needs() -> 
 
 
 def test_no_extra_repeats_a_base_dependency() -> None:
-    assert declared() & declared("server", "sample", "dev") == set()
+    assert declared() & declared("server", "sample", "cohort", "dev") == set()
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("sample_data", ["server", "sample"]), ("benchmarks", ["server", "sample", "dev"])]
+    ("folder", "extras"), [("sample_data", ["server", "sample"]), ("benchmarks", ["server", "sample", "cohort", "dev"])]
 )
 def test_scripts_import_what_their_extras_declare(folder: str, extras: list[str]) -> None:
     assert imported((ROOT / folder).rglob("*.py")) - declared() - declared(*extras) == set()
@@ -117,4 +124,4 @@ def test_scripts_import_what_their_extras_declare(folder: str, extras: list[str]
 def test_every_declared_distribution_has_a_pinned_version() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {canonical(Requirement(line).name) for line in lines if line and not line.startswith("#")}
-    assert declared() | declared("server", "sample", "dev") <= pinned
+    assert declared() | declared("server", "sample", "cohort", "dev") <= pinned

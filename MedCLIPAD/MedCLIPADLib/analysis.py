@@ -7,12 +7,12 @@ from typing import Any, Callable
 
 import numpy as np
 
-from MedCLIPADLib import segmentation, volumes
+from MedCLIPADLib import head, segmentation, volumes
 from MedCLIPADLib.detection import Answer, Request, analyse
 from MedCLIPADLib.jobs import Job, Progress
 from MedCLIPADLib.marks import marks, merge_marks, set_marks
 from MedCLIPADLib.regions import find_regions, store_regions
-from MedCLIPADLib.results import Result
+from MedCLIPADLib.results import HEAD, Result
 from MedCLIPADLib.session import Failed, Session
 
 
@@ -77,7 +77,10 @@ class Analysis:
         def finish(outcome: tuple[Answer, dict]) -> None:
             if node.GetScene() is None:
                 return  # the node was deleted, or the scene closed, in the meantime
-            done(_add_result(analysed, *outcome))
+            answer, remote = outcome
+            if self._session.pending.has_marks(answer.server, answer.sha256):
+                remote = None  # the reader's are newer, also those that were removed
+            done(_add_result(analysed, answer, remote))
 
         return self._session.jobs.start("Detect", work, finish, failed, progress, cancelled)
 
@@ -106,6 +109,18 @@ class Analysis:
             "Regions", lambda job: find_regions(array, slicing, threshold, limit), finish, failed
         )
 
+    def show_head(self, result: Result, failed: Failed) -> None:
+        """Add the surface of the body to a map in 3D, if it has none."""
+        if result.reference(HEAD) is not None or self._session.jobs.active("Body"):
+            return
+        array, affine = result.array, result.affine
+
+        def finish(surface: Any) -> None:
+            if result.node.GetScene() is not None:
+                head.show_head(result, surface)
+
+        self._session.jobs.start("Body", lambda job: head.body_surface(array, affine), finish, failed)
+
     def segment(self, result: Result, limit: float | None, done: Callable[[Any], Any], failed: Failed) -> Job:
         """Make a segmentation of the regions of a map; the parameters are as in `regions`.
 
@@ -122,12 +137,13 @@ class Analysis:
         )
 
 
-def _add_result(analysed: _Input, answer: Answer, remote_marks: dict) -> Result:
-    """Add the result of an analysis to the scene."""
+def _add_result(analysed: _Input, answer: Answer, remote_marks: dict | None) -> Result:
+    """Add the result of an analysis to the scene, and the marks that the server has of its volume."""
     node = analysed.node
     if analysed.time_point is not None:
         volumes.show_time_point(node, analysed.time_point)
     if analysed.whole:  # a component or time point is an image of its own on the server
         volumes.remember(node, answer.server, answer.image, answer.sha256)
-    set_marks(node, answer.image, merge_marks(marks(node, answer.image), remote_marks))
+    if remote_marks is not None:
+        set_marks(node, answer.image, merge_marks(marks(node, answer.image), remote_marks))
     return Result.create(node, answer, analysed.affine, analysed.time_point)

@@ -35,20 +35,22 @@ class Client:
         Address of the server; ServerError if it is not an HTTP address.
     token : str
         Access token, or "".
+    ca_file : str
+        File with the certificates of the authorities to trust, or "".
 
     Attributes
     ----------
-    url, token : str
-        The address, without a slash at its end, and the token.
+    url, token, ca_file : str
+        The address, without a slash at its end, the token and the file.
     """
 
-    def __init__(self, url: str, token: str = "") -> None:
-        self._http = Transport(url, token)
-        self.url, self.token = self._http.url, token
+    def __init__(self, url: str, token: str = "", ca_file: str = "") -> None:
+        self._http = Transport(url, token, ca_file)
+        self.url, self.token, self.ca_file = self._http.url, token, self._http.ca_file
 
     def copy(self) -> Client:
         """Return a client of the same server for another thread."""
-        return Client(self.url, self.token)
+        return Client(self.url, self.token, self.ca_file)
 
     # --- server ---
     def info(self, timeout: float = SHORT_TIMEOUT) -> Json:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from slicer.i18n import tr as _
 
+from MedCLIPADLib import images
 from MedCLIPADLib.client import Client, Json
 from MedCLIPADLib.errors import ModuleError, ServerError
 from MedCLIPADLib.files import content_hash, read_volume, write_nrrd
@@ -111,10 +112,8 @@ def ensure_image(client: Client, source: Source, job: Job, limit: int | None = N
     reading, compressing, uploading = _("Reading voxels"), _("Compressing"), _("Uploading")
     sha256 = content_hash(source.array, source.affine, lambda done, total: job.report(reading, done, total))
     job.report(_("Looking up the volume on the server"))
-    image = client.find_image(sha256)
-    if image is None and source.image and (source.server, source.sha256) == (client.url, sha256):
-        # The volume was downloaded from there: the stored file may have another voxel type, and so another hash.
-        image = source.image if client.has_image(source.image) else None
+    known = source.image if source.sha256 == sha256 else ""
+    image = images.find(client, sha256, known, source.server)
     if image is not None:
         return image, sha256, False
     with tempfile.TemporaryDirectory(prefix="medclipad-") as folder:

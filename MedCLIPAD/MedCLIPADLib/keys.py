@@ -11,8 +11,9 @@ import slicer
 class Keys:
     """Keyboard shortcuts.
 
-    In the main window, while the module is shown: N, A, U and S mark slices, [ and ] go to suspicious slices. In a plot
-    view, always: the arrow keys go from slice to slice and from peak to peak.
+    While the module is shown, and only then. In the main window: N, A, X and M mark slices, comma and full stop go to
+    suspicious slices. In a plot view: the arrow keys go from slice to slice and from peak to peak. Slicer's own views
+    use none of them in these places.
 
     Parameters
     ----------
@@ -27,13 +28,14 @@ class Keys:
         actions = {
             "N": lambda: review.mark("normal"),
             "A": lambda: review.mark("abnormal"),
-            "U": lambda: review.mark(None),
-            "S": module.ui.rangeButton.toggle,
-            "[": results.previous_peak,
-            "]": results.next_peak,
+            "X": lambda: review.mark(None),
+            "M": module.ui.rangeButton.toggle,
+            ",": results.previous_peak,
+            ".": results.next_peak,
         }
         self._shortcuts = [self._shortcut(window, key, action) for key, action in actions.items()] if window else []
         self._plot_shortcuts: list[Any] = []
+        self._on = False
         self.enable(False)
 
     def _shortcut(self, parent: Any, key: Any, action: Callable[[], None], in_parent_only: bool = False) -> Any:
@@ -45,16 +47,19 @@ class Keys:
         shortcut.connect("activated()", lambda: self._module.results.guarded(action))
         return shortcut
 
+    @property
+    def shortcuts(self) -> list[Any]:
+        """All shortcuts."""
+        return [*self._shortcuts, *self._plot_shortcuts]
+
     def enable(self, on: bool) -> None:
-        """Enable or disable the shortcuts of the main window."""
-        for shortcut in self._shortcuts:
+        """Enable or disable all shortcuts."""
+        self._on = on
+        for shortcut in self.shortcuts:
             shortcut.setEnabled(on)
 
     def add_to_plot(self, widget: Any) -> None:
-        """Add the arrow keys to a plot view.
-
-        They conflict with nothing there, and so always work.
-        """
+        """Add the arrow keys to a plot view, which has no use for them itself."""
         results = self._module.results
         for key, action in (
             (qt.Qt.Key_Left, lambda: results.step(-1)),
@@ -62,14 +67,16 @@ class Keys:
             (qt.Qt.Key_Up, results.next_peak),
             (qt.Qt.Key_Down, results.previous_peak),
         ):
-            self._plot_shortcuts.append(self._shortcut(widget, key, action, in_parent_only=True))
+            shortcut = self._shortcut(widget, key, action, in_parent_only=True)
+            shortcut.setEnabled(self._on)
+            self._plot_shortcuts.append(shortcut)
 
     def remove(self) -> None:
         """Remove all shortcuts, as a reload requires.
 
         Qt activates neither of two shortcuts with the same key.
         """
-        for shortcut in [*self._shortcuts, *self._plot_shortcuts]:
+        for shortcut in self.shortcuts:
             shortcut.setEnabled(False)
             shortcut.setParent(None)
             shortcut.deleteLater()

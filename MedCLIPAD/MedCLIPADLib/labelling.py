@@ -37,6 +37,7 @@ class Labelling:
     def __init__(self, session: Session, parameter_node: Callable[[], Any]) -> None:
         self._session = session
         self._parameter_node = parameter_node
+        self._undo: list[tuple[str, str, dict]] = []  # (id of the volume's node, image, its marks before), oldest first
         self._sending = threading.Lock()  # one at a time, so that older marks cannot overtake newer ones
 
     def send_label(self, result: Result, done: Callable[[Item], Any], failed: Failed) -> Job:
@@ -69,24 +70,54 @@ class Labelling:
             Callbacks; see `Jobs.start`.
         """
         image, slicing = result.about["image"], result.slicing
-        item = _item("marks", result, mark(marks(result.volume, image), slicing.plane, first, last, kind, len(slicing)))
-        set_marks(result.volume, image, item.marks or {})
+        before = marks(result.volume, image)
+        new = mark(before, slicing.plane, first, last, kind, len(slicing))
+        job = self._set_marks(result, new, done, failed)
+        self._undo.append((result.volume.GetID(), image, before))
+        return job
+
+    def undo(self, result: Result, done: Callable[[Item], Any], failed: Failed) -> Job:
+        """Take back the last change of a volume's marks, and send them; the parameters are as in `mark`.
+
+        Raises ModuleError if there is none.
+        """
+        last = self._last_change(result)
+        if last is None:
+            raise ModuleError(_("There is no mark of this volume to undo."))
+        self._undo.remove(last)
+        return self._set_marks(result, last[2], done, failed)
+
+    def can_undo(self, result: Result) -> bool:
+        """Return whether `undo` has a change to take back."""
+        return self._last_change(result) is not None
+
+    def _last_change(self, result: Result) -> tuple[str, str, dict] | None:
+        volume = result.volume
+        key = (volume.GetID(), result.about["image"]) if volume is not None else None
+        return next((change for change in reversed(self._undo) if change[:2] == key), None)
+
+    def _set_marks(self, result: Result, value: dict, done: Callable[[Item], Any], failed: Failed) -> Job:
+        """Replace the marks of a volume and send them."""
+        item = _item("marks", result, value)
+        set_marks(result.volume, item.image, value)
         self._add_to_history(item, False)
         self._session.pending.add(item)
         return self._send(item, done, failed)
 
     def send_pending(self, done: Callable[[int], Any], failed: Failed) -> Job:
-        """Send everything that has not been sent yet.
+        """Send everything that has not been sent to this server yet; what belongs to another server stays.
 
         `done` gets the number of items. If some cannot be sent, the others are, and `failed` gets the first error.
         """
         pending, client = self._session.pending, self._session.client()
+        waiting = pending.items()
+        own = [item for item in waiting if item.server == client.url]
 
         def work(job: Job) -> int:
             problem: ModuleError | None = None
             sent = 0
             with self._sending:
-                for item in pending.items():
+                for item in own or waiting:
                     job.check()
                     try:
                         pending.send(item, client)
@@ -137,7 +168,11 @@ class Labelling:
             self._add_to_history(sent, True)
             done(sent)
 
-        return self._session.jobs.start("Send", work, finish, failed)
+        def cancelled() -> None:
+            words = _("The {item} is kept on this computer and can be sent later.")
+            failed(words.format(item=item.title))
+
+        return self._session.jobs.start("Send", work, finish, failed, cancelled=cancelled)
 
     def _add_to_history(self, item: Item, sent: bool) -> None:
         """Add an item to the history, in place of an older one of its kind and volume."""

@@ -99,12 +99,14 @@ def merge_marks(own: dict, remote: dict) -> dict:
 
 
 def summary(value: dict) -> str:
-    """Return marks as text, for example "axial slices 2-3, 5 normal; 12 abnormal"."""
+    """Return marks as text, for example "axial slices 2-3, 5 normal; 12 abnormal", or "axial slice 7 normal"."""
     if not (value["normal"] or value["abnormal"]):
         return _("no slices marked")
     words = {"normal": _("{slices} normal"), "abnormal": _("{slices} abnormal")}
     parts = [words[kind].format(slices=ranges(value[kind])) for kind in KINDS if value[kind]]
-    return _("{plane} slices {marks}").format(plane=value["plane"], marks="; ".join(parts))
+    several = sum(len(value[kind]) for kind in KINDS) > 1
+    sentence = _("{plane} slices {marks}") if several else _("{plane} slice {marks}")
+    return sentence.format(plane=value["plane"], marks="; ".join(parts))
 
 
 def ranges(numbers: list[int]) -> str:

@@ -117,10 +117,19 @@ def normal(result: Result) -> np.ndarray:
     return along / np.linalg.norm(along)
 
 
-def view_of(result: Result) -> Any:
-    """Return the vtkMRMLSliceNode closest to the analysed plane; None without views."""
+def view_of(result: Result, in_layout: bool = False) -> Any:
+    """Return the vtkMRMLSliceNode closest to the analysed plane; None without views.
+
+    Parameters
+    ----------
+    result : Result
+        The map.
+    in_layout : bool
+        Whether to choose from the views of the layout alone.
+    """
     axis = normal(result)
-    nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLSliceNode") if node.GetSliceToRAS()]
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode")
+    nodes = [node for node in nodes if node.GetSliceToRAS() and (node.IsMappedInLayout() or not in_layout)]
     return max(nodes, key=lambda node: abs(_view_normal(node) @ axis)) if nodes else None
 
 

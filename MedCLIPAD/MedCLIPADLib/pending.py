@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from slicer.i18n import tr as _
 
+from MedCLIPADLib import images
 from MedCLIPADLib.client import Client
-from MedCLIPADLib.errors import ServerError
+from MedCLIPADLib.errors import ModuleError, ServerError
 from MedCLIPADLib.files import write_nrrd
 
 _ITEM = "item.json"
@@ -117,15 +118,23 @@ class Pending:
         """Remove an item."""
         shutil.rmtree(self.folder / item.name, ignore_errors=True)
 
-    def send(self, item: Item, client: Client) -> None:
-        """Send an item and remove it; ModuleError if that fails, and the item stays.
+    def has_marks(self, server: str, sha256: str) -> bool:
+        """Return whether marks of a volume wait to be sent to a server."""
+        return any((item.kind, item.server, item.sha256) == ("marks", server, sha256) for item in self.items())
 
-        Another server than the item's is searched for the volume by its content hash.
+    def send(self, item: Item, client: Client) -> None:
+        """Send an item to its server, as its volume's, and remove it.
+
+        Raises ModuleError if that fails, also if the client is one of another server; the item stays.
         """
-        image = item.image
-        if client.url != item.server or not client.has_image(image):
-            image = client.find_image(item.sha256) or ""
-        if not image:
+        if client.url != item.server:
+            raise ModuleError(
+                _("The {item} belongs to the server {server}: connect to it, then send it.").format(
+                    item=item.title, server=item.server
+                )
+            )
+        image = images.find(client, item.sha256, item.image, item.server)
+        if image is None:
             raise ServerError(
                 _("The server no longer has the volume {volume}: analyse it again, then send the {item}.").format(
                     volume=item.volume, item=item.title

@@ -17,16 +17,16 @@ class PlotClicks:
 
     Parameters
     ----------
-    view : qMRMLPlotView
-        The view to observe.
+    widget : qMRMLPlotWidget
+        The widget whose view is observed. The view's own node cannot be had from it in Python, only from the widget.
     clicked : callable
         Called with the vtkMRMLPlotChartNode and the position of the click in units of the horizontal axis.
     """
 
-    def __init__(self, view: Any, clicked: Callable[[Any, float], None]) -> None:
-        self._view, self._clicked = view, clicked
+    def __init__(self, widget: Any, clicked: Callable[[Any, float], None]) -> None:
+        self._widget, self._clicked = widget, clicked
         self._pressed: tuple[int, int] | None = None
-        self._interactor = view.scene().GetRenderer().GetRenderWindow().GetInteractor()
+        self._interactor = widget.plotView().scene().GetRenderer().GetRenderWindow().GetInteractor()
         self._tags = [
             self._interactor.AddObserver(vtk.vtkCommand.LeftButtonPressEvent, self._press),
             self._interactor.AddObserver(vtk.vtkCommand.LeftButtonReleaseEvent, self._release),
@@ -45,7 +45,7 @@ class PlotClicks:
         x, y = interactor.GetEventPosition()
         if before is None or abs(x - before[0]) > _MAX_DRIFT or abs(y - before[1]) > _MAX_DRIFT:
             return  # the plot was dragged
-        chart, node = self._view.chart(), self._view.mrmlPlotViewNode().GetPlotChartNode()
+        chart, node = self._widget.plotView().chart(), self._widget.mrmlPlotViewNode().GetPlotChartNode()
         (left, low), (right, high) = chart.GetPoint1(), chart.GetPoint2()
         if node is not None and left <= x <= right and low <= y <= high and right > left:
             axis = chart.GetAxis(vtk.vtkAxis.BOTTOM)

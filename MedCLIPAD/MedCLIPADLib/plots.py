@@ -114,8 +114,15 @@ def existing_loss_chart() -> Any:
 
 
 def show_chart(chart: Any) -> None:
-    """Show a chart in the plot view, which is added to the layout if needed."""
+    """Show a chart in the plot view; the layout is switched to one with a plot view if it has none."""
     slicer.modules.plots.logic().ShowChartInLayout(chart)
+
+
+def offer_chart(chart: Any) -> None:
+    """Show a chart in the plot views of the layout; the layout stays as it is."""
+    logic = slicer.app.applicationLogic()
+    logic.GetSelectionNode().SetActivePlotChartID(chart.GetID())
+    logic.PropagatePlotChartSelection()
 
 
 def _fill_table(node: Any, columns: dict) -> None:
@@ -126,7 +133,7 @@ def _fill_table(node: Any, columns: dict) -> None:
         integer = np.issubdtype(np.asarray(values).dtype, np.integer)
         array: Any = vtk.vtkIntArray() if integer else vtk.vtkDoubleArray()
         array.SetName(name)
-        for value in values:
+        for value in np.repeat(values, 2) if len(values) == 1 else values:  # VTK draws no line through one point
             array.InsertNextValue(value.item())
         node.AddColumn(array)
     node.EndModify(was)
@@ -139,9 +146,10 @@ def _set_series(series: Any, table: Any, x: str, y: str, name: str) -> None:
     series.SetXColumnName(x)
     series.SetYColumnName(y)
     series.SetName(name)  # the plot's legend shows it
-    series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-    series.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleSolid)
-    series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
+    style = slicer.vtkMRMLPlotSeriesNode
+    series.SetPlotType(style.PlotTypeScatter)
+    series.SetLineStyle(style.LineStyleSolid)
+    series.SetMarkerStyle(style.MarkerStyleCircle)
     series.SetMarkerSize(7)
     series.SetColor(*_COLOUR)
     series.EndModify(was)
@@ -150,8 +158,12 @@ def _set_series(series: Any, table: Any, x: str, y: str, name: str) -> None:
 def _set_chart(chart: Any, series: Any, title: str, x: str, y: str) -> None:
     """Set the series and the titles of a chart."""
     was = chart.StartModify()
-    if not chart.HasPlotSeriesNodeID(series.GetID()):
+    known = chart.HasPlotSeriesNodeID(series.GetID())
+    drawable = series.GetTableNode().GetNumberOfRows() > 0  # VTK reports an error for a line without points
+    if drawable and not known:
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    elif known and not drawable:
+        chart.RemovePlotSeriesNodeID(series.GetID())
     chart.SetTitle(title)
     chart.SetXAxisTitle(x)
     chart.SetYAxisTitle(y)

@@ -14,9 +14,10 @@ from MedCLIPADLib.results import REGIONS, Result, mask
 _LIMIT = "MedCLIPAD.limit"  # attribute of the regions' table node
 MAX_REGIONS = 200  # regions listed: a threshold near zero gives thousands of specks
 _COLUMNS = (
-    "Region", "Volume (ml)", "Peak", "Mean", "Side", "First slice", "Last slice", "Peak slice", "I", "J", "K"
+    "Region", "Volume (ml)", "Extent (mm)", "Peak", "Mean", "Side", "First slice", "Last slice", "Peak slice",
+    "I", "J", "K",
 )  # fmt: skip
-_REAL_COLUMNS = ("Volume (ml)", "Peak", "Mean")  # the others are integers, but for the side
+_REAL_COLUMNS = ("Volume (ml)", "Extent (mm)", "Peak", "Mean")  # the others are integers, but for the side
 _MIDDLE = 0.2  # a peak less than this share of the half width from the middle is on neither side
 
 
@@ -38,6 +39,8 @@ class Region:
         Voxel (i, j, k) of the peak.
     side : str
         Where in the body the peak lies, as the server says it, such as "right anterior upper".
+    extent : float
+        Its largest extent along the axes of the volume, in mm.
     """
 
     volume: float
@@ -48,6 +51,7 @@ class Region:
     slice: int
     ijk: tuple[int, int, int]
     side: str
+    extent: float
 
 
 def label_regions(array: np.ndarray, threshold: float, limit: float | None = None) -> Any:
@@ -106,6 +110,7 @@ def find_regions(array: np.ndarray, slicing: Slicing, threshold: float, limit: f
         return []
     values, boxes, body = array[box], ndimage.find_objects(labels), _body(array, slicing.affine)
     ml_per_voxel = abs(np.linalg.det(slicing.affine[:3, :3])) / 1000
+    spacing = np.linalg.norm(slicing.affine[:3, :3], axis=0)[::-1]  # mm along k, j, i
     regions = []
     for number in numbers[:MAX_REGIONS]:
         near = boxes[number - 1]
@@ -126,6 +131,7 @@ def find_regions(array: np.ndarray, slicing: Slicing, threshold: float, limit: f
                 slice=slicing.number((k, j, i)[axis]),
                 ijk=(i, j, k),
                 side=_side((slicing.affine @ [i, j, k, 1])[:3], body),
+                extent=float(max(size * mm for size, mm in zip(inside.shape, spacing))),
             )
         )
     return regions
@@ -173,7 +179,7 @@ def store_regions(result: Result, regions: list[Region], limit: float | None = N
     node.SetAttribute(_LIMIT, _as_text(limit))
     node.RemoveAllColumns()
     rows = [
-        (number + 1, r.volume, r.peak, r.mean, r.side, r.first, r.last, r.slice, *r.ijk)
+        (number + 1, r.volume, r.extent, r.peak, r.mean, r.side, r.first, r.last, r.slice, *r.ijk)
         for number, r in enumerate(regions)
     ]
     for column, title in enumerate(_COLUMNS):
@@ -197,9 +203,9 @@ def stored_regions(result: Result, limit: float | None = None) -> list[Region] |
     regions = []
     for row in range(table.GetNumberOfRows()):
         cells = [table.GetValue(row, column) for column in range(1, len(_COLUMNS))]
-        volume, peak, mean = (cell.ToDouble() for cell in cells[:3])
-        first, last, number, i, j, k = (int(cell.ToDouble()) for cell in cells[4:])
-        regions.append(Region(volume, peak, mean, first, last, number, (i, j, k), cells[3].ToString()))
+        volume, extent, peak, mean = (cell.ToDouble() for cell in cells[:4])
+        first, last, number, i, j, k = (int(cell.ToDouble()) for cell in cells[5:])
+        regions.append(Region(volume, peak, mean, first, last, number, (i, j, k), cells[4].ToString(), extent))
     return regions
 
 

@@ -15,14 +15,27 @@ from slicer.i18n import tr as _
 
 from MedCLIPADLib.colours import COUNT, HIGH, LOW, WINDOW, colour_node, value_of
 from MedCLIPADLib.detection import Answer
-from MedCLIPADLib.grid import Slicing
+from MedCLIPADLib.grid import PLANES, Slicing
+from MedCLIPADLib.legend import legend_of, require_legend
 from MedCLIPADLib.nodes import matrix_of
 from MedCLIPADLib.rarity import UNCALIBRATED, rarity
 from MedCLIPADLib.volumes import RESULT, ijk_to_ras, voxels
 
-VOLUME, REGIONS, TABLE, CHART, SERIES, SEGMENTATION, LINES, LIMIT, CURRENT = (
-    f"MedCLIPAD.{role}"
-    for role in ("volume", "regions", "table", "chart", "series", "segmentation", "lines", "limit", "current")
+_ROLES = (
+    "volume",
+    "regions",
+    "table",
+    "chart",
+    "series",
+    "segmentation",
+    "lines",
+    "limit",
+    "current",
+    "points",
+    "head",
+)
+VOLUME, REGIONS, TABLE, CHART, SERIES, SEGMENTATION, LINES, LIMIT, CURRENT, POINTS, HEAD = (
+    f"MedCLIPAD.{role}" for role in _ROLES
 )
 _FOLDER = "MedCLIPAD.folder"  # attribute of a folder in the subject hierarchy: id of the map's node
 _RENDERING = "MedCLIPAD.rendering"
@@ -66,7 +79,7 @@ class Result:
         display.AutoWindowLevelOff()  # before there are voxels: otherwise all of them would be examined
         display.AutoThresholdOff()
         display.ApplyThresholdOn()
-        display.InterpolateOff()
+        display.InterpolateOn()  # smooth edges: the threshold acts on the interpolated values
         node = scene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
         node.UnRegister(None)
         node.SetName(scene.GenerateUniqueName(name))
@@ -90,13 +103,16 @@ class Result:
     def all(volume: Any = None) -> list[Result]:
         """Return all maps in the scene, or those of one volume, oldest first."""
         nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        found = [Result(node) for node in nodes if node.GetAttribute(RESULT)]
-        return [result for result in found if volume is None or result.volume is volume]
+        found = [Result.of(node) for node in nodes]
+        return [result for result in found if result is not None and (volume is None or result.volume is volume)]
 
     @staticmethod
     def of(node: Any) -> Result | None:
-        """Return the result of a map's node, or None for any other node."""
-        return Result(node) if node is not None and node.GetAttribute(RESULT) else None
+        """Return the result of a map's node; None for any other node, and for a map that this version cannot read."""
+        if node is None:
+            return None
+        text = node.GetAttribute(RESULT)
+        return Result(node) if text and _is_readable(text) and node.GetImageData() is not None else None
 
     # --- contents ---
     @property
@@ -245,29 +261,19 @@ class Result:
             display.SetAndObserveColorNodeID(colour.GetID())
         if not np.allclose((display.GetWindowLevelMin(), display.GetWindowLevelMax()), WINDOW):
             display.SetWindowLevelMinMax(*WINDOW)
-        legend = self.legend
-        if legend is None:
-            legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(self.node)
-            legend.SetSize(0.1, 0.35)
-            for text, size in ((legend.GetTitleTextProperty(), 12), (legend.GetLabelTextProperty(), 10)):
-                text.SetFontFamilyToArial()
-                text.SetFontSize(size)
-            legend.SetVisibility(False)  # a legend is only drawn if it is switched on while its map is shown
-        legend.SetTitleText(_("In normal scans") if top < UNCALIBRATED else _("Anomaly"))
-        legend.SetLabelFormat("%s")
-        legend.SetUseColorNamesForLabels(True)
+        require_legend(self.node, compared=top < UNCALIBRATED)
 
     @property
     def legend(self) -> Any:
         """The legend's display node, or None."""
-        return slicer.modules.colors.logic().GetColorLegendDisplayNode(self.node)
+        return legend_of(self.node)
 
     def follow_volume(self) -> None:
-        """Put map and segmentation under the parent transform of the analysed volume."""
+        """Put the map and what belongs to it under the parent transform of the analysed volume."""
         volume = self.volume
         if volume is None:
             return
-        for node in (self.reference(SEGMENTATION), self.node):
+        for node in (self.reference(SEGMENTATION), self.reference(POINTS), self.reference(HEAD), self.node):
             if node is not None and node.GetTransformNodeID() != volume.GetTransformNodeID():
                 node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
 
@@ -292,6 +298,9 @@ class Result:
             self.node.AddAndObserveDisplayNodeID(rendering.GetID())
         if self.rendering is not None:
             self.rendering.SetVisibility(visible)
+        head = self.reference(HEAD)
+        if head is not None:
+            head.GetDisplayNode().SetVisibility(visible)
 
     def _shade(self, threshold: float) -> None:
         """Set colours and opacity in 3D: the same for all maps, but transparent below the threshold."""
@@ -316,7 +325,7 @@ class Result:
     def reference(self, role: str) -> Any:
         """Return the node with a role, or None.
 
-        Roles are REGIONS, TABLE, CHART, SERIES, SEGMENTATION, LINES, LIMIT and CURRENT.
+        Roles are REGIONS, TABLE, CHART, SERIES, SEGMENTATION, LINES, LIMIT, CURRENT, POINTS and HEAD.
         """
         return self.node.GetNodeReference(role)
 
@@ -360,6 +369,15 @@ class Result:
         folder = hierarchy.CreateFolderItem(above, self.node.GetName())
         hierarchy.SetItemAttribute(folder, _FOLDER, key)
         return folder
+
+
+def _is_readable(text: str) -> bool:
+    """Return whether a stored answer has what a map is shown with, on a plane that this version knows."""
+    try:
+        about = json.loads(text)
+        return about["plane"] in PLANES and {"method", "detector", "threshold", "slice_scores"} <= set(about)
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def mask(array: np.ndarray, threshold: float) -> np.ndarray:

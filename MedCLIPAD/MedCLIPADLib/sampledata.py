@@ -11,7 +11,7 @@ NAME = "MedCLIPADSample"
 FILE = "MedCLIPAD-sample.nii.gz"
 RESOURCES = Path(__file__).parents[1] / "Resources"
 # Where the repository is to be published. Until then only the local file works; nothing else depends on it.
-URL = f"https://raw.githubusercontent.com/medclipad/MedCLIPAD/main/MedCLIPAD/Resources/SampleData/{FILE}"
+URL = f"https://raw.githubusercontent.com/medclipad/SlicerMedCLIPAD/main/MedCLIPAD/Resources/SampleData/{FILE}"
 
 
 def local_file() -> Path:
@@ -27,20 +27,21 @@ def checksum() -> str:
 def register() -> None:
     """Register the sample in the Sample Data module.
 
-    It is the local file, or a download if that is missing.
+    It is the local file, or a download if that is missing. The address is always given: Slicer refuses a sample
+    without one, also if it has a loader of its own.
     """
     import SampleData
 
-    options: dict[str, Any] = {
-        "category": "MedCLIPAD",
-        "sampleName": NAME,
-        "thumbnailFileName": str(RESOURCES / "Icons" / "MedCLIPAD.png"),
-    }
-    if local_file().is_file():
-        options["customDownloader"] = lambda _source: load()
-    else:
-        options.update(uris=URL, fileNames=FILE, nodeNames=NAME, checksums=f"SHA256:{checksum()}")
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(**options)
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="MedCLIPAD",
+        sampleName=NAME,
+        thumbnailFileName=str(RESOURCES / "Icons" / "MedCLIPAD.png"),
+        uris=URL,
+        fileNames=FILE,
+        nodeNames=NAME,
+        checksums=f"SHA256:{checksum()}",
+        customDownloader=(lambda _source: load()) if local_file().is_file() else None,
+    )
 
 
 def load() -> Any:

@@ -18,6 +18,12 @@ from MedCLIPADLib.volumes import new_image, voxels
 
 NAME = "anomaly"
 _COLOUR = (0.0, 0.8, 0.9)  # cyan, which neither the map's colours nor a grey image contain
+# The codes of the server's DICOM segmentations, as Slicer's terminologies write them.
+TERMINOLOGY = (
+    "Segmentation category and type - DICOM master list"
+    "~SCT^49755003^Morphologically Abnormal Structure~SCT^52988006^Lesion~^^"
+    "~Anatomic codes - DICOM master list~^^~^^"
+)
 _FILL = 0.1  # opacity inside the outline, low so that the map stays visible
 
 
@@ -88,6 +94,10 @@ def make_segmentation(result: Result, image: Any, first: tuple[int, int, int]) -
     oriented.SetExtent(i, i + ni - 1, j, j + nj - 1, k, k + nk - 1)
     oriented.SetGeometryFromImageToWorldMatrix(matrix_of(result.affine))
     node.AddSegmentFromBinaryLabelmapRepresentation(oriented, NAME, _COLOUR)
+    _describe(node)
+    segment = node.GetSegmentation().GetNthSegment(0)
+    segment.SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC")  # the reader chose the limits, and may correct it
+    segment.SetTag("DICOM.SegmentAlgorithmName", f"MedCLIPAD {result.about['detector']}"[:64])
     return node
 
 
@@ -105,7 +115,14 @@ def empty_segmentation(result: Result) -> Any:
     node.SetReferenceImageGeometryParameterFromVolumeNode(result.volume or result.node)
     node.SetAndObserveTransformNodeID(result.node.GetTransformNodeID())
     node.GetSegmentation().AddEmptySegment("", NAME, _COLOUR)
+    _describe(node)
     return node
+
+
+def _describe(node: Any) -> None:
+    """Say in standard codes what the only segment of a segmentation is, for its export."""
+    segment = node.GetSegmentation().GetNthSegment(0)
+    segment.SetTag(segment.GetTerminologyEntryTagName(), TERMINOLOGY)
 
 
 def label_of(node: Any, result: Result) -> np.ndarray:

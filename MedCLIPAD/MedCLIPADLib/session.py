@@ -39,6 +39,8 @@ class Session:
         The server's answer to GET /info/; {} without a connection.
     versions : dict
         The server's answer to GET /versions/; {} without a connection.
+    on_disconnect : callable or None
+        Called when a server is left.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,6 +49,7 @@ class Session:
         self._client: Client | None = None
         self.info: Json = {}
         self.versions: Json = {}
+        self.on_disconnect: Callable[[], Any] | None = None
 
     # --- connection ---
     @property
@@ -70,14 +73,14 @@ class Session:
             raise ModuleError(_("Connect to a server first, or start one on this computer, under Connection."))
         return self._client.copy()
 
-    def test(self, url: str, token: str, done: Callable[[str], Any], failed: Failed) -> Job:
+    def test(self, url: str, token: str, done: Callable[[str], Any], failed: Failed, ca_file: str = "") -> Job:
         """Find out what is running at an address, without connecting to it.
 
-        `done` gets a sentence.
+        The parameters are as in `connect`; `done` gets a sentence.
         """
 
         def work(job: Job) -> str:
-            info = Client(url, token).info(CONNECT_TIMEOUT)
+            info = Client(url, token, ca_file).info(CONNECT_TIMEOUT)
             methods = ", ".join(sorted(info.get("models", {})))
             words = _("MedCLIPAD {version} is running, with detectors of {methods}.")
             if not methods:
@@ -86,11 +89,19 @@ class Session:
 
         return self.jobs.start("Test connection", work, done, failed)
 
-    def connect(self, url: str, token: str, done: Callable[[], Any], failed: Failed) -> Job:
-        """Connect to a server, and disconnect from any other."""
+    def connect(self, url: str, token: str, done: Callable[[], Any], failed: Failed, ca_file: str = "") -> Job:
+        """Connect to a server, and disconnect from any other.
+
+        Parameters
+        ----------
+        url, token, ca_file : str
+            As in `Client`.
+        done, failed : callable
+            Callbacks; see `Jobs.start`.
+        """
 
         def work(job: Job) -> tuple[Client, Json, Json]:
-            client = Client(url, token)
+            client = Client(url, token, ca_file)
             return client, client.info(CONNECT_TIMEOUT), client.versions()
 
         def finish(answer: tuple[Client, Json, Json]) -> None:
@@ -104,6 +115,14 @@ class Session:
         """Forget the server and cancel all jobs."""
         self.jobs.cancel_all()
         self._client, self.info, self.versions = None, {}, {}
+        if self.on_disconnect is not None:
+            self.on_disconnect()
+
+    def cancel_scene_jobs(self) -> None:
+        """Cancel the jobs whose results belong into a scene that is being closed; those of the server go on."""
+        for name in ("Detect", "Regions", "Segmentation", "Body", "Next volume"):
+            for job in self.jobs.active(name):
+                job.cancel()
 
     # --- what the server offers ---
     @property

@@ -7,7 +7,7 @@ from typing import Any, Callable
 from slicer.i18n import tr as _
 
 from MedCLIPADLib.client import Client
-from MedCLIPADLib.errors import ModuleError, ServerError
+from MedCLIPADLib.errors import Cancelled, ModuleError, ServerError
 from MedCLIPADLib.jobs import Job
 from MedCLIPADLib.session import Failed, Session
 
@@ -42,8 +42,9 @@ def stage(progress: dict) -> str:
         parts.append(_("epoch {number} of {all}").format(number=progress.get("epoch") or 0, all=progress["epochs"]))
     if progress.get("loss") is not None:
         parts.append(_("loss {value}").format(value=f"{progress['loss']:.4f}"))
-    if progress.get("remaining") is not None:
-        parts.append(_("{seconds} s left").format(seconds=round(progress["remaining"])))
+    remaining = round(progress.get("remaining") or 0)
+    if remaining:
+        parts.append(_("{seconds} s left").format(seconds=remaining))
     return ", ".join(parts)
 
 
@@ -66,7 +67,13 @@ class Training:
         return {name: trainer.get("schema") or {} for name, trainer in trainers.items()}
 
     def start(
-        self, method: str, params: dict, progress: Callable[[dict], Any], done: Callable[[dict], Any], failed: Failed
+        self,
+        method: str,
+        params: dict,
+        progress: Callable[[dict], Any],
+        done: Callable[[dict], Any],
+        failed: Failed,
+        stopped: Callable[[], Any] | None = None,
     ) -> Job:
         """Start a training and follow it.
 
@@ -81,7 +88,9 @@ class Training:
         done : callable
             Called with the last report.
         failed : callable
-            Called with one sentence if the training fails or is stopped.
+            Called with one sentence if the training fails.
+        stopped : callable, optional
+            Called if it was stopped, or is not followed any more because the server was left; by default `failed` is.
         """
         client = self._session.client()
 
@@ -89,10 +98,16 @@ class Training:
             client.train(method, params)
             return _follow(job, client, progress)
 
-        return self._session.jobs.start("Train", work, done, failed)
+        return self._session.jobs.start("Train", work, done, failed, cancelled=stopped or _stopped(failed))
 
-    def follow(self, progress: Callable[[dict], Any], done: Callable[[dict], Any], failed: Failed) -> Job:
-        """Follow the training that is already running on the server.
+    def follow(
+        self,
+        progress: Callable[[dict], Any],
+        done: Callable[[dict], Any],
+        failed: Failed,
+        stopped: Callable[[], Any] | None = None,
+    ) -> Job:
+        """Follow the training that is already running on the server; the parameters are as in `start`.
 
         `done` gets {} if there is none.
         """
@@ -107,21 +122,25 @@ class Training:
                 running = False  # there has been no training yet
             return _follow(job, client, progress) if running else {}
 
-        return self._session.jobs.start("Train", work, done, failed)
+        return self._session.jobs.start("Train", work, done, failed, cancelled=stopped or _stopped(failed))
 
     def stop(self, failed: Failed) -> None:
         """Stop the training on the server.
 
-        The job that follows it then fails with a sentence that says so.
+        The job that follows it then ends as stopped.
         """
         client = self._session.client()
         self._session.jobs.start("Stop training", lambda job: client.stop_training(), lambda _answer: None, failed)
 
 
+def _stopped(failed: Failed) -> Callable[[], Any]:
+    return lambda: failed(_("The training was stopped; the previous detector stays in use."))
+
+
 def _follow(job: Job, client: Client, progress: Callable[[dict], Any]) -> dict:
     """Poll a training until it is over, and return the last report.
 
-    Raises ModuleError if the training failed.
+    Raises ModuleError if the training failed, and Cancelled if it was stopped.
     """
     missed = 0
     while True:
@@ -141,6 +160,6 @@ def _follow(job: Job, client: Client, progress: Callable[[dict], Any]) -> dict:
         if report["status"] == "ERROR":
             raise ModuleError(report.get("error") or _("The training failed: see the server's log for the reason."))
         if report["status"] == "STOPPED":
-            raise ModuleError(_("The training was stopped; the previous detector stays in use."))
+            raise Cancelled
         job.wait(POLL_INTERVAL)
         job.check()

@@ -21,6 +21,8 @@ SHORT_TIMEOUT = 30.0  # seconds to wait for any answer but those of inferences a
 LONG_TIMEOUT = 3600.0  # seconds to wait for an inference or a file
 BLOCK_SIZE = 256 * 1024  # bytes sent or received between two checks for Cancel
 
+_NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_IP = 9, 10, 62, 64  # OpenSSL's X509_V_ERR_* codes
+
 ByteReport = Callable[[int, int], None]  # (bytes done, bytes in total; 0 if not known)
 
 
@@ -33,22 +35,26 @@ class Transport:
         Address of the server; ServerError if it is not an HTTP address.
     token : str
         Access token, or "".
+    ca_file : str
+        File with the certificates of the authorities to trust, or "" for those that Slicer comes with.
 
     Attributes
     ----------
     url : str
         The address, without a slash at its end.
-    token : str
+    token, ca_file : str
         As passed in.
     """
 
-    def __init__(self, url: str, token: str = "") -> None:
+    def __init__(self, url: str, token: str = "", ca_file: str = "") -> None:
         import requests  # here, because it is slow to import and Slicer imports every module at startup
 
         self.url = validated_address(url)
         self.token = token
+        self.ca_file = validated_ca_file(ca_file)
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy to a server that is named by its address
+        self._session.verify = self.ca_file or True
         if token:
             # As bytes: requests refuses, and prints, a token that is not Latin-1.
             headers: Any = self._session.headers
@@ -83,10 +89,16 @@ class Transport:
         timeout = options.pop("timeout", SHORT_TIMEOUT)
         try:
             response = self._session.request(
-                method, self.url + address, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), **options
+                method,
+                self.url + address,
+                timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
+                allow_redirects=False,  # voxels and token go to the address that the reader entered, or nowhere
+                **options,
             )
         except (requests.RequestException, OSError) as error:
             raise connection_error(error, self.url, timeout) from None
+        if response.is_redirect:
+            raise _redirected(response, self.url)
         if response.status_code >= 400:
             raise status_error(response, self.url)
         return response
@@ -202,6 +214,34 @@ def validated_token(token: str) -> str:
     return token
 
 
+def validated_ca_file(path: str) -> str:
+    """Return the path of a CA certificate without surrounding space, or "".
+
+    Raises ServerError if the file contains no certificate.
+    """
+    path = path.strip()
+    if path:
+        try:
+            ssl.create_default_context(cafile=path)
+        except (OSError, ValueError):  # ssl.SSLError is an OSError
+            message = _("{path} is not a CA certificate: choose a file in PEM format, which begins with -----BEGIN.")
+            raise ServerError(message.format(path=path), "certificate") from None
+    return path
+
+
+def _redirected(response: Any, url: str) -> ServerError:
+    """Return the error for a server that names another address."""
+    target = urlsplit(response.headers["Location"])
+    if target.scheme in ("", urlsplit(url).scheme) and target.netloc in ("", urlsplit(url).netloc):
+        return not_medclipad(url)
+    if target.scheme == "http" and url.startswith("https:"):
+        message = _("{url} redirects to an open connection, which is refused: ask whoever runs the server.")
+        return ServerError(message.format(url=url), "address", response.status_code)
+    message = _("{url} redirects to {target}: enter that address if you trust it.")
+    entered = f"{target.scheme}://{target.netloc}"
+    return ServerError(message.format(url=url, target=entered), "address", response.status_code)
+
+
 def _invalid_address(url: str) -> ServerError:
     message = _("{url} is not a server address: it should look like http://127.0.0.1:8000.")
     return ServerError(message.format(url=repr(url)), "address")
@@ -308,11 +348,8 @@ def connection_error(error: BaseException, url: str, timeout: float) -> ServerEr
         message = _("{url} did not answer within {seconds} seconds: the server may be stuck or very busy.")
         cause = "timeout"
     elif caused_by(ssl.SSLCertVerificationError):
-        message = _(
-            "The certificate of {url} is not trusted: ask whoever runs the server for its CA certificate, and install "
-            "it on this computer."
-        )
-        cause = "certificate"
+        codes = {getattr(found, "verify_code", 0) for found in causes}
+        message, cause = _certificate_message(codes), "certificate"
     elif caused_by(requests.exceptions.SSLError, ssl.SSLError):
         message, cause = _("No secure connection to {url} is possible: check the address and the port."), "address"
     elif isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
@@ -320,6 +357,21 @@ def connection_error(error: BaseException, url: str, timeout: float) -> ServerEr
     else:
         message, cause = _("The connection to {url} was lost: check whether the server is still running."), "lost"
     return ServerError(message.format(url=url, host=host, seconds=f"{timeout:g}"), cause)
+
+
+def _certificate_message(codes: set[int]) -> str:
+    """Return the sentence for a certificate that OpenSSL refuses with one of these codes."""
+    if codes & {_EXPIRED, _NOT_YET_VALID}:
+        return _(
+            "The certificate of {url} is not valid today: check this computer's date, and ask whoever runs the server "
+            "to renew it."
+        )
+    if codes & {_OTHER_NAME, _OTHER_IP}:
+        return _("The certificate of {url} is for another name: enter the address that the certificate names.")
+    return _(
+        "The certificate of {url} is not trusted: ask whoever runs the server for its CA certificate, and choose that "
+        "file under Connection."
+    )
 
 
 def _causes(error: Any, seen: set | None = None) -> Iterator[BaseException]:

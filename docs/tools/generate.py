@@ -96,7 +96,7 @@ def help_of(names: Sequence[str], command: Any) -> str:
 
 def routes_table() -> str:
     """Return the table of the server's routes."""
-    description = create_app(None).openapi()
+    description = create_app().openapi()
     rows = [
         [f"`{method.upper()} {path}`", ", ".join(parameters(route)), route["summary"]]
         for path, routes in description["paths"].items()

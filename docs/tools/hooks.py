@@ -15,9 +15,12 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
+METHODS = Path("lib/medclipad/methods")
 PAGES = {
-    "explanation/mediclip.md": "lib/medclipad/methods/mediclip/README.md",
-    "explanation/mvfa.md": "lib/medclipad/methods/mvfa/README.md",
+    **{
+        f"explanation/methods/{readme.parent.name}.md": (METHODS / readme.parent.name / readme.name).as_posix()
+        for readme in sorted((ROOT / METHODS).glob("*/README.md"))
+    },
     "explanation/sample-study.md": "sample_data/README.md",
 }
 """Pages of the site that are files of the repository, by their place in the site."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class Candidate:
     boundary: float
     features: np.ndarray
 
-    @property
+    @cached_property
     def centre(self) -> np.ndarray:
         """Mean feature of the analysed slices, (width,); zeros if none was analysed."""
         analysed = np.isfinite(self.features).all(axis=1)
@@ -82,7 +83,11 @@ def project(features: np.ndarray) -> np.ndarray:
 
 
 def rank(
-    strategy: str, candidates: Sequence[Candidate], labelled: Sequence[Candidate] = (), seed: int | None = None
+    strategy: str,
+    candidates: Sequence[Candidate],
+    labelled: Sequence[Candidate] = (),
+    seed: int | None = None,
+    count: int | None = None,
 ) -> list[tuple[Candidate, float]]:
     """Rank the candidates, the most useful to label first.
 
@@ -96,6 +101,8 @@ def rank(
         Labelled images; only "most_diverse" uses them.
     seed
         Seed of "random"; None gives another order each time.
+    count
+        Largest number of candidates to return, by default all; the fewer, the sooner "most_diverse" is done.
 
     Returns
     -------
@@ -127,7 +134,7 @@ def rank(
         raise MedCLIPADError(f"There is no strategy {strategy!r}: choose one of {', '.join(STRATEGIES)}.")
     ordered = sorted(candidates, key=lambda candidate: candidate.name)
     if strategy == "most_diverse":
-        return _rank_by_diversity(ordered, labelled)
+        return _rank_by_diversity(ordered, labelled, min(len(ordered), len(ordered) if count is None else count))
     generator = random.Random(seed)
     priorities: dict[str, Callable[[Candidate], float]] = {
         "most_anomalous": lambda candidate: _finite(candidate.volume_score),
@@ -135,7 +142,7 @@ def rank(
         "random": lambda candidate: generator.random(),
     }
     scored = [(candidate, priorities[strategy](candidate)) for candidate in ordered]
-    return sorted(scored, key=lambda pair: -pair[1])
+    return sorted(scored, key=lambda pair: -pair[1])[:count]
 
 
 def rank_slices(
@@ -202,20 +209,22 @@ def _rank_analysed(
     return [(int(analysed[index]), float(priorities[index])) for index in np.argsort(-priorities, kind="stable")]
 
 
-def _rank_by_diversity(candidates: list[Candidate], labelled: Sequence[Candidate]) -> list[tuple[Candidate, float]]:
-    """Return the candidates with their distance from the labelled ones and those before them."""
-    if not candidates:
+def _rank_by_diversity(
+    candidates: list[Candidate], labelled: Sequence[Candidate], count: int
+) -> list[tuple[Candidate, float]]:
+    """Return the first `count` candidates with their distance from the labelled ones and those before them."""
+    if not count:
         return []
     points = np.stack([candidate.centre for candidate in candidates])
     if labelled:
-        order, gaps = _farthest(points, np.stack([candidate.centre for candidate in labelled]), len(points))
+        order, gaps = _farthest(points, np.stack([candidate.centre for candidate in labelled]), count)
         return [(candidates[index], float(gap)) for index, gap in zip(order, gaps, strict=True)]
     first = int(np.linalg.norm(points - points.mean(axis=0), axis=1).argmin())
     rest = [index for index in range(len(points)) if index != first]
-    order, gaps = _farthest(points[rest], points[first : first + 1], len(rest))
+    order, gaps = _farthest(points[rest], points[first : first + 1], min(len(rest), max(count - 1, 1)))
     top = float(gaps[0]) if len(rest) else 0.0
     ranked = [(candidates[rest[index]], float(gap)) for index, gap in zip(order, gaps, strict=True)]
-    return [(candidates[first], top), *ranked]
+    return [(candidates[first], top), *ranked][:count]
 
 
 def _farthest(points: np.ndarray, centres: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Workarounds for known faults of installed packages; each is a no-op where the package works.
 
 Call them before the package in question is imported: `ensure_torchvision` before torchvision, open_clip or timm,
-`ensure_pydicom_storage_uids` before monailabel.
+`ensure_monailabel` before monailabel.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # torch forgets operators whose Library object is garbage-collected: the one created here lives as long as the process.
@@ -47,13 +48,16 @@ def ensure_torchvision() -> None:
         _kept.append(library)
 
 
-def ensure_pydicom_storage_uids() -> None:
-    """Make pydicom-seg, which monailabel imports, work with pydicom 3.
+def ensure_monailabel() -> None:
+    """Make `import monailabel` work with pydicom 3, and without ITK's Python package.
 
     Notes
     -----
-    pydicom-seg imports `pydicom._storage_sopclass_uids`, a private module that pydicom 3 removed. `pydicom.uid` defines
-    the same names and takes its place.
+    MONAI Label imports pydicom-seg, which imports `pydicom._storage_sopclass_uids`, a private module that pydicom 3
+    removed. `pydicom.uid` defines the same names and takes its place.
+
+    For its own writer of results, which this server does not use, MONAI Label imports itk, whose smallest part takes
+    450 MB. Where it is not installed, an empty module takes its place.
     """
     import pydicom.uid
 
@@ -61,6 +65,8 @@ def ensure_pydicom_storage_uids() -> None:
         importlib.import_module("pydicom._storage_sopclass_uids")
     except ImportError:
         sys.modules["pydicom._storage_sopclass_uids"] = pydicom.uid
+    if "itk" not in sys.modules and importlib.util.find_spec("itk") is None:
+        sys.modules["itk"] = ModuleType("itk")
 
 
 def _has_operator(torch: Any, name: str) -> bool:

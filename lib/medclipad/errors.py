@@ -20,6 +20,10 @@ class VolumeError(MedCLIPADError):
     """A volume cannot be read, placed in space or written."""
 
 
+class VolumeSizeError(VolumeError):
+    """A volume holds more voxels than may be read, or than fit into memory."""
+
+
 class DetectorError(MedCLIPADError):
     """A detector cannot be loaded, saved or used as requested."""
 

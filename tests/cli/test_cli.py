@@ -99,7 +99,7 @@ def test_fit_makes_a_detector(model):
         "axial",
         3,
     )
-    assert (info.normal_slices, info.image_size, info.smoothing, info.config.options["epochs"]) == (8, 64, 4.0, 2)
+    assert (info.normal_slices, info.image_size, info.smoothing, info.config.options["epochs"]) == (8, 64, 3.0, 2)
     assert info.training_slices[0]["volume"] == "healthy"
 
 
@@ -181,7 +181,7 @@ def test_fit_with_masks_and_abnormal_volumes(study, tmp_path, works):
     ({"--normal": "healthy.nii.gz:nowhere.nii.gz"}, "nowhere.nii.gz"),
     ({"--normal": None}, "at least one normal volume"),
     ({"--abnormal": "healthy.nii.gz"}, "lacks its mask: write IMAGE:MASK"),
-    ({"--method": "magic"}, "mediclip, mvfa"),
+    ({"--method": "magic"}, "mediclip, memory, mvfa"),
     ({"--method": "mvfa"}, "abnormal"),
     ({"--encoder": "magic"}, "not known"),
     ({"--encoder": "ViT-B-32"}, "lacks its weights"),

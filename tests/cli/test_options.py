@@ -18,6 +18,7 @@ import typer
 from medclipad.cli.main import app
 from medclipad.cli.terminal import print_table, progress_bar
 from medclipad.detection.storage import read_info
+from medclipad.methods import get_method, method_names
 from medclipad.volume import write_volume
 from tests.volume.volume_cases import series
 
@@ -73,6 +74,13 @@ def test_fit_evaluate_and_detect_take_csv(study, tmp_path):
 
 def test_version():
     assert re.fullmatch(r"medclipad \d+\.\d+\.\d+\S*\n", run("--version").stdout)
+
+
+def test_methods_are_listed_with_a_line_each():
+    lines = run("methods").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(method_names())
+    assert sum("(default)" in line for line in lines) == 1
+    assert all(get_method(line.split()[0]).summary in line for line in lines[1:])
 
 
 def test_log(tmp_path):

@@ -47,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = Server(fill(tmp_path_factory.mktemp("client") / "studies"), MEDCLIPAD_TOKEN=TOKEN)
     try:
         admin = running.client = Client(running.url, TOKEN, timeout=300)
-        admin.train("mediclip", {**SMALL, "normal": ["normal_1", "normal_2"], "name": "first"})
+        admin.train("mediclip", {**SMALL, "normal": ["normal_1", "normal_2"], "select": "always", "name": "first"})
         admin.wait_trained(None, 300)
         yield running
     finally:

@@ -220,7 +220,7 @@ def test_train_select_and_delete(client: Any, server: Server, refused: Callable)
 
 
 def test_stop_a_training(client: Any, refused: Callable) -> None:
-    client.train("mediclip", {"normal": ["normal_1"], "epochs": 10_000, "name": "endless"})
+    client.train("mediclip", {"normal": ["normal_1"], "epochs": 10_000, "memory_share": 0.5, "name": "endless"})
     try:
         error = refused(client.train, "mediclip", {**SMALL, "normal": ["normal_1"]})
         assert (error.cause, error.status) == ("busy", 429)

@@ -26,7 +26,7 @@ from medclipad.errors import DetectorError, TrainingError
 from medclipad.methods.mediclip.method import MediCLIP
 from medclipad.volume import Slicing, Volume
 
-QUICK = {"method": "mediclip", "shots": 8, "image_size": 128, "max_steps": 2, "memory_size": 300}
+QUICK = {"planes": "axial", "method": "mediclip", "shots": 8, "image_size": 128, "max_steps": 2, "memory_size": 300}
 
 
 def calibrated(*scores: float, **fields) -> Calibration:
@@ -89,14 +89,6 @@ def test_the_p_value_of_a_normal_scan_is_valid():
     p_values = np.array([calibrated(*row[1:]).p_value(row[0]) for row in rng.random((4000, 20))], dtype=float)
     for alpha in (0.05, 0.1, 0.2):
         assert (p_values <= alpha + 1e-9).mean() == pytest.approx(alpha, abs=0.02)
-
-
-@pytest.mark.parametrize(("n", "alpha"), [(19, 0.05), (9, 0.1), (4, 0.2)])
-def test_a_rate_needs_enough_scans(n, alpha):
-    scores = np.linspace(0.1, 0.5, n)
-    assert calibrated(*scores).limit_at(alpha) == scores[-1]
-    with pytest.raises(DetectorError, match=rf"at most 1 false alarm in {n}.*at least {n} normal scans"):
-        calibrated(*scores[1:]).limit_at(alpha)
 
 
 @pytest.mark.parametrize(("basis", "words"), [
@@ -275,16 +267,18 @@ def test_where_a_head_knows_its_volumes_others_look_at_them(head, monkeypatch):
 
 def test_raw_values_stay_available(detector, head):
     result = detector.detect(head(30))
-    raw = detector.detect_raw(detector.frames(head(30), ("axial",))).map
-    np.testing.assert_allclose(result.raw_map.array, raw, atol=1e-6)
+    raw = detector.detect_raw(detector.frames(head(30), ("axial",)))
+    detector.evidence(raw.map, raw.framed, raw.seen)
+    np.testing.assert_allclose(result.raw_map.array, raw.map, atol=1e-5)
 
 
 def test_a_set_kept_out_calibrates(head):
-    detector = fit(normal=[head(10)], calibrate_on=[head(20), head(21)], **QUICK)
+    detector = fit(normal=[head(10)], calibrate_on=[head(20)], **QUICK)
     known = detector.info.calibration
-    assert known.basis == "kept out" and [scan.name for scan in known.scans] == ["head20", "head21"]
-    scores = sorted(detector.detect(head(seed)).volume_score for seed in (20, 21))
-    assert known.scores == pytest.approx(scores, abs=1e-4)
+    assert known.basis == "kept out" and [scan.name for scan in known.scans] == ["head20"]
+    assert known.scores == pytest.approx([detector.detect(head(20)).volume_score], abs=1e-4)
+    both = fit(normal=[head(10)], calibrate_on=[head(20), head(21)], **QUICK)
+    assert both.evidence is not None and detector.evidence is None, "a scan is compared with others, not with itself"
 
 
 def test_only_normal_volumes_are_calibrated_on(head, lesion):
@@ -298,7 +292,7 @@ def test_slices_of_abnormal_volumes_promise_nothing_about_volumes(head, lesion):
 
 
 def test_three_planes_are_one_detector(head, tmp_path, blob):
-    detector = fit(normal=[head(10), head(11)], planes="all", **QUICK)
+    detector = fit(normal=[head(10), head(11)], **{**QUICK, "planes": "all"})
     assert set(detector.models) == {"axial", "coronal", "sagittal"} and detector.info.plane == "axial"
     detector.save(tmp_path / "saved")
     again = load_detector(tmp_path / "saved")

@@ -158,7 +158,7 @@ def test_values_that_are_not_finite(method, tmp_path, value):
 ])  # fmt: skip
 def test_other_contents(tmp_path, content):
     torch.save(content, tmp_path / "Brain.pth")
-    refused(tmp_path / "Brain.pth", "no checkpoint of mediclip or mvfa")
+    refused(tmp_path / "Brain.pth", "no checkpoint of madclip or mediclip or mvfa")
 
 
 @pytest.mark.parametrize("part", [[], torch.zeros(2), {"a": "b"}, {1: torch.zeros(1)}, None])

@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save_file
 
 from medclipad.detection.detector import load_detector
 from medclipad.detection.fit import fit
+from medclipad.detection.model_card import CARD
 from medclipad.detection.storage import INFO, WEIGHTS, DetectorInfo, read_info, read_weights, save_folder
 from medclipad.errors import DetectorError
 
 
 @pytest.fixture(scope="module")
 def detector(head):
-    return fit(normal=[head(1)], image_size=64, max_steps=1, memory_size=50, shots=6)
+    return fit(normal=[head(1)], planes="axial", image_size=64, max_steps=1, memory_size=50, shots=6)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,23 @@ def good(detector, tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "good"
     detector.save(path)
     return path
+
+
+def test_the_model_card_is_the_hubs_and_names_no_volume(head, detector, good, tmp_path):
+    """Read by the hub's own parser."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(good / "README.md")
+    assert card.data.library_name == "medclipad" and detector.info.method in card.data.tags
+    assert "nothing is promised about false alarms" in card.text and "not for diagnosis" in card.text
+    several = fit(
+        normal=[head(1), head(2), head(3)], planes="axial", image_size=64, max_steps=1, memory_size=50, shots=6
+    )
+    several.save(tmp_path / "several")
+    text = (tmp_path / "several" / "README.md").read_text(encoding="utf-8")
+    assert "6 normal and 0 abnormal axial slices of 3 volumes" in text and "at most 1 false alarm in 4" in text
+    assert f"| 1 | {several.info.calibration.region_limit(1):.3f} |" in text
+    assert several.info.encoder_sha256 in text and "head" not in text, "names of volumes stay in detector.json"
 
 
 @pytest.fixture
@@ -55,8 +73,8 @@ def refused(folder, words: str) -> None:
     assert "\n" not in text and text.endswith("."), text
 
 
-def test_folder_holds_two_files_without_pickle(good, detector):
-    assert sorted(file.name for file in good.iterdir()) == [INFO, WEIGHTS]
+def test_folder_holds_three_files_without_pickle(good, detector):
+    assert sorted(file.name for file in good.iterdir()) == [CARD, INFO, WEIGHTS]
     written = DetectorInfo.model_validate_json((good / INFO).read_text())
     digest = hashlib.sha256((good / WEIGHTS).read_bytes()).hexdigest()
     assert written == detector.info.model_copy(update={"weights_sha256": digest})
@@ -158,9 +176,8 @@ def test_other_encoder_weights_are_refused(saved):
 @pytest.mark.parametrize(("fields", "words"), [
     ({"encoder": "magic"}, "not known"),
     ({"image_size": 65}, "multiples of 32"),
-    ({"method": "magic"}, "mediclip, mvfa"),
+    ({"method": "magic"}, "mediclip, memory, mvfa"),
     ({"options": {"magic": 1}}, "is damaged.*magic"),
-    ({"options": {"memory_size": 51}}, "do not fit the method mediclip"),
     ({"options": {"memory_share": 0.0}}, "do not fit the method mediclip"),
     ({"method": "mvfa", "options": {}}, "do not fit the method mvfa"),
 ])  # fmt: skip
@@ -246,7 +263,7 @@ def test_folder_appears_only_when_complete(detector, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "rename", watched)
     detector.save(tmp_path / "deep" / "er" / "new")
-    assert states == [(False, [INFO, WEIGHTS])]
+    assert states == [(False, [CARD, INFO, WEIGHTS])]
     assert [file.name for file in (tmp_path / "deep" / "er").iterdir()] == ["new"]
 
 

@@ -1,16 +1,18 @@
-"""Download of weights by open_clip's names, over HTTP from a server on this machine."""
+"""Download of weights by open_clip's and timm's names, over HTTP from a server on this machine."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 
 from medclipad.compat import ensure_torchvision
+from medclipad.encoders import load_encoder
 from medclipad.encoders.openclip.network import ClipEncoder
 from medclipad.errors import Cancelled, DetectorError
 
@@ -159,16 +161,25 @@ def test_server_without_the_file_or_no_server(tag, home, path):
     assert not home.exists() or not list(home.iterdir())
 
 
-def test_hub(server, tag, tmp_path, monkeypatch):
-    """The hub's own client finds the second of the file names that open_clip's repositories use."""
+@pytest.fixture
+def hub(server, tmp_path, monkeypatch):
+    """`hub(port)` lets the hub's own client talk to a port of this machine, with an empty cache."""
     from huggingface_hub import constants
 
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    def at(port: int) -> None:
+        address = f"http://127.0.0.1:{port}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    at(server.server_port)
+    return at
+
+
+def test_hub(server, tag, hub):
+    """The hub's own client finds the second of the file names that open_clip's repositories use."""
     reports = []
     encoder = ClipEncoder(tag(hf_hub="owner/model/"), progress=lambda *report: reports.append(report))
     assert encoder.sha256 == hashlib.sha256(server.content).hexdigest()
@@ -179,3 +190,20 @@ def test_hub(server, tag, tmp_path, monkeypatch):
     assert ClipEncoder(f"{ARCHITECTURE}/local").sha256 == encoder.sha256
     requests = [path.rpartition("/")[2] for command, path in server.requests if command == "GET"]
     assert requests.count("open_clip_pytorch_model.bin") == 1, "the second time it is there"
+    hub(9)
+    assert ClipEncoder(f"{ARCHITECTURE}/local").sha256 == encoder.sha256, "also without a network"
+
+
+def test_without_a_network_it_is_said_at_once(tag, hub):
+    hub(9)
+    start = time.monotonic()
+    refused(tag(hf_hub="owner/model/"), f"could not be downloaded.*{ARCHITECTURE}/FILE")
+    assert time.monotonic() - start < 3
+
+
+def test_weights_of_timm_come_from_its_own_repository(server, hub):
+    server.requests.clear()
+    with pytest.raises(DetectorError, match=r'"augreg_in21k" of timm:vit_tiny_patch16_224 could not be downloaded'):
+        load_encoder("timm:vit_tiny_patch16_224.augreg_in21k", 32, "cpu")
+    paths = {path for _, path in server.requests}
+    assert "/timm/vit_tiny_patch16_224.augreg_in21k/resolve/main/model.safetensors" in paths

@@ -87,7 +87,7 @@ def test_training_in_bfloat16_learns_as_in_float32(name, head):
     mask = head(0).with_array(head(0, blob=True).array - head(0).array > 100)
     losses = [
         fit(method="mvfa", encoder=name, normal=[head(0)], abnormal=[(head(0, blob=True), mask)], shots=4,
-            image_size=56, precision=precision, max_samples=64, memory_tokens=500).info.metrics["loss"]
+            planes="axial", image_size=56, precision=precision, max_samples=64, memory_tokens=500).info.metrics["loss"]
         for precision in ("float32", "bfloat16")
     ]  # fmt: skip
     assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]

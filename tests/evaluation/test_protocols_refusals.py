@@ -187,7 +187,7 @@ def test_checkpoints(bmad, refusal, tmp_path, tiny_clip):
     file.write_bytes(b"garbage")
     assert "is no file that torch.save wrote" in refusal(bmad, "mvfa", "--checkpoint", file, *clip)
     torch.save(torch.zeros(3), file)
-    assert "is no checkpoint of mediclip or mvfa" in refusal(bmad, "mvfa", "--checkpoint", file, *clip)
+    assert "is no checkpoint of madclip or mediclip or mvfa" in refusal(bmad, "mvfa", "--checkpoint", file, *clip)
     torch.save({"seg_adapters": {}, "det_adapters": {}}, file)
     assert "of the checkpoint lacks 0.fc1.0.weight" in refusal(bmad, "mvfa", "--checkpoint", file, *clip)
     assert "belong to CLIP" in refusal(bmad, "mvfa", "--checkpoint", file)

@@ -15,6 +15,7 @@ from medclipad.cli import benchmark as cli_benchmark
 from medclipad.errors import TrainingError
 from medclipad.evaluation.protocols.run import train_and_test
 from medclipad.methods.common.benchmark import Settings
+from medclipad.methods.common.frozen_states import FrozenStates
 from medclipad.methods.mediclip import benchmark as mediclip
 from medclipad.methods.mediclip.network import MediCLIPNetwork
 from medclipad.methods.mediclip.options import MediCLIPOptions
@@ -24,7 +25,7 @@ from medclipad.methods.mvfa import benchmark as mvfa
 from medclipad.methods.mvfa.evidence import combine
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import MVFAOptions
-from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise
+from medclipad.methods.mvfa.training import Trainer, initialise
 
 SIZE, SEED = 64, 3
 

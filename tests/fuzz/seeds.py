@@ -14,6 +14,7 @@ from tests.volume.format_cases_dicom import HERE, OBLIQUE, compressed, stack
 from tests.volume.format_cases_files import itk, nifti, values
 from tests.volume.format_cases_odd_dicom import medium, multiframe
 from tests.volume.format_cases_pictures import DEEP, GREY, picture, tiff
+from tests.volume.test_untrusted import META, NRRD
 
 SMALL = (4, 5, 6)
 
@@ -30,6 +31,8 @@ def make_seeds(folder: Path) -> dict[str, Path]:
         "nrrd": itk("case.nrrd", array, packed=False),
         "nrrd-gz": itk("case.nrrd", array),
         "nhdr": itk("case.nhdr", array, packed=False),
+        "nrrd-keys": _nrrd_with_keys,
+        "mha-fields": _mha_with_fields,
         "mha": itk("case.mha", array, packed=False),
         "mha-zlib": itk("case.mha", array),
         "mhd": itk("case.mhd", array),
@@ -55,6 +58,22 @@ def make_seeds(folder: Path) -> dict[str, Path]:
         (folder / name).mkdir(parents=True)
         seeds[name] = make(folder / name)
     return seeds
+
+
+def _nrrd_with_keys(folder: Path) -> Path:
+    """Make a NRRD with fields, comments and key/value pairs of the kinds that end teem if they are long or unknown."""
+    text = f"{NRRD}kinds: domain domain domain\ncenterings: cell cell cell\n# a comment\nkey:=a: {'value ' * 200}\n\n"
+    path = folder / "case.nrrd"
+    path.write_bytes(text.encode() + bytes(range(256)) * 2)
+    return path
+
+
+def _mha_with_fields(folder: Path) -> Path:
+    """Make a MetaImage with the texts that MetaIO copies into short buffers."""
+    path = folder / "case.mha"
+    extra = f"Name = {'n' * 240}\nComment = {'c' * 240}\nAnatomicalOrientation = RAI\nOwn = {'o' * 900}\n"
+    path.write_bytes(f"{META}{extra}ElementDataFile = LOCAL\n".encode() + bytes(range(256)) * 2)
+    return path
 
 
 def _zipped(folder: Path) -> Path:

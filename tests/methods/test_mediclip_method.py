@@ -9,14 +9,13 @@ from discs import SIZE, slices
 
 from medclipad.errors import Cancelled, TrainingError
 from medclipad.methods.base import Shots
-from medclipad.methods.common.coreset import coreset, farthest_points
+from medclipad.methods.common.normal_memory import UNKNOWN, NormalMemory
 from medclipad.methods.mediclip.method import MediCLIP
 from medclipad.methods.mediclip.network import MediCLIPNetwork
-from medclipad.methods.mediclip.normal_memory import NormalMemory
 from medclipad.methods.mediclip.options import MediCLIPOptions
 from medclipad.methods.mediclip.training import learn, new_optimiser, step
 
-QUICK = MediCLIPOptions(max_steps=3, memory_size=300)
+QUICK = MediCLIPOptions(max_steps=3, memory_size=300, memory_share=0.9)
 
 
 def shots(n: int = 6, m: int = 0) -> Shots:
@@ -120,14 +119,14 @@ def test_shots_are_left_as_they_are(embedded):
 ])  # fmt: skip
 def test_training_lengths(embedded, n, options, steps):
     calls = []
-    model = MediCLIPNetwork(embedded, MediCLIPOptions(memory_size=10, **options))
+    model = MediCLIPNetwork(embedded, MediCLIPOptions(memory_size=10, memory_share=0.9, **options))
     figures = MediCLIP.fit(model, shots(n), 0, lambda *call: calls.append(call))
     train = [call for call in calls if call[0] == "train"]
     assert figures["steps"] == steps and [call[1:3] for call in train] == [(i + 1, steps) for i in range(steps)]
     assert all(np.isfinite(call[3]["loss"]) for call in train)
     per_epoch = -(-n // min(options.get("batch", 8), n))
     assert [call[3]["epoch"] for call in train] == [i // per_epoch + 1 for i in range(steps)]
-    assert calls[-1][:3] == ("memory", 1, 1)
+    assert calls[-1][:3] == ("memory", n, n)
 
 
 def test_default_lengths(clip, embedded, monkeypatch):
@@ -143,7 +142,7 @@ def test_default_lengths(clip, embedded, monkeypatch):
     )
     for encoder, schedule, words in cases:
         seen.clear()
-        model = MediCLIPNetwork(encoder, MediCLIPOptions(memory_size=10, schedule=schedule))
+        model = MediCLIPNetwork(encoder, MediCLIPOptions(memory_size=10, memory_share=0.9, schedule=schedule))
         assert MediCLIP.fit(model, shots(16), 0)["steps"] == len(seen)
         assert words.format(len(seen)) in description
 
@@ -211,7 +210,7 @@ def test_real_lesions_join_the_synthetic_ones(embedded, monkeypatch):
         return 0.0, 0.0
 
     monkeypatch.setattr("medclipad.methods.mediclip.training.learn", record)
-    model = MediCLIPNetwork(embedded, MediCLIPOptions(max_steps=40, memory_size=10))
+    model = MediCLIPNetwork(embedded, MediCLIPOptions(max_steps=40, memory_size=10, memory_share=0.9))
     monkeypatch.setattr(model, "patch_tokens", lambda images: [images])
     monkeypatch.setattr(model, "remember", lambda *args: None)
     images, masks = slices(3, 1, lesion=True)
@@ -227,7 +226,7 @@ def test_real_lesions_join_the_synthetic_ones(embedded, monkeypatch):
 def test_head_round_trip(quick, embedded):
     images = torch.from_numpy(slices(2, 9, lesion=True)[0])
     other = MediCLIPNetwork(embedded, QUICK)
-    assert not torch.equal(other.anomaly(images)[0], quick.anomaly(images)[0])
+    assert not len(other.memory.tokens), "nothing is known yet"
     other.load_head_state({key: value.clone() for key, value in quick.head_state().items()})
     assert torch.equal(other.anomaly(images)[0], quick.anomaly(images)[0])
 
@@ -246,8 +245,15 @@ def test_foreign_head_is_refused(quick, embedded, key):
 def test_memory_is_the_default_only_without_text(clip, embedded):
     assert MediCLIPNetwork(clip, MediCLIPOptions()).memory is None, "as published"
     assert MediCLIPNetwork(clip, MediCLIPOptions(memory_share=0.5)).memory is not None
-    assert MediCLIPNetwork(embedded, MediCLIPOptions()).memory_share == 0.9
+    assert MediCLIPNetwork(embedded, MediCLIPOptions()).memory_share == 1
     assert MediCLIPNetwork(embedded, MediCLIPOptions(memory_share=0)).memory is None
+
+
+def test_the_memory_alone_needs_no_training(embedded):
+    told = []
+    model = MediCLIPNetwork(embedded, MediCLIPOptions(memory_size=300))
+    assert MediCLIP.fit(model, shots(), 0, lambda phase, *_: told.append(phase)) == {}
+    assert set(told) == {"train"}, "to fill it is the training"
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
@@ -260,89 +266,12 @@ def test_memory_share_mixes_the_two_maps(embedded, share):
     torch.testing.assert_close(model.anomaly(images)[0], (1 - share) * text + share * memory)
 
 
-def test_distance_is_that_to_the_nearest_token(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    memory = NormalMemory((2, 3), 40)
-    kept = torch.randn(10, 2, 2, 8, generator=generator).half().float()
-    memory.remember(kept, generator)
-    kept = kept.flatten(0, 2)
-    assert {tuple(row) for row in memory.tokens.tolist()} == {tuple(row) for row in kept.tolist()}, "all fit in"
-    queries = torch.randn(2, 7, 7, 8, generator=generator)
-    expected = torch.cdist(queries.flatten(0, 2), kept).amin(dim=1).view(2, 7, 7)
-    torch.testing.assert_close(memory.distance(queries), expected, atol=1e-4, rtol=0)
-    monkeypatch.setattr("medclipad.methods.common.token_memory.BLOCK", (13, 7))
-    torch.testing.assert_close(memory.distance(queries), expected, atol=1e-4, rtol=0)
-    assert memory.distance(kept[:3]).max() < 1e-2
-
-
-def test_few_tokens_are_repeated():
-    memory = NormalMemory((1, 1), 5)
-    tokens = torch.tensor([[1.0, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
-    memory.remember(tokens.view(2, 1, 1, 5), torch.Generator().manual_seed(0))
-    assert {tuple(row) for row in memory.tokens.tolist()} == {tuple(row) for row in tokens.tolist()}
-    assert len(memory.tokens) == 5
-
-
-def test_tokens_keep_direction_length_and_brightness():
-    """Features twice as long change the token by the logarithm of 2 alone, brightness by its weight."""
-    maps = [torch.rand(1, 3, 4, 4) + 0.1, torch.rand(1, 5, 2, 2) + 0.1]
-    images = torch.full((1, 32, 32), 0.25)
-    plain, strong = (NormalMemory.join([maps[0] * factor, maps[1]], images) for factor in (1, 2))
-    assert plain.shape == (1, 4, 4, 3 + 1 + 5 + 1 + 1)
-    torch.testing.assert_close(plain[..., :3].norm(dim=-1), torch.ones(1, 4, 4))
-    expected = torch.zeros_like(plain)
-    expected[..., 3] = 0.3 * np.log(2)
-    torch.testing.assert_close(strong - plain, expected, atol=1e-5, rtol=0)
-    brighter = NormalMemory.join(maps, images * 2) - plain
-    torch.testing.assert_close(brighter[..., -1], torch.full((1, 4, 4), 2 * 0.25))
-    assert not brighter[..., :-1].any()
-
-
-def test_coreset_reaches_rare_points():
-    generator = torch.Generator().manual_seed(0)
-    crowd = torch.randn(500, 4, generator=generator) * 0.01
-    rare = torch.eye(4) * 10
-    chosen, distances = farthest_points(torch.cat([crowd, rare]), 6)
-    assert torch.isinf(distances[0]) and (distances[1:5] > 9).all() and distances[5] < 0.1
-    assert set(range(500, 504)) <= set(chosen.tolist()) and len(set(chosen.tolist())) == 6
-
-
-def test_coreset_of_many_chunks(monkeypatch):
-    """Chosen in chunks first: still reaches the rare points, and no point twice."""
-    monkeypatch.setattr("medclipad.methods.common.coreset.CHUNK", 60)
-    generator = torch.Generator().manual_seed(0)
-    points = torch.cat([torch.randn(500, 4, generator=generator) * 0.01, torch.eye(4) * 10])
-    for n in (30, 100, len(points)):
-        chosen = coreset(points, n, generator)
-        assert len(set(chosen.tolist())) == n and set(range(500, 504)) <= set(chosen.tolist())
-
-
-def test_calibration_puts_normal_tokens_below_one_half():
-    memory = NormalMemory((1, 1), 5)
-    memory.scale.zero_()
-    memory.calibrate(torch.arange(1001.0))
-    assert memory.scale.item() == pytest.approx(999)
-    memory.calibrate(torch.zeros(10))
-    assert memory.scale.item() == pytest.approx(999), "remembered slices have no distance to the memory"
-
-
-def test_shots_are_compared_with_each_other():
-    """Two slices, each with one token: the scale is their distance, although the memory holds both."""
-    memory = NormalMemory((1, 1), 8)
-    tokens = torch.stack([torch.zeros(2, 2, 5), torch.full((2, 2, 5), 3.0)])
-    memory.remember(tokens, torch.Generator().manual_seed(0))
-    assert memory.scale.item() == pytest.approx(3 * 5**0.5)
-    memory.calibrate(memory.distance(tokens))
-    assert memory.scale.item() == pytest.approx(3 * 5**0.5)
-    memory.remember(tokens[:1], torch.Generator().manual_seed(0))
-    assert memory.scale > 0, "a single slice cannot be compared"
-
-
 def test_far_distances_stay_distinct(embedded):
     memory = NormalMemory((1, 1), 1)
     maps = [torch.ones(4, 1, 2, 2) * torch.tensor([1.0, 2, 20, 200]).view(4, 1, 1, 1)] * 2
     images = torch.zeros(4, 8, 8)
-    memory.tokens.copy_(memory.join([features[:1] for features in maps], images[:1])[0, 0, 0])
+    memory.tokens = memory.join([features[:1] for features in maps], images[:1])[0, 0, :1].half()
+    memory.places = torch.full((1, 3), UNKNOWN)
     memory.scale.fill_(0.5)
     values = memory(maps, images)[:, 0, 0]
     far = memory.distance(memory.join(maps, images))[:, 0, 0] / 0.5
@@ -353,7 +282,7 @@ def test_far_distances_stay_distinct(embedded):
 def test_remembered_slices_are_not_anomalous(embedded):
     model = MediCLIPNetwork(embedded, MediCLIPOptions(memory_size=2000, memory_share=1))
     normal = slices(3, 1)[0]
-    model.remember(normal, 0)
+    model.remember(Shots(normal, normal[:0], ()), 0)
     both = normal, slices(3, 1, lesion=True)[0]
     known, new = (model.memory.distance(model._memory_tokens(images)) for images in both)
     assert known.max() < 0.05 * new.max()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,14 +14,15 @@ from medclipad.encoders import load_encoder
 from medclipad.errors import Cancelled, DetectorError, TrainingError
 from medclipad.methods.base import Shots
 from medclipad.methods.common import token_memory
+from medclipad.methods.common.augment import TRANSFORMS, augment, square
+from medclipad.methods.common.frozen_states import FrozenStates
 from medclipad.methods.common.token_memory import TokenMemory
-from medclipad.methods.mvfa.augment import TRANSFORMS, augment, square
 from medclipad.methods.mvfa.evidence import combine, unit_range
 from medclipad.methods.mvfa.method import MVFA
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.reference import MVFAReference
-from medclipad.methods.mvfa.training import FrozenStates, Trainer, initialise, samples
+from medclipad.methods.mvfa.training import Trainer, initialise, samples
 
 QUICK = MVFAOptions(max_samples=64)
 
@@ -155,6 +158,15 @@ def test_training_lengths(embedded, clip):
     )  # 7 passes over 22 slices in batches of 8
     default, published = MVFANetwork(embedded, MVFAOptions()), MVFANetwork(clip, MVFAOptions())
     assert (default.max_samples, published.epochs, published.max_samples) == (2400, 50, 600)
+
+
+def test_planes_share_the_default_length(embedded):
+    model = MVFANetwork(embedded, MVFAOptions(epochs=1))
+    model.max_samples = 24
+    assert MVFA.fit(model, shots(1), 0)["steps"] == 3
+    assert MVFA.fit(model, replace(shots(1), planes=3), 0)["steps"] == 1, "8 of the 24 slices"
+    given = MVFANetwork(embedded, MVFAOptions(epochs=1, max_samples=16))
+    assert MVFA.fit(given, replace(shots(1), planes=3), 0)["steps"] == 2, "what was asked for is for each plane"
 
 
 def test_augmented_shots():

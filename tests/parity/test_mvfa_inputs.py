@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medclipad.encoders import load_encoder
-from medclipad.methods.mvfa.augment import augment, square
+from medclipad.methods.common.augment import augment, square
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import MVFAOptions
 from medclipad.methods.mvfa.prompts import CLASS_NAMES, encode_prompts, prompts

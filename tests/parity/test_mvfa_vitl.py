@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from medclipad.encoders import load_encoder
-from medclipad.methods.mvfa.augment import augment, square
+from medclipad.methods.common.augment import augment, square
 from medclipad.methods.mvfa.evidence import Evidence, combine
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import MVFAOptions

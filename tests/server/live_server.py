@@ -18,7 +18,7 @@ from medclipad.detection.regions import region_labels
 from medclipad.volume import Volume, write_volume
 
 SHAPE = (48, 40, 24)
-SMALL = {"shots": 8, "epochs": 2}  # the least training that shows that it works
+SMALL = {"planes": "axial", "shots": 8, "epochs": 2, "memory_share": 0.9}  # the least training that shows that it works
 OBLIQUE = np.array([[2.9, 0.5, 0.0, -61.5], [-0.4, 3.1, 0.7, -60.25], [0.1, -0.6, 4.9, -48.125], [0, 0, 0, 1]])
 
 
@@ -69,7 +69,9 @@ class Server:
 
     models: Path  # folder of the detectors, where a test needs it
 
-    def __init__(self, studies: Path | str, *options: str, **environment: str) -> None:
+    def __init__(
+        self, studies: Path | str, *options: str, prefix: tuple[str, ...] = (), wait: bool = True, **environment: str
+    ) -> None:
         self.studies = Path(studies)
         command = [
             sys.executable,
@@ -80,7 +82,7 @@ class Server:
             str(studies),
         ]
         self.process = subprocess.Popen(
-            [*command, "--port", "0", *options],
+            [*prefix, *command, "--port", "0", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -90,8 +92,10 @@ class Server:
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._ready.wait(60)
-        found = re.search(r"ready at (http://\S+)", self.log)
+        self._ready.wait(240)  # other programs may have the processor
+        if not wait:
+            return
+        found = re.search(r"ready at (https?://\S+)", self.log)
         if not found:
             self.process.kill()
             raise AssertionError(f"The server did not start:\n{self.log}")

@@ -23,9 +23,11 @@ from orthanc_server import MISSING, Orthanc
 from scipy.spatial.transform import Rotation
 
 from medclipad.client import ServerError
+from medclipad.cohort.listing import list_scans
+from medclipad.detection.cases import AS_IS
 from medclipad.detection.fit import fit
 from medclipad.errors import MedCLIPADError
-from medclipad.server.launch import serve
+from medclipad.server.launch import ServerSettings, serve
 from medclipad.volume import Volume, read_volume, write_volume
 from sample_data.dicom import LPS, write_series
 
@@ -321,9 +323,9 @@ def test_an_answer_that_breaks_off(orthanc, sick, tmp_path):
 
 def test_how_it_must_be_started(tmp_path):
     with pytest.raises(MedCLIPADError, match="need a folder for the detectors: set one with --models"):
-        serve("http://127.0.0.1:1/dicom-web")
+        serve(ServerSettings("http://127.0.0.1:1/dicom-web"))
     with pytest.raises(MedCLIPADError, match="Give no password in the address"):
-        serve("http://me:secret@127.0.0.1:1/dicom-web", models=tmp_path)
+        serve(ServerSettings("http://me:secret@127.0.0.1:1/dicom-web", models=tmp_path))
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------
@@ -360,3 +362,15 @@ def test_restarted_servers_know_what_the_first_one_knew(archive, orthanc, heads,
         assert os.path.isdir(archive.models / "dicomweb")
     finally:
         again.stop()
+
+
+def test_a_cohort_is_a_query_of_the_archive(orthanc, heads, monkeypatch):
+    monkeypatch.setenv("MEDCLIPAD_PACS_USER", "reader")
+    monkeypatch.setenv("MEDCLIPAD_PACS_PASSWORD", PASSWORD)
+    scans = {scan.name: scan for scan in list_scans(f"{orthanc.url}?Modality=MR")}
+    assert set(heads) <= set(scans), "other tests may have stored more"
+    for uid, (volume, _) in heads.items():
+        read = scans[uid].read(AS_IS)
+        assert read.name == uid and np.array_equal(read.array, volume.array)
+    with pytest.raises(MedCLIPADError, match="holds no volume"):
+        list_scans(f"{orthanc.url}?Modality=US")

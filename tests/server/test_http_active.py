@@ -51,6 +51,7 @@ def test_it_answers_at_once_and_then_by_score(scoring: Server) -> None:
 
 def test_scores_survive_a_restart(scoring: Server) -> None:
     before = scoring.client.next_sample("most_diverse")
+    scoring.stop()
     again = Server(scoring.studies, MEDCLIPAD_SCORING="off")
     try:
         after = again.client.next_sample("most_diverse")
@@ -70,12 +71,39 @@ def test_scores_are_those_of_the_detector_and_the_file(tmp_path: Path) -> None:
     store.put("one", "image", "state", scores(0.25))
     store.put("two", "image", "state", scores(0.75))
     for seen in (store, ScoreStore(tmp_path)):
-        one, two = seen.get("one", "image", "state"), seen.get("two", "image", "state")
-        assert one is not None and one.volume_score == 0.25
-        assert two is not None and two.volume_score == 0.75
-        assert seen.get("three", "image", "state") is None and not seen.has("three", "image", "state")
-        assert seen.get("one", "image", "changed") is None and not seen.has("one", "image", "changed")
-        assert seen.get("one", "other", "state") is None
+        one, two = seen.all("one", ["image", "other"]), seen.all("two", ["image"])
+        assert list(one) == ["image"] and one["image"][0] == "state" and one["image"][1].volume_score == 0.25
+        assert two["image"][1].volume_score == 0.75
+        assert not seen.all("three", ["image"]) and not seen.has("three", "image", "state")
+        assert not seen.has("one", "image", "changed")
+
+
+def test_a_request_looks_at_the_file_of_the_chosen_image_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that was replaced since is not offered with its earlier scores."""
+    from medclipad.server import next_sample
+    from medclipad.server.services import Services
+    from medclipad.server.stores.image_state import image_state
+
+    monkeypatch.setenv("MEDCLIPAD_SCORING", "off")
+    for number in range(300):
+        (tmp_path / f"image{number:03}.nii.gz").write_bytes(bytes(number + 1))
+    services = Services(Path(__file__).parents[2] / "monailabel_app", str(tmp_path), str(tmp_path / "models"))
+    store, scorer = services.datastore, services.scorer
+    detector = scorer.detector("mediclip")
+    assert detector is not None
+    for number in range(300):
+        name = f"image{number:03}"
+        state = "of an earlier file" if number >= 298 else image_state(store, name)
+        assert state is not None
+        candidate = Candidate(name, number / 300, np.array([number / 300]), 0.5, np.ones((1, 4), np.float16))
+        scorer.scores.put(detector, name, state, candidate)
+    looked = []
+    monkeypatch.setattr(next_sample, "image_state", lambda *given: looked.append(given[1]) or image_state(*given))
+    chosen = services.strategies["most_anomalous"]({"method": "mediclip"}, store)
+    assert chosen is not None and chosen["id"] == "image297" and looked == ["image299", "image298", "image297"]
+    looked.clear()
+    assert services.strategies["random"]({"method": "mediclip"}, store) and len(looked) == 1
+    assert not scorer.status("mediclip", store)["running"], "what is off stays off"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import requests
 from live_server import SMALL, Server, head
 
 from medclipad.client import Client, ServerError
+from medclipad.methods import get_method, method_names
 from medclipad.volume import Slicing, read_volume, write_volume
 
 
@@ -26,7 +27,7 @@ def test_progress_is_told_live(trained: list[dict], client: Client) -> None:
 
 def test_a_version_is_a_folder_and_a_pointer(trained: list[dict], server: Server, client: Client) -> None:
     home = server.studies / "models" / "mediclip"
-    assert {path.name for path in (home / "first").iterdir()} == {"detector.json", "weights.safetensors"}
+    assert {path.name for path in (home / "first").iterdir()} == {"README.md", "detector.json", "weights.safetensors"}
     assert "first" in client.info()["train_stats"]["mediclip"]["versions"]
     assert not list(home.glob(".*")), "leftovers"
 
@@ -51,7 +52,7 @@ def test_labels_become_shots_and_the_new_version_serves(trained: list[dict], ser
         assert shows[abnormal].all()
     assert client.infer("mvfa", "lesion_1")[1]["detector"] == "from-labels"  # without a restart
 
-    client.train("mediclip", {**SMALL, "normal": ["normal_2", "lesion_2"]})
+    client.train("mediclip", {**SMALL, "normal": ["normal_2", "lesion_2"], "select": "always"})
     version = client.wait_trained(seconds=120)["info"]["version"]
     assert version.startswith("mediclip-20")
     assert client.infer("mediclip", "normal_1")[1]["detector"] == version
@@ -105,14 +106,14 @@ def test_the_whole_loop(trained: list[dict], client: Client, tmp_path: Path) -> 
     client.json("DELETE", "/datastore/image", params={"id": "loop"})
 
 
-@pytest.mark.parametrize("method", ["mediclip", "mvfa"])
+@pytest.mark.parametrize("method", method_names())
 def test_the_published_schema_is_the_one_that_is_checked(server: Server, client: Client, method: str) -> None:
     """A value that the schema of `/info/` forbids is refused, with the name of the parameter."""
     schema = client.info()["trainers"][method]["schema"]
     assert not schema["additionalProperties"]
     refused = _beyond(schema["properties"])
-    assert {"shots", "epochs", "seed", "planes", "select", "held_out", "name", "intensity"} <= set(refused)
-    assert {"batch", "learning_rate", "image_size", "precision"} <= set(refused)
+    assert {"shots", "seed", "planes", "select", "held_out", "name", "intensity"} <= set(refused)
+    assert {"image_size", "precision", *get_method(method).Options.model_fields} <= set(refused)
     for name, value in refused.items():
         answer = requests.post(f"{server.url}/train/{method}", json={name: value}, timeout=30)
         assert answer.status_code == 422 and name in answer.json()["detail"], (name, answer.text)
@@ -146,7 +147,7 @@ def test_a_failing_training_says_why_and_the_old_version_serves(trained: list[di
 
 def test_one_training_at_a_time_and_stop(trained: list[dict], client: Client, server: Server) -> None:
     before = client.info()["train_stats"]["mediclip"]["current"]
-    client.train("mediclip", {"normal": ["normal_1"], "epochs": 10_000, "name": "endless"})
+    client.train("mediclip", {"normal": ["normal_1"], "epochs": 10_000, "memory_share": 0.5, "name": "endless"})
     with pytest.raises(ServerError, match="already running") as caught:
         client.train("mediclip", {"normal": ["normal_1"]})
     assert caught.value.status == 429

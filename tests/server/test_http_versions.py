@@ -21,35 +21,13 @@ def spare(trained: list[dict], client: Client) -> dict:
     return client.wait_trained(seconds=120)
 
 
-def test_old_and_new_are_compared_on_held_out_slices(spare: dict, client: Client) -> None:
+def test_of_two_patients_nothing_is_compared(spare: dict, client: Client) -> None:
     outcome = spare["outcome"]
-    assert outcome["version"] == "spare" and outcome["selected"] is False
+    assert outcome["version"] == "spare" and outcome["selected"] is outcome["compared"] is False
     assert outcome["previous"] == client.versions()["mediclip"]["current"] != "spare"
-    assert outcome["held_out"]["slices"] > outcome["held_out"]["abnormal"] > 0
-    assert set(outcome["held_out"]["images"]) <= {"lesion_1", "lesion_2"}
-    for side in ("old", "new"):
-        assert set(outcome[side]) == {"slice_auroc", "voxel_auroc", "average_precision", "dice"}
-        assert all(0 <= value <= 1 for value in outcome[side].values())
-    assert f"{outcome['new']['slice_auroc']:.2f}" in outcome["verdict"] and "stays in use" in outcome["verdict"]
+    assert outcome["held_out"]["patients"] < 5, "with the labels of other tests"
+    assert outcome["verdict"].startswith("Not compared: ") and "stays in use" in outcome["verdict"]
     assert "\n" not in outcome["verdict"] and outcome["verdict"].endswith(".")
-
-
-def test_a_worse_version_is_kept_and_does_not_serve_unless_asked(trained: list[dict], client: Client) -> None:
-    """On the same held-out slices the old version is better, the outcome says so, and it stays in use."""
-    before = client.versions()["mediclip"]["current"]
-    client.select_version("mediclip", "first")
-    cases = {"normal": ["normal_1", "normal_2"], "abnormal": ["lesion_1", "lesion_2"], "held_out": 0.5, "shots": "all"}
-    blind = {"memory_share": 0, "max_steps": 1}  # without its memory, and hardly trained
-    client.train("mediclip", {**cases, **blind, "name": "blind"})
-    outcome = client.wait_trained(seconds=120)["outcome"]
-    assert outcome["old"]["slice_auroc"] > 0.9 > outcome["new"]["slice_auroc"] + 0.1
-    assert (outcome["previous"], outcome["selected"]) == ("first", False)
-    assert "measurably worse than" in outcome["verdict"] and "first stays in use" in outcome["verdict"]
-    known = client.versions()["mediclip"]
-    assert known["current"] == "first" and "blind" in [version["name"] for version in known["versions"]]
-    assert client.infer("mediclip", "lesion_1")[1]["detector"] == "first"
-    assert client.select_version("mediclip", "blind")["current"] == "blind", "if asked, it does"
-    client.select_version("mediclip", before)
 
 
 def test_progress_tells_epochs_and_losses(spare: dict) -> None:
@@ -65,7 +43,6 @@ def test_versions_are_listed_selected_and_rolled_back(spare: dict, client: Clien
         "name", "created", "method", "encoder", "plane", "intensity", "image_size", "shots", "abnormal_shots",
         "description", "planes", "normal_scans", "metrics", "bytes", "starter",
     }  # fmt: skip
-    assert entry["metrics"]["held_out"]["slice_auroc"] == spare["outcome"]["new"]["slice_auroc"]
     assert entry["bytes"] > 1000 and not entry["starter"] and known["versions"][-1]["starter"]
     before = known["current"]
     assert client.select_version("mediclip", "spare")["current"] == "spare"

@@ -70,8 +70,9 @@ def test_a_body_of_unknown_length_is_counted(blocks: int, status: int) -> None:
     async def send(message: Message) -> None:
         answers.append(message)
 
-    scope = {"type": "http", "method": "PUT", "headers": [(b"host", b"localhost:8000")]}
-    asyncio.run(Guard(app, token=None, limit=40)(scope, receive, send))
+    ends = {"client": ("127.0.0.1", 50000), "server": ("127.0.0.1", 8000)}
+    scope = {"type": "http", "method": "PUT", "path": "/", "headers": [(b"host", b"localhost:8000")], **ends}
+    asyncio.run(Guard(app, limit=40)(scope, receive, send))
     assert answers[0]["status"] == status
 
 
@@ -130,7 +131,7 @@ def test_a_version_gets_a_free_name_though_the_clock_was_set_back(tmp_path, monk
     from medclipad.server.training import service
     from medclipad.server.training.versions import VersionStore
 
-    monkeypatch.setattr(service.time, "strftime", lambda _: "20261025-023000")
+    monkeypatch.setattr(service.time, "strftime", lambda *_: "20261025-023000")
     task = service.TrainingService("mediclip", VersionStore(tmp_path))
     plan = parse_train_request("mediclip", {})
     for name in ("mediclip-20261025-023000", "mediclip-20261025-023000-2", "mediclip-20261025-023000-3"):
@@ -140,11 +141,11 @@ def test_a_version_gets_a_free_name_though_the_clock_was_set_back(tmp_path, monk
 
 
 def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    from medclipad.server.security import guard
+    from medclipad.server.security import access, guard
 
     compared = []
-    monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or a == b)
-    client = TestClient(guard.Guard(FastAPI(), token="correct-horse-battery"))
+    monkeypatch.setattr(access.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or a == b)
+    client = TestClient(guard.Guard(FastAPI(), access.Tokens.of("correct-horse-battery", None)))
     answer = client.get("/", headers={"Authorization": "Bearer correct-horse-batterz"})
     assert answer.status_code == 401 and compared == [(b"correct-horse-batterz", b"correct-horse-battery")]
 

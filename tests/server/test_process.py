@@ -23,7 +23,7 @@ from live_server import Server, fill, free_port, head
 import monailabel_app
 from medclipad.client import Client, ServerError
 from medclipad.errors import MedCLIPADError
-from medclipad.server.launch import serve
+from medclipad.server.launch import ServerSettings, serve
 from medclipad.volume import write_volume
 
 TOKEN = "correct-horse-battery"
@@ -33,7 +33,7 @@ def test_token_restart_and_sigterm(trained: list[dict], server: Server, tmp_path
     """From start to kill: only clients with the token are served; trainings end with the server; versions stay."""
     studies, models = fill(tmp_path / "studies"), tmp_path / "detectors"
     shutil.copytree(server.studies / "models", models)
-    endless = {"normal": ["normal_1"], "epochs": 10_000, "name": "lost"}
+    endless = {"normal": ["normal_1"], "epochs": 10_000, "memory_share": 0.5, "name": "lost"}
 
     first = Server(studies, "--models", str(models), MEDCLIPAD_TOKEN=TOKEN)
     for wrong in (None, "correct-horse-batterz", "ö" * 20, ""):
@@ -107,19 +107,20 @@ def test_stock_endpoints_that_make_no_sense_here_are_not_there(server: Server, p
 )
 def test_serve_refuses_what_it_cannot_do(tmp_path: Path, options: dict, says: str) -> None:
     with pytest.raises(MedCLIPADError, match=says):
-        serve(**{"studies": tmp_path, "port": 0, **options})
+        serve(ServerSettings(**{"studies": tmp_path, "port": 0, **options}))
 
 
 def test_a_taken_port_is_named(tmp_path: Path, server: Server) -> None:
     with pytest.raises(MedCLIPADError, match="choose another port with --port"):
-        serve(tmp_path, port=int(server.url.rpartition(":")[2]))
+        serve(ServerSettings(tmp_path, port=int(server.url.rpartition(":")[2])))
 
 
-@pytest.mark.parametrize("way", ["our routes", "its own endpoints"])
+@pytest.mark.parametrize("way", ["our routes", "its own endpoints", "our entry"])
 def test_monai_labels_own_command_serves_the_app(way: str, tmp_path: Path, trained: list[dict], server: Server) -> None:
-    """`monailabel start_server --app monailabel_app`, with our routes and with MONAI Label's own endpoints.
+    """`monailabel start_server --app monailabel_app`, with our routes, with its own endpoints, and through our entry.
 
-    Those import pydicom_seg before any app is loaded, which fails on pydicom 3: there the remedy has to come first.
+    Its endpoints import pydicom_seg before any app is loaded, which fails on pydicom 3: there the remedy has to come
+    first, as `medclipad-monailabel` does it.
     """
     from monailabel.client import MONAILabelClient
 
@@ -138,6 +139,8 @@ def test_monai_labels_own_command_serves_the_app(way: str, tmp_path: Path, train
     if way == "our routes":
         remedy, options["--uvicorn_app"] = "", ["medclipad.server.app:app"]
     flags = [str(word) for flag, values in options.items() for word in (flag, *values)]
+    if way == "our entry":
+        remedy, run = "", "from medclipad.server.monai_label import main; main()"
     command = [sys.executable, "-c", remedy + run, "start_server", *flags]
     with open(tmp_path / "log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path)
@@ -147,6 +150,8 @@ def test_monai_labels_own_command_serves_the_app(way: str, tmp_path: Path, train
         assert stock.info()["models"]["mediclip"]["type"] == "segmentation"
         file, params = stock.infer("mediclip", "lesion_1", {"result_extension": ".nrrd"})
         assert file is not None and params is not None
+        if way == "our entry":
+            assert "normal_1" not in (tmp_path / "log").read_text() and "lesion_1" not in (tmp_path / "log").read_text()
         assert file.endswith(".nrrd") and params["detector"] in stock.info()["train_stats"]["mediclip"]["versions"]
     finally:
         process.terminate()

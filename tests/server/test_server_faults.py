@@ -59,7 +59,7 @@ class Reader:
         client = Client(server.url, timeout=20)
         while not stop.is_set():
             try:
-                body = {**SMALL, "shots": 2, "epochs": 1, "held_out": 0, "normal": ["normal_1"]}
+                body = {**SMALL, "shots": 2, "epochs": 1, "held_out": 0, "normal": ["normal_1"], "select": "always"}
                 client.train("mediclip", {**body, "memory_size": 50})
                 version = client.wait_trained(seconds=120)["info"]["version"]
             except (ServerError, KeyError):
@@ -167,7 +167,8 @@ def test_a_full_disk_costs_nothing_that_was_there(small_disk: Path, tmp_path: Pa
     server = Server(studies, "--models", str(models), MEDCLIPAD_SCORING="off")
     try:
         client = server.client
-        client.train("mediclip", {**SMALL, "memory_size": 100, "normal": ["normal_1"], "name": "before"})
+        small = {**SMALL, "memory_size": 100, "normal": ["normal_1"], "select": "always"}
+        client.train("mediclip", {**small, "name": "before"})
         client.wait_trained(seconds=120)
         free = shutil.disk_usage(small_disk).free
         (small_disk / "filler").write_bytes(bytes(free - 300 * 1024))
@@ -178,7 +179,7 @@ def test_a_full_disk_costs_nothing_that_was_there(small_disk: Path, tmp_path: Pa
         assert scores["detector"] == "before" and read_volume(path).shape == SHAPE, "what served before still serves"
         assert not [*(models / "mediclip").glob(".*")], "half a version was left"
         (small_disk / "filler").unlink()
-        client.train("mediclip", {**SMALL, "memory_size": 100, "normal": ["normal_1"], "name": "after"})
+        client.train("mediclip", {**small, "name": "after"})
         assert client.wait_trained(seconds=120)["outcome"]["selected"], "with room again, it goes on"
     finally:
         server.stop()

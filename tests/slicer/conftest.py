@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from ctypes.util import find_library
@@ -14,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # `import harness`, also for a test run from another folder
 
 from hands import detected, panel  # noqa: F401  fixtures
-from served import MODULE, session, study  # noqa: F401
+from served import MODULE, session, study, trained_study  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +44,12 @@ def problems(slicer_app: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def scene(slicer_app: Any, problems: Any) -> Iterator[Any]:
-    """`slicer.mrmlScene`, empty."""
+    """`slicer.mrmlScene`, empty, with no setting, address or unsent item of another test."""
     import slicer
+    from MedCLIPADLib.settings import Settings
 
+    shutil.rmtree(Settings().folder, ignore_errors=True)
+    slicer_app.userSettings().remove("MedCLIPAD")
     slicer.mrmlScene.Clear(0)
     slicer_app.messages.clear()
     slicer_app.answers.clear()

@@ -73,3 +73,12 @@ def example(
     result = Result.create(volume, answer, affine)
     store_scores(result)
     return result
+
+
+def legend_labels(result: Any) -> dict[float, str]:
+    """Return what the legend says beside which map value: a name is drawn in the middle of its colour."""
+    display = result.node.GetScalarVolumeDisplayNode()
+    colour, low, high = display.GetColorNode(), display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    count = colour.GetNumberOfColors()
+    named = {n: colour.GetColorName(n) for n in range(count) if colour.GetColorName(n).strip()}
+    return {round(low + (high - low) * (n + 0.5) / count, 3): name for n, name in named.items()}

@@ -27,10 +27,14 @@ JUMP = "test_logic_results.py::test_a_jump_and_the_current_slice_agree"
 COLOURS = "test_logic_results.py::test_colours_are_on_one_fixed_range_whatever_the_threshold_map_and_detector"
 LEGEND = "test_logic_results.py::test_the_legend_says_how_rare_a_colour_is_and_no_more_than_the_normal_scans_support"
 IN_3D = "test_logic_results.py::test_the_3d_view_shows_what_is_above_the_threshold_in_the_same_colours"
-LIMITS = "test_widget_detect.py::test_the_reader_chooses_how_many_false_regions_are_listed"
+LIMITS = "test_widget_results.py::test_the_reader_chooses_how_many_false_regions_are_listed"
 SERVERS = "test_logic_results.py::test_regions_are_the_servers"
-VERDICT = "test_widget_detect.py::test_the_verdict_and_cautions_are_shown_and_survive_the_scene"
+VERDICT = "test_widget_results.py::test_the_verdict_and_cautions_are_shown_and_survive_the_scene"
 PLOT = "test_widget_detect.py::test_plot_table_and_keys_move_the_views"
+MANNERS, CONNECTION = "test_widget_manners.py", "test_widget_connection.py"
+CONNECTED = f"{MANNERS}::test_the_parameters_are_connected_whatever_connectgui_returns"
+WAITING = "test_logic_labelling.py::test_a_waiting_label_does_not_go_to_another_volume_of_the_same_id"
+OWN_MARKS = "test_logic_labelling.py::test_the_servers_marks_do_not_overwrite_the_readers"
 HOTTEST = "test_logic_detect.py::test_the_hottest_voxel_lies_in_the_lesion_in_ras"
 
 
@@ -46,15 +50,16 @@ class Fault:
 
 
 # fmt: off
-RESULTS, LIB = "MedCLIPADLib/panels/results.py", "MedCLIPADLib"
+LIB = "MedCLIPADLib"
+RESULTS, REGIONS = f"{LIB}/panels/results.py", f"{LIB}/panels/regions.py"
 FAULTS = [
     # bindings and .ui files
-    Fault("wrong signal", RESULTS, "cellClicked(int,int)", "cellClick(int,int)", PANEL),
+    Fault("wrong signal", REGIONS, "cellClicked(int,int)", "cellClick(int,int)", PANEL),
     Fault("wrong property", f"{LIB}/panels/connection.py",
           "connectButton.text =", "connectButton.caption =", PANEL),
     Fault("property called as a method", f"{LIB}/panels/connection.py",
-          "self.ui.urlLineEdit.text, self.ui.tokenLineEdit.text, self._idle",
-          "self.ui.urlLineEdit.text(), self.ui.tokenLineEdit.text, self._idle",
+          "ui.urlLineEdit.text, ui.tokenLineEdit.text, self._idle",
+          "ui.urlLineEdit.text(), ui.tokenLineEdit.text, self._idle",
           "test_widget_review.py::test_one_message_per_cause"),
     Fault("wrong parameter name in the .ui file", "Resources/UI/Results.ui",
           '<string notr="true">opacity</string>', '<string notr="true">opaque</string>', PANEL),
@@ -63,7 +68,7 @@ FAULTS = [
     Fault("button not connected", f"{LIB}/panels/detect.py",
           "self.on_click(self.ui.cancelButton, self.cancel)", "pass", CANCEL),
     Fault("lost observer of the parameters", "MedCLIPAD.py",
-          "self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)", "pass",
+          "self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onModified)", "pass",
           SLIDERS),
     Fault("lost observer of the loaded scene", "MedCLIPAD.py",
           "self.addObserver(scene, scene.EndImportEvent, self._onSceneImported)", "pass",
@@ -84,15 +89,16 @@ FAULTS = [
     Fault("segmentation beside its place", f"{LIB}/segmentation.py", "i, j, k = first", "i, j, k = 0, 0, 0",
           "test_logic_results.py::test_a_segmentation_is_what_the_overlay_shows_and_becomes_the_label"),
     # looks
-    Fault("opacity ignored", f"{LIB}/overlay.py", "opacity if visible else 0.0", "0.6 if visible else 0.0", SLIDERS),
+    Fault("opacity ignored", f"{LIB}/overlay.py",
+          "SetForegroundOpacity(opacity)", "SetForegroundOpacity(0.6)", SLIDERS),
     Fault("threshold ignored", f"{LIB}/results.py", "display.SetThreshold(value,", "display.SetThreshold(0.0,",
           COLOURS),
     Fault("colours begin at the threshold", f"{LIB}/results.py",
           "display.SetThreshold(value, max(value, HIGH))\n        display.SetWindowLevelMinMax(*WINDOW)",
           "display.SetThreshold(value, max(value, HIGH))\n        display.SetWindowLevelMinMax(value, 1.0)", COLOURS),
-    Fault("legend shows numbers", f"{LIB}/results.py",
+    Fault("legend shows numbers", f"{LIB}/legend.py",
           "legend.SetUseColorNamesForLabels(True)", "legend.SetUseColorNamesForLabels(False)",
-          "test_widget_detect.py::test_the_legend_is_drawn_with_words"),
+          "test_widget_results.py::test_the_legend_is_drawn_with_words"),
     Fault("labels half a step beside their colours", f"{LIB}/colours.py",
           "WINDOW = (LOW - STEP / 2, HIGH + STEP / 2)", "WINDOW = (LOW, HIGH)", LEGEND),
     Fault("legend claims more than the normal scans support", f"{LIB}/colours.py",
@@ -110,12 +116,12 @@ FAULTS = [
           'verdict, warnings = "", ""', VERDICT),
     Fault("cautions not shown", f"{LIB}/panels/results.py",
           "ui.warningsLabel.visible = bool(warnings)", "ui.warningsLabel.visible = False", VERDICT),
-    Fault("the choice of false regions is not saved", f"{LIB}/panels/results.py",
+    Fault("the choice of false regions is not saved", REGIONS,
           "fill_combo(combo, entries, result.rate(self.parameters.falseRegions))",
           "fill_combo(combo, entries, result.rate())", VERDICT),
     Fault("limit of the peaks ignored", f"{LIB}/regions.py",
           "numbers = numbers[exceeds[numbers]]", "pass", LIMITS),
-    Fault("limit moves with the threshold", f"{LIB}/panels/results.py",
+    Fault("limit moves with the threshold", REGIONS,
           "return self.require_result().limit(self.parameters.falseRegions)",
           "return self.parameters.threshold", LIMITS),
     Fault("segmentation of all regions", f"{LIB}/panels/review.py",
@@ -130,7 +136,7 @@ FAULTS = [
           "test_logic_results.py::test_the_plot_shows_the_limit_and_the_current_slice_as_lines"),
     Fault("current slice not marked in the plot", f"{LIB}/panels/results.py",
           "mark_current(result, number)\n", "pass\n",
-          "test_widget_detect.py::test_the_plot_follows_the_current_slice"),
+          "test_widget_results.py::test_the_plot_follows_the_current_slice"),
     Fault("region volumes in a wrong unit", f"{LIB}/regions.py", "/ 1000", "/ 100",
           "test_logic_results.py::test_regions_are_scipys_components"),
     Fault("skipped slices shift the plot's points", f"{LIB}/plots.py",
@@ -138,7 +144,8 @@ FAULTS = [
           "test_logic_results.py::test_points_of_the_plot_have_their_slice_numbers_although_some_were_skipped"),
     Fault("click on the plot misplaced", f"{LIB}/plotclick.py", "(x - left) /", "(x - left + 40) /", PLOT),
     # the server
-    Fault("hash ignored: always uploaded", f"{LIB}/detection.py", "image = client.find_image(sha256)", "image = None",
+    Fault("hash ignored: always uploaded", f"{LIB}/detection.py",
+          "image = images.find(client, sha256, known, source.server)", "image = None",
           "test_logic_detect.py::test_a_second_analysis_uploads_nothing_and_gets_the_stored_answer"),
     Fault("hash over the wrong axis order", f"{LIB}/files.py", "{ni}x{nj}x{nk}", "{nk}x{nj}x{ni}",
           "test_logic_detect.py::test_the_content_hash_equals_the_servers"),
@@ -153,7 +160,7 @@ FAULTS = [
           "        self._restore()\n", "        self._restore()\n        self.connect()\n",
           "test_widget_review.py::test_nothing_is_sent_before_connect"),
     Fault("token kept without being asked", f"{LIB}/panels/connection.py",
-          'self.ui.tokenLineEdit.text if self.ui.rememberTokenCheckBox.checked else ""', "self.ui.tokenLineEdit.text",
+          'ui.tokenLineEdit.text if ui.rememberTokenCheckBox.checked else ""', "ui.tokenLineEdit.text",
           "test_widget_review.py::test_settings_are_remembered_and_the_token_only_if_asked"),
     # labelling
     Fault("marks swapped", f"{LIB}/keys.py",
@@ -193,6 +200,77 @@ FAULTS = [
     Fault("http suggested for an untrusted certificate", f"{LIB}/transport.py",
           "ask whoever runs the server for its CA certificate", "check whether it is http:// instead",
           "test_logic_errors.py::test_an_untrusted_certificate"),
+    Fault("the CA file is not used", f"{LIB}/transport.py", "self._session.verify = self.ca_file or True", "pass",
+          "test_logic_errors.py::test_the_ca_file_that_the_sentence_asks_for_makes_the_connection"),
+    Fault("voxels go through the environment's proxy", f"{LIB}/transport.py",
+          "self._session.trust_env = False", "self._session.trust_env = True",
+          "test_logic_errors.py::test_the_environments_proxy_gets_nothing"),
+    Fault("redirects are followed", f"{LIB}/transport.py", "allow_redirects=False", "allow_redirects=True",
+          "test_logic_errors.py::test_a_redirect_is_not_followed"),
+    # Slicer itself
+    Fault("connectGui's tag is awaited", "MedCLIPAD.py",
+          "parameters.connectParametersToGui(self._parameterWidgets())", "parameters.connectGui(self.ui)", CONNECTED),
+    Fault("sample without an address", f"{LIB}/sampledata.py", "uris=URL,", "uris=None,",
+          "test_widget_review.py::test_the_sample_is_registered_and_loads"),
+    Fault("the plot view's own node", f"{LIB}/plotclick.py",
+          "self._widget.mrmlPlotViewNode()", "self._widget.plotView().mrmlPlotViewNode()", PLOT),
+    Fault("a node that keeps its voxels", f"{LIB}/watch.py",
+          "volume.AddObserver(event, self._volume_moved)",
+          "volume.AddObserver(event, lambda *_, kept=volume: self._volume_moved(kept, None))",
+          f"{MANNERS}::test_nodes_and_so_their_voxels_are_released"),
+    Fault("views reset at every change", RESULTS, 'if "result" in changed or', "if True or",
+          f"{MANNERS}::test_views_that_the_reader_changed_stay"),
+    Fault("needs a main window", f"{LIB}/watch.py", "if layout is not None:\n            layout.connect",
+          "if True:\n            layout.connect", f"{MANNERS}::test_without_a_main_window"),
+    Fault("a key of Slicer's own", f"{LIB}/keys.py", '",": results', '"[": results',
+          f"{MANNERS}::test_no_key_is_one_of_slicers_own"),
+    Fault("keys stay active in other modules", "MedCLIPAD.py", "self.keys.enable(False)", "pass",
+          f"{MANNERS}::test_keys_act_in_this_module_only"),
+    Fault("Detect switches the layout", RESULTS, "offer_chart(self._chart", "show_chart(self._chart",
+          f"{MANNERS}::test_detect_does_not_switch_the_layout"),
+    Fault("leaving side by side forgets the views", f"{LIB}/panels/compare.py", "self._before.restore()", "pass",
+          f"{MANNERS}::test_leaving_a_comparison_returns_to_the_views_as_they_were"),
+    Fault("Reload keeps the library", "MedCLIPAD.py", "del sys.modules[_name]", "pass",
+          f"{MANNERS}::test_reload_reloads_the_library"),
+    Fault("unknown parameters are read", f"{LIB}/stored.py", "node.UnsetParameter(name)", "pass",
+          f"{MANNERS}::test_a_stored_parameter_of_another_version_has_its_default"),
+    # taken along
+    Fault("the legend lies over the head", f"{LIB}/legend.py", "legend.SetPosition(*_POSITION)", "pass",
+          "test_widget_results.py::test_the_legend_is_off_the_head_and_not_cut"),
+    Fault("the Data tree offers maps to be analysed", f"{LIB}/MedCLIPADSubjectHierarchyPlugin.py",
+          " and not node.GetAttribute(_RESULT)", "",
+          "test_widget_data_tree.py::test_the_menu_offers_it_for_volumes_alone"),
+    Fault("a snapshot without words", f"{LIB}/snapshot.py", "column.addWidget(words)", "pass",
+          "test_widget_dicom.py::test_a_snapshot_shows_the_finding_and_says_what_it_is"),
+    Fault("a DICOM snapshot in a study of its own", f"{LIB}/dicomfiles.py",
+          "header.StudyInstanceUID, generate_uid(prefix=None)", "generate_uid(prefix=None), generate_uid(prefix=None)",
+          "test_widget_dicom.py::test_a_dicom_snapshot_belongs_to_the_patients_study"),
+    # other servers, other readers
+    Fault("a waiting label goes to another volume of its id", f"{LIB}/images.py",
+          "image if _content_of(client, image) == sha256 else None", "image", WAITING),
+    Fault("a waiting label goes to another server", f"{LIB}/pending.py", "if client.url != item.server:", "if False:",
+          WAITING),
+    Fault("the server's marks overwrite the reader's", f"{LIB}/analysis.py",
+          "merge_marks(marks(node, answer.image), remote_marks)", "remote_marks", OWN_MARKS),
+    Fault("removed marks come back", f"{LIB}/analysis.py", "remote = None  #", "pass  #", OWN_MARKS),
+    Fault("the reader's Cancel is an error", f"{LIB}/panels/training.py",
+          'self.say(_("The training was stopped;', 'self.fail(_("The training was stopped;',
+          f"{CONNECTION}::test_the_readers_own_cancel_is_no_error"),
+    Fault("errors are dark on dark", f"{LIB}/tones.py", "background.lightness() < 128", "False",
+          f"{CONNECTION}::test_errors_and_cautions_can_be_read_on_light_and_dark"),
+    Fault("errors keep the colours of another theme", f"{LIB}/tones.py",
+          "widget.parentWidget().palette", "widget.palette",
+          f"{CONNECTION}::test_errors_and_cautions_can_be_read_on_light_and_dark"),
+    Fault("extent in voxels", f"{LIB}/regions.py", "max(size * mm for size", "max(size for size",
+          "test_logic_results.py::test_regions_are_scipys_components"),
+    Fault("messages stay", f"{LIB}/panels/base.py", 'self.say("")', "pass",
+          f"{CONNECTION}::test_an_error_is_shown_once_and_goes_with_the_next_step"),
+    Fault("grey without a reason", f"{LIB}/panels/base.py", "widget.toolTip = reason or own", "pass",
+          f"{CONNECTION}::test_every_grey_control_says_why"),
+    Fault("installed without being asked", f"{LIB}/panels/connection.py",
+          "if slicer.util.confirmYesNoDisplay(question, parent=slicer.util.mainWindow()):\n            self.ui.server",
+          "if True:\n            self.ui.server",
+          "test_widget_local_server.py::test_nothing_is_installed_unless_the_reader_agrees"),
 ]
 # fmt: on
 

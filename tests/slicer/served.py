@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +15,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MODULE = Path(os.environ.get("MEDCLIPAD_SLICER_MODULE", ROOT / "MedCLIPAD" / "MedCLIPAD.py"))  # or of faults.py
-sys.path[:0] = [str(MODULE.parent), str(ROOT / "tests" / "server")]  # the module's library; live_server
+TESTS = ROOT / "tests"
+sys.path[:0] = [
+    str(MODULE.parent),
+    str(TESTS / "server"),
+    str(TESTS / "export"),
+]  # the library; live_server; dicom_cases
 
-SMALL = {"shots": 8, "epochs": 2}  # as little training as shows that it works
+SMALL = {"planes": "axial", "shots": 8, "epochs": 2, "memory_share": 0.9}  # as little training as shows that it works
 SHAPE = (36, 32, 20)  # I, J, K
 SPACING = (3.0, 3.5, 5.0)
 
@@ -86,13 +92,13 @@ def add_volume(name: str, array: np.ndarray, affine: np.ndarray) -> Any:
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A server with two normal heads and one with a lesion, and the detector "first" trained on the normal ones."""
+def trained_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two normal heads and one with a lesion, and the detector "first" trained on the normal ones."""
     from live_server import Server
 
     from medclipad.volume import Volume, write_volume
 
-    studies = tmp_path_factory.mktemp("slicer") / "studies"
+    studies = tmp_path_factory.mktemp("trained") / "studies"
     (studies / "labels" / "final").mkdir(parents=True)
     for name, seed, lesion in (("normal_1", 1, False), ("normal_2", 2, False), ("case_1", 5, True)):
         array, mask = head(grid(), lesion, seed)
@@ -100,12 +106,24 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         if lesion:
             write_volume(Volume(np.ascontiguousarray(mask.T), grid()), studies / "labels" / "final" / f"{name}.nii.gz")
     server = Server(studies)
+    first = {**SMALL, "normal": ["normal_1", "normal_2"], "select": "always", "name": "first"}
     try:
-        server.client.train("mediclip", {**SMALL, "normal": ["normal_1", "normal_2"], "name": "first"})
+        server.client.train("mediclip", first)
         server.client.wait_trained(None, 300)
-        yield server
     finally:
         server.stop()
+    assert "Traceback" not in server.log, server.log
+    return studies
+
+
+@pytest.fixture(scope="module")
+def study(trained_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server of the file's own: what another file leaves behind would make the order of the files count."""
+    from live_server import Server
+
+    server = Server(shutil.copytree(trained_study, tmp_path_factory.mktemp("slicer") / "studies"))
+    yield server
+    server.stop()
     assert "Traceback" not in server.log, server.log
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,3 +105,17 @@ def test_ctest_fails_if_a_used_resource_is_not_listed(extension):
     (extension / "MedCLIPAD" / "Resources" / "UI" / "Results.ui").unlink()
     assert configure(extension)[0]
     assert ctest(extension).returncode != 0
+
+
+def test_the_extensions_index_accepts_the_repository() -> None:
+    """Its rules: the repository's name begins with "Slicer", a category of its list, the extension's name as file."""
+    entry = json.loads((ROOT / "MedCLIPAD.json").read_text(encoding="utf-8"))
+    lists = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    address = entry["scm_url"].removesuffix(".git")
+    assert address.rpartition("/")[2].startswith("Slicer")
+    assert entry["category"] == "Active Learning" and "project(MedCLIPAD)" in lists
+    for line in ("EXTENSION_HOMEPAGE", "EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"):
+        url = re.search(rf'set\({line} "([^"]+)"\)', lists)
+        assert url is not None and "/medclipad/" + address.rpartition("/")[2] in url.group(1), line
+    sample = (ROOT / "MedCLIPAD" / "MedCLIPADLib" / "sampledata.py").read_text(encoding="utf-8")
+    assert f"/medclipad/{address.rpartition('/')[2]}/" in sample

@@ -54,7 +54,7 @@ def test_the_foregrounds_opacity_and_threshold_are_drawn(head):
     display.SetThreshold(50, 100)
     display.ApplyThresholdOn()
     view = slicer.app.layoutManager().sliceWidget("Red").sliceView()
-    view.sliceLogic().SetSliceOffset(20)
+    slicer.app.layoutManager().sliceWidget("Red").sliceLogic().SetSliceOffset(20)
     for opacity in (0.25, 0.5, 1.0):
         slicer.util.setSliceViewerLayers(foreground=overlay, foregroundOpacity=opacity)
         pixels = view.pixels(200, 200).astype(int)
@@ -73,12 +73,14 @@ def test_the_wheel_scrolls(head):
     view = slicer.app.layoutManager().sliceWidget("Red").sliceView()
     slicer.util.mainWindow().show()
     slicer.app.processEvents()
-    before = view.sliceLogic().GetSliceOffset()
+    before = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceOffset()
     middle = QPointF(view.width / 2, view.height / 2)
     buttons, keys = Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier
     wheel = QWheelEvent(middle, middle, QPoint(), QPoint(0, 120), buttons, keys, Qt.ScrollPhase.NoScrollPhase, False)
     QApplication.sendEvent(view, wheel)
-    assert view.sliceLogic().GetSliceOffset() - before == pytest.approx(4)  # one slice
+    assert slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceOffset() - before == pytest.approx(
+        4
+    )  # one slice
 
 
 def test_the_colour_legend_is_drawn(head):
@@ -104,7 +106,7 @@ def test_a_segmentation_is_drawn_and_read_back(head):
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment, head)
     np.testing.assert_array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, head), mask)
     view = slicer.app.layoutManager().sliceWidget("Red").sliceView()
-    view.sliceLogic().SetSliceOffset(20)
+    slicer.app.layoutManager().sliceWidget("Red").sliceLogic().SetSliceOffset(20)
     pixels = view.pixels(200, 200).astype(int)
     assert (pixels[..., 1] - pixels[..., 0] > 60).sum() > 100
 
@@ -130,15 +132,16 @@ def plot_of(values) -> tuple:
     chart.SetTitle("score of each slice")
     slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView)
     slicer.modules.plots.logic().ShowChartInLayout(chart)
-    view = slicer.app.layoutManager().plotWidget(0).plotView()
-    assert view.mrmlPlotViewNode().GetPlotChartNode() is chart
-    return series, view
+    widget = slicer.app.layoutManager().plotWidget(0)
+    assert widget.mrmlPlotViewNode().GetPlotChartNode() is chart
+    return series, widget
 
 
 def test_a_plot_is_drawn_and_follows_its_table(scene):
     import slicer
 
-    series, view = plot_of([0.1, 0.9, 0.2])
+    series, widget = plot_of([0.1, 0.9, 0.2])
+    view = widget.plotView()
     slicer.util.mainWindow().show()
     slicer.app.processEvents()
     red = lambda: (lambda p: ((p[..., 0] > 180) & (p[..., 1] < 90)).sum())(view.pixels(400, 300).astype(int))  # noqa: E731
@@ -152,19 +155,20 @@ def test_points_of_the_plot_are_selected_with_a_box(scene):
     import slicer
     from harness import user
 
-    series, view = plot_of([0.1, 0.5, 0.9, 0.4])
-    chart = view.mrmlPlotViewNode().GetPlotChartNode()
+    series, widget = plot_of([0.1, 0.5, 0.9, 0.4])
+    view, node = widget.plotView(), widget.mrmlPlotViewNode()
+    interactor, chart = view.renderWindow().GetInteractor(), node.GetPlotChartNode()
     chart.SetXAxisRangeAuto(False)
     chart.SetXAxisRange(-0.5, 3.5)
     chart.SetYAxisRangeAuto(False)
     chart.SetYAxisRange(0, 1)
-    view.mrmlPlotViewNode().SetInteractionMode(slicer.vtkMRMLPlotViewNode.InteractionModeSelectPoints)
+    node.SetInteractionMode(slicer.vtkMRMLPlotViewNode.InteractionModeSelectPoints)
     selected, clicked = [], []
     view.connect(
         "dataSelected(vtkStringArray*, vtkCollection*)",
         lambda ids, rows: selected.append((ids.GetValue(0), rows.GetItemAsObject(0).GetValue(0))),
     )
-    view.chart().AddObserver("InteractionEvent", lambda *_: clicked.append(view.interactor().GetEventPosition()))
+    view.chart().AddObserver("InteractionEvent", lambda *_: clicked.append(interactor.GetEventPosition()))
     for row in (2, 0, 3):
         x, y = view.position_of(series, row)
         user.click(view, (x, y))

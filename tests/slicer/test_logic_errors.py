@@ -65,7 +65,7 @@ def refused(url: str, **options: Any) -> Any:
     from MedCLIPADLib.errors import ServerError
 
     with pytest.raises(ServerError) as caught:
-        Client(url, options.pop("token", "")).info(**options)
+        Client(url, options.pop("token", ""), options.pop("ca_file", "")).info(**options)
     sentence = str(caught.value)
     assert sentence[0].isprintable() and sentence.endswith(".") and "\n" not in sentence and len(sentence) < 200
     return caught.value
@@ -131,6 +131,7 @@ def untrusted(server: Any, tmp_path: Path) -> str:
         pytest.skip("needs the Debian package openssl: make system")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     options = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
+    options += " -addext subjectAltName=IP:127.0.0.1"
     command = ["openssl", "req", *options.split(), "-keyout", key, "-out", certificate]
     subprocess.run(command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -142,8 +143,62 @@ def untrusted(server: Any, tmp_path: Path) -> str:
 def test_an_untrusted_certificate(untrusted: str) -> None:
     """The sentence must not suggest an open connection: the token would be sent in clear."""
     error = refused(untrusted, token="secret")
-    assert error.cause == "certificate" and "CA certificate" in str(error)
+    assert error.cause == "certificate" and "CA certificate" in str(error) and "under Connection" in str(error)
     assert "http:" not in str(error)
+
+
+def test_the_ca_file_that_the_sentence_asks_for_makes_the_connection(
+    untrusted: str, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from MedCLIPADLib.client import Client
+
+    server.plan = (200, {}, b'{"medclipad": {"version": "1"}}')
+    client = Client(untrusted, "secret", str(tmp_path / "certificate.pem"))
+    assert client.info() and client.copy().info(), "also in another thread"
+    for wrong in ("missing.pem", "key.pem"):
+        error = refused(untrusted, ca_file=str(tmp_path / wrong))
+        assert error.cause == "certificate" and wrong in str(error) and "PEM" in str(error)
+    error = refused(untrusted.replace("127.0.0.1", "localhost"), ca_file=str(tmp_path / "certificate.pem"))
+    assert error.cause == "certificate" and "another name" in str(error) and "http:" not in str(error)
+
+
+@pytest.mark.parametrize("code", [9, 10])
+def test_a_certificate_that_is_not_valid_today(code: int) -> None:
+    from MedCLIPADLib.transport import connection_error
+
+    error = ssl.SSLCertVerificationError("certificate has expired")
+    error.verify_code = code
+    assert "is not valid today" in str(connection_error(error, "https://somewhere", 5))
+
+
+@pytest.mark.parametrize("target", ["http://elsewhere:1/", "https://elsewhere/", "/elsewhere"])
+def test_a_redirect_is_not_followed(server: Any, target: str) -> None:
+    """Voxels and token go to the address that the reader entered, or nowhere."""
+    server.plan = (307, {"Location": target}, b"")
+    error = refused(server.url, token="secret")
+    assert error.cause in ("address", "not medclipad")
+    assert "http:" not in str(error).replace(server.url, "").replace(target.rstrip("/"), "")
+
+
+def test_the_environments_proxy_gets_nothing(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from MedCLIPADLib.client import Client
+
+    server.plan = (200, {}, b'{"medclipad": {"version": "1"}, "image": "x"}')
+    volume = tmp_path / "v.nrrd"
+    volume.write_bytes(b"voxels")
+    with socket.socket() as proxy:
+        proxy.bind(("127.0.0.1", 0))
+        proxy.listen()
+        proxy.settimeout(0.3)
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, address)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        client = Client(server.url)
+        assert client.info() and client.upload_image(volume, "x") == "x"
+        with pytest.raises(TimeoutError):
+            proxy.accept()
 
 
 def test_timeout(server: Any) -> None:

@@ -76,6 +76,7 @@ def test_marks_arrive_and_come_back_with_the_next_analysis(analysed: Any, labell
     expected = {"plane": "axial", "normal": [2, 3, 5], "abnormal": [12]}
     assert labeller.session.client().marks(image) == expected
     assert summary(expected) == "axial slices 2-3, 5 normal; 12 abnormal"
+    assert summary({"plane": "axial", "normal": [], "abnormal": [7]}) == "axial slice 7 abnormal"
     analysed.volume.RemoveAttribute(MARKS)
     again = detect(labeller.session, analysed.volume)
     assert marks(again.volume, image) == expected, "another reader's marks, or ours of an earlier session"
@@ -139,15 +140,86 @@ def test_nothing_is_lost_when_the_server_cannot_be_reached(
     assert all(entry["sent"] for entry in labeller.history)
 
 
-def test_a_label_whose_volume_the_server_no_longer_has_is_kept(labeller: Labeller) -> None:
+def waiting(labeller: Labeller, server: str, image: str, sha256: str) -> tuple[Any, Calls, Calls]:
+    """Keep a label for a volume of a server, press Send now, and return (item, sent, failed)."""
     from MedCLIPADLib.pending import Item
 
-    pending = labeller.session.pending
-    pending.add(Item("label", "http://elsewhere:1", "gone", "0" * 64, "gone"), np.zeros((2, 2, 2), np.uint8), np.eye(4))
+    mask = np.ones((20, 32, 36), np.uint8)
+    item = labeller.session.pending.add(Item("label", server, image, sha256, "gone"), mask, np.eye(4))
     sent, failed = Calls(), Calls()
     labeller.labelling.send_pending(sent, failed)
     run(labeller.session.jobs, lambda: sent or failed, 30)
-    assert not sent and "no longer has the volume gone" in failed[0][0] and pending.items()
+    return item, sent, failed
+
+
+def test_a_label_whose_volume_the_server_no_longer_has_is_kept(labeller: Labeller) -> None:
+    pending = labeller.session.pending
+    item, sent, failed = waiting(labeller, labeller.session.url, "gone", "0" * 64)
+    assert not sent and "no longer has the volume gone" in failed[0][0] and pending.items() == [item]
+
+
+def test_a_waiting_label_does_not_go_to_another_volume_of_the_same_id(labeller: Labeller, study: Any) -> None:
+    """At another address or, after a restart with other studies, at the same; nor to another server's same volume."""
+    session = labeller.session
+    before = study.client.json("GET", "/datastore/", params={"output": "all"})
+    for server, sha256, words in (
+        (session.url, "0" * 64, "no longer has the volume"),
+        ("http://elsewhere:1", "0" * 64, "belongs to the server http://elsewhere:1"),
+        ("http://elsewhere:1", content_of(session, "normal_1"), "belongs to the server http://elsewhere:1"),
+    ):
+        item, sent, failed = waiting(labeller, server, "normal_1", sha256)
+        assert not sent and session.pending.items() == [item] and words in failed[0][0]
+        session.pending.remove(item)
+    assert study.client.json("GET", "/datastore/", params={"output": "all"}) == before
+
+
+def content_of(session: Any, image: str) -> str:
+    """Return the content hash of an image of the server."""
+    import tempfile
+
+    from MedCLIPADLib.files import content_hash, read_volume
+
+    with tempfile.TemporaryDirectory() as folder:
+        return content_hash(*read_volume(session.client().download_image(image, Path(folder))))
+
+
+def test_a_mark_made_on_another_servers_map_waits_for_that_server(
+    analysed: Any, labeller: Labeller, study: Any
+) -> None:
+    import json
+
+    from MedCLIPADLib.volumes import RESULT
+
+    about = {**analysed.about, "server": "http://elsewhere:1"}
+    analysed.node.SetAttribute(RESULT, json.dumps(about))
+    labeller.labelling.mark(analysed, 3, 3, "normal", labeller.done, labeller.failed)
+    labeller.wait()
+    assert not labeller.done and "kept on this computer" in labeller.failed[0][0]
+    assert labeller.session.client().marks(about["image"])["normal"] == []
+
+
+def test_the_servers_marks_do_not_overwrite_the_readers(analysed: Any, labeller: Labeller) -> None:
+    """Marks that wait to be sent, and those that were removed meanwhile, are newer than the server's."""
+    from MedCLIPADLib.marks import marks
+
+    session, image = labeller.session, analysed.about["image"]
+    session.client().set_marks(image, "axial", normal=[1, 2], abnormal=[3, 9])
+    session.pending.send = lambda item, client: (_ for _ in ()).throw(unreachable())  # the network is gone
+    labeller.labelling.mark(analysed, 3, 3, "normal", labeller.done, labeller.failed)
+    labeller.wait()
+    again = detect(session, analysed.volume)
+    assert marks(again.volume, image) == {"plane": "axial", "normal": [3], "abnormal": []}
+    for item in session.pending.items():
+        session.pending.remove(item)
+    session.client().set_marks(image, "axial", normal=[1, 2], abnormal=[3, 9])
+    merged = marks(detect(session, analysed.volume).volume, image)
+    assert merged == {"plane": "axial", "normal": [1, 2, 3], "abnormal": [9]}, "both; the reader's where both mark"
+
+
+def unreachable() -> Exception:
+    from MedCLIPADLib.errors import ServerError
+
+    return ServerError("unreachable", "unreachable")
 
 
 def test_training_progress_outcome_and_roll_back(session: Any, study: Any) -> None:
@@ -170,6 +242,8 @@ def test_training_progress_outcome_and_roll_back(session: Any, study: Any) -> No
         "Dice at the threshold",
     ]
     assert all(stage(report) for (report,) in reports)
+    assert stage({"phase": "load", "remaining": 0.2}) == "Load"
+    assert stage({"phase": "train", "remaining": 7.6}) == "Train, 8 s left"
     history = done[0][0]["history"]
     chart = loss_chart(history)
     assert chart.GetNthPlotSeriesNode(0).GetTableNode().GetNumberOfRows() == len(history) > 0
@@ -200,7 +274,13 @@ def test_a_training_can_be_stopped(session: Any, study: Any) -> None:
     from MedCLIPADLib.training import Training
 
     training, reports, done, failed = Training(session), Calls(), Calls(), Calls()
-    training.start("mediclip", {"shots": 16, "epochs": 500, "normal": ["normal_1", "normal_2"]}, reports, done, failed)
+    training.start(
+        "mediclip",
+        {"shots": 16, "epochs": 500, "memory_share": 0.5, "normal": ["normal_1", "normal_2"]},
+        reports,
+        done,
+        failed,
+    )
     run(session.jobs, lambda: any(report["status"] == "RUNNING" for (report,) in reports) or failed, 90)
     training.stop(failed)
     run(session.jobs, lambda: failed, 60)

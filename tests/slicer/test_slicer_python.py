@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 MODULE = Path(__file__).parents[2] / "MedCLIPAD"
-SHIPPED = set(
-    ["slicer", "vtk", "qt", "ctk", "SimpleITK", "numpy", "scipy", "requests", "SampleData", "MedCLIPADLib", "MedCLIPAD"]
-)
-AT_FILE_SCOPE = SHIPPED - {"requests", "SimpleITK", "scipy", "SampleData"}  # those take too long for Slicer's start
+OWN = {"MedCLIPADLib", "MedCLIPAD"}
+SLOW = {"requests", "SimpleITK", "scipy", "pydicom", "SampleData"}  # those take too long for Slicer's start
+AT_FILE_SCOPE = OWN | {"slicer", "vtk", "qt", "ctk", "numpy"}
+SHIPPED = AT_FILE_SCOPE | SLOW
 FILES = sorted(MODULE.rglob("*.py"))
 
 

@@ -23,7 +23,9 @@ CALLED = {
     "report",
     "ModuleError",
     "ServerError",
-    "_busy",
+    "_wait",
+    "_show_state",
+    "say_why",
     "_idle",
     "_over",
     "_stopped",
@@ -36,8 +38,11 @@ NOT_SHOWN = re.compile(
     r"MedCLIPAD (anomaly|training loss.*|temporary|progress|contributors|)|slice scores.*| anomaly \(|"  # of nodes
     r"Next volume|Test connection|Select version|Delete version|Stop training|"  # jobs
     r"(Current|Limit) [XY]|"  # columns of the plot's lines
-    r"Volume \(ml\)|First slice|Last slice|Peak slice|"  # columns of the regions' table node: its format
+    r"Volume \(ml\)|Extent \(mm\)|First slice|Last slice|Peak slice|"  # columns of the regions' table node: its format
     r"unknown host|not medclipad|Not Found|MedCLIPAD: .*|The self test of MedCLIPAD passed\.|"  # causes, log, self test
+    r"import sys; .*|"  # programs
+    r"(Segmentation category and type - |~Anatomic codes - )DICOM master list.*|"  # a terminology
+    r"MedCLIPAD, not for diagnosis|"  # description of a DICOM series
     r"ready at .*|color: .*|Bearer |form-data; .*|multipart/.*|Content-.*|.*(Content-Disposition|filename=).*|"
     r"(type|dimension|space|sizes|space directions|kinds|endian|encoding|space origin): .*|\{\"learning_rate\".*"
 )
@@ -148,7 +153,7 @@ def test_another_language_changes_every_text_of_the_panel(contexts: set[str], pa
     assert re.fullmatch(r"«Done (in [\d.]+ s|\(stored result\))\.»", ui.detectLabel.text)
     ui.reviewCollapsibleButton.collapsed = False
     user.click(ui.markNormalButton)
-    assert re.search("«Marks: «axial slices «\\d+ normal»»\\.»", ui.marksLabel.text)
+    assert re.search("«Marks: «axial slice «\\d+ normal»»\\.»", ui.marksLabel.text)
     panel.training.show_outcome({"outcome": {"version": "new", "old": {"dice": 0.5}, "new": {"dice": 0.6}}})
     assert ui.outcomeTable.item(0, 0).text() == "«Slice AUROC»"
     assert ui.messageLabel.text == "«Training finished: «The new version new is ready.»»"

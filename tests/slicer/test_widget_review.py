@@ -217,13 +217,13 @@ def test_keys_mark_slices_and_a_range(detected: Any) -> None:
     navigation.jump_to_slice(result, 12)
     user.press(window, "A")
     navigation.jump_to_slice(result, 3)
-    user.press(window, "S")
+    user.press(window, "M")
     assert ui.rangeButton.checked and "3" in ui.rangeButton.text
     navigation.jump_to_slice(result, 6)
     user.press(window, "N")
     assert not ui.rangeButton.checked
     navigation.jump_to_slice(result, 5)
-    user.press(window, "U")
+    user.press(window, "X")
     expected = {"plane": "axial", "normal": [3, 4, 6], "abnormal": [12]}
     assert ui.marksLabel.text == "Marks: axial slices 3-4, 6 normal; 12 abnormal."
     wait(lambda: at_server() == expected, 20)
@@ -263,7 +263,8 @@ def test_train_compare_and_roll_back(panel: Any, study: Any) -> None:
     user.choose(ui.trainMethodComboBox, "mediclip")
     name = f"new-{int(time.time())}"
     form = panel.training.form
-    form.widget("shots").value, form.widget("epochs").value = SMALL["shots"], SMALL["epochs"]
+    for option in ("shots", "epochs", "memory_share"):
+        form.widget(option).value = SMALL[option]
     user.write(form.widget("normal"), "normal_1, normal_2")
     user.write(form.widget("name"), name)
     user.choose(form.widget("select"), "never")
@@ -301,7 +302,7 @@ def test_a_running_training_is_cancelled(panel: Any) -> None:
     ui.trainingCollapsibleButton.collapsed = False
     user.choose(ui.trainMethodComboBox, "mediclip")
     form = panel.training.form
-    form.widget("shots").value, form.widget("epochs").value = 16, 900
+    form.widget("shots").value, form.widget("epochs").value, form.widget("memory_share").value = 16, 900, 0.5
     user.write(form.widget("normal"), "normal_1, normal_2")
     user.click(ui.trainButton)
     wait(lambda: "loss" in ui.trainLabel.text or "epoch" in ui.trainLabel.text, 120, "training's progress")
@@ -362,7 +363,7 @@ def test_every_control_has_a_tooltip(medclipad: Any) -> None:
 def test_the_sample_is_registered_and_loads(medclipad: Any) -> None:
     import hashlib
 
-    import SampleData
+    import slicer
     from harness import user
     from MedCLIPADLib import sampledata
 
@@ -370,7 +371,7 @@ def test_the_sample_is_registered_and_loads(medclipad: Any) -> None:
     ui.helpCollapsibleButton.collapsed = False
     user.click(ui.loadSampleButton)
     assert ui.inputSelector.currentNode().GetName() == "MedCLIPADSample"
-    (source, *_) = SampleData.SampleDataLogic.sources["MedCLIPAD"]
+    source = slicer.modules.sampleDataSources["MedCLIPAD"][-1]
     assert source.sampleName == "MedCLIPADSample"
     assert source.customDownloader(source).GetName().startswith("MedCLIPADSample")
     assert hashlib.sha256(sampledata.local_file().read_bytes()).hexdigest() == sampledata.checksum()

@@ -122,7 +122,7 @@ def _echoes(n: int) -> dict[str, Any]:
 _SCOUT = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesInstanceUID": "1.2.3.5"}
 _MIP = {"ImageType": ["DERIVED", "SECONDARY", "MIP"], "SeriesInstanceUID": "1.2.3.6"}
 _TWO = joined(stack(), stack([0, 3], SeriesInstanceUID="1.2.3.5", SeriesDescription="T2 axial"))
-_MIXED = "it mixes {} (4 of 5 images differ from"
+_STACKS = "it has 2 volumes (0: stack=0 axial"
 
 SERIES = [
     Case("a folder of slices in any order", stack(), readers=ALL),
@@ -156,9 +156,12 @@ SERIES = [
     Case(
         "two echoes",
         stack([0, 2, 4] * 2, each=_echoes),
-        refused="it has 2 images at each position (EchoTime 8.5, 10.5)",
+        refused="it has 2 volumes (0: echo=8.5; 1: echo=10.5); choose one with component=0 to 1 (--component)",
     ),
     Case("two echoes, one chosen", stack([0, 2, 4] * 2, each=_echoes), options={"component": 1}),
+    Case(
+        "two echoes, one chosen by what it says", stack([0, 2, 4] * 2, each=_echoes), options={"component": "echo=8.5"}
+    ),
     Case("a slice twice", stack([0, 2, 4, 2]), refused="1.dcm and 3.dcm have the same position"),
     Case("a missing slice", stack([0, 2, 4, 8, 10]), refused="1 slice is missing (4 instead of 2 mm between 2.dcm and"),
     Case("unevenly spaced slices", stack([0, 2, 4, 7, 10]), refused="its slices are unevenly spaced (2 to 3 mm)"),
@@ -186,17 +189,17 @@ SERIES = [
     Case(
         "two stacks of different orientation",
         stack(each=lambda n: {"ImageOrientationPatient": [0.8, 0.6, 0, -0.6, 0.8, 0]} if n else {}),
-        refused=_MIXED.format("orientations"),
+        refused=_STACKS,
     ),
     Case(
         "different image sizes",
         stack(each=lambda n: {"Rows": 10, "Columns": 48} if n else {}),
-        refused=_MIXED.format("image sizes"),
+        refused=_STACKS,
     ),
     Case(
         "different pixel spacings",
         stack(each=lambda n: {"PixelSpacing": [0.5, 0.5]} if n else {}),
-        refused=_MIXED.format("pixel spacings"),
+        refused=_STACKS,
     ),
     Case(
         "no position in the patient",
@@ -354,12 +357,12 @@ REAL = [
     Case(
         "CT perfusion, one place",
         shared(f"{EDGE}dicom2nifti_notavolume/001"),
-        refused="it has 4 images at each position (AcquisitionNumber 12, 13, 14, 15); choose one",
+        refused="it has 4 volumes (0: acquisition=12; 1: acquisition=13; 2: acquisition=14; 3: acquisition=15)",
     ),
     Case(
         "MR, two orientations",
         shared(f"{EDGE}dicom2nifti_sliceorientation/001"),
-        refused="it mixes orientations (2 of 4",
+        refused="it has 2 volumes (0: stack=0 sagittal 288 x 288; 1: stack=1 axial 288 x 288)",
     ),
     Case("MR, two slices", shared(f"{EDGE}dicom2nifti_slicecount/001"), readers=ALL),
     *(

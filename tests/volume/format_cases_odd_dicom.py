@@ -130,7 +130,7 @@ ODD = [
     Case(
         "two frames of reference in one series",
         stack(each=lambda n: {"FrameOfReferenceUID": f"1.2.{n // 3}"}),
-        refused="it holds images of 2 frames of reference under one series UID; pass a list of the files that belong",
+        refused="it holds images of 2 frames of reference under one series UID; move those that belong together to a",
     ),
     Case(
         "two patients in one series",

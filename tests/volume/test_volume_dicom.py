@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, CTImageStorage, EnhancedMRImageStorage, RLELossless, generate_uid
 from scipy.spatial.transform import Rotation
 
-from medclipad.volume import read_volume
+from medclipad.volume import list_series, read_volume
 from tests.volume.volume_cases import TO_RAS, fault, save, series, slice_header, world
 
 SHUFFLED = [4.0, 0.0, 8.0, 2.0, 6.0]
@@ -154,7 +154,7 @@ def test_several_series_are_listed(tmp_path):
     one = series(tmp_path / "a", [0, 2])
     two = series(tmp_path / "b", [0, 2, 4], SeriesInstanceUID="1.2.3.5", SeriesDescription="T2 axial")
     text = fault(tmp_path)
-    assert "it holds 2 series, T1 axial (2 slices, 1.2.3.4), T2 axial (3 slices, 1.2.3.5); pass the files" in text
+    assert "it holds 2 series, T1 axial (2 slices, 1.2.3.4), T2 axial (3 slices, 1.2.3.5); choose one with" in text
     assert np.array_equal(read_volume(tmp_path, series="1.2.3.4").array, one.T)
     assert np.array_equal(read_volume(tmp_path, series="1.2.3.5").array, two.T)
     assert "series 1.2 was not found; choose one of T1 axial (2 slices, 1.2.3.4)" in fault(tmp_path, series="1.2")
@@ -173,7 +173,9 @@ def test_localisers_are_left_out_with_a_note(tmp_path):
 def test_images_at_the_same_position_are_chosen_by_the_tag_that_distinguishes_them(tmp_path):
     heights = [0, 2, 4] * 2
     values = series(tmp_path, heights, each=lambda n: {"EchoTime": 10.5 if n < 3 else 8.5, "AcquisitionNumber": n // 3})
-    assert "it has 2 images at each position (EchoTime 8.5, 10.5); choose one with component=0 to 1" in fault(tmp_path)
+    assert "it has 2 volumes (0: echo=8.5; 1: echo=10.5); choose one with component=0 to 1 (--component)." in fault(
+        tmp_path
+    )
     assert np.array_equal(read_volume(tmp_path, component=0).array, values[3:].T)
     assert np.array_equal(read_volume(tmp_path, component=1).array, values[:3].T)
     assert "component 2 does not exist" in fault(tmp_path, component=2)
@@ -181,11 +183,9 @@ def test_images_at_the_same_position_are_chosen_by_the_tag_that_distinguishes_th
 
 def test_duplicates(tmp_path):
     series(tmp_path, [0, 2, 4, 2])
-    assert "1.dcm and 3.dcm have the same position, and other positions have fewer images; pass a list" in fault(
-        tmp_path
-    )
-    series(tmp_path, [0, 2, 0, 2])
-    assert "have the same position and no tag distinguishes them; pass one of them" in fault(tmp_path)
+    assert "1.dcm and 3.dcm have the same position, and other positions have fewer images; move the" in fault(tmp_path)
+    series(tmp_path, [0, 2, 0, 2], each=lambda n: {"InstanceNumber": 1})
+    assert "have the same position and nothing in their headers tells them apart; move all but one" in fault(tmp_path)
     (tmp_path / "2.dcm").unlink()
     (tmp_path / "3.dcm").unlink()
     assert "component 1 does not exist; the image has a single component" in fault(tmp_path, component=1)
@@ -225,22 +225,23 @@ def test_gantry_tilt(tmp_path, degrees):
 
 
 @pytest.mark.parametrize(
-    ("tags", "what"),
+    ("tags", "first", "second"),
     [
-        ({"Rows": 2, "Columns": 10}, "image sizes"),
-        (
-            {"ImageOrientationPatient": [0.8, 0.6, 0, -0.6, 0.8, 0]},
-            "orientations",
-        ),
-        ({"PixelSpacing": [0.5, 0.5]}, "pixel spacings"),
+        ({"Rows": 2, "Columns": 10}, "stack=0 axial 10 x 2", "stack=1 axial 5 x 4"),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, 1]}, "stack=0 sagittal 5 x 4", "stack=1 axial 5 x 4"),
+        ({"PixelSpacing": [0.5, 0.5]}, "stack=0 axial 5 x 4", "stack=1 axial 5 x 4"),
     ],
 )
-def test_mixed_stacks(tmp_path, tags, what):
-    series(tmp_path, [0, 2, 4], each=lambda n: tags if n else {})
-    text = fault(tmp_path)
-    assert (
-        f"it mixes {what} (2 of 3 images differ from 0.dcm, for example 1.dcm); pass a list of the files of one" in text
-    )
+def test_a_stack_of_several_is_chosen(tmp_path, tags, first, second):
+    own = [{}, {}, {}]
+    if "ImageOrientationPatient" in tags:
+        own = [{}, {"ImagePositionPatient": [3, 0, 0]}, {"ImagePositionPatient": [5, 0, 0]}]
+    values = series(tmp_path, [0, 2, 4], each=lambda n: {**tags, **own[n]} if n else {})
+    assert f"it has 2 volumes (0: {first}; 1: {second}); choose one with component=0 to 1" in fault(tmp_path)
+    assert read_volume(tmp_path, component=0).shape[2] == 2
+    assert np.array_equal(read_volume(tmp_path, component="stack=1").array, values[:1].T)
+    (found,) = list_series(tmp_path)
+    assert [volume.label for volume in found.volumes] == [first, second]
 
 
 @pytest.mark.parametrize(
@@ -339,7 +340,7 @@ def test_enhanced_frames_are_sorted_and_scaled_each(tmp_path):
 
 def test_enhanced_time_points(tmp_path):
     values = enhanced(tmp_path / "e.dcm", [0, 2, 0, 2], times=[2, 2, 1, 1])
-    assert "it has 2 images at each position (TemporalPositionIndex 1, 2); choose one" in fault(tmp_path / "e.dcm")
+    assert "it has 2 volumes (0: time=1; 1: time=2); choose one" in fault(tmp_path / "e.dcm")
     assert np.array_equal(read_volume(tmp_path / "e.dcm", component=0).array, values[2:].T)
 
 

@@ -20,8 +20,8 @@ REFUSED = {
     "dicom2nifti_sliceincrement/002": "by a gantry tilt of 15.5 degrees; resample it to upright slices",
     "dicom2nifti_sliceincrement/001": "1 slice is missing (10 instead of 5 mm between IM-0001-0009-0001.dcm and",
     "dicom2nifti_sliceincrement": "it holds 2 series, CT (4 slices, 1.2.826",
-    "dicom2nifti_notavolume/001": "it has 4 images at each position (AcquisitionNumber 12, 13, 14, 15); choose one",
-    "dicom2nifti_sliceorientation/001": "it mixes orientations (2 of 4 images differ from",
+    "dicom2nifti_notavolume/001": "it has 4 volumes (0: acquisition=12; 1: acquisition=13; 2: acquisition=14;",
+    "dicom2nifti_sliceorientation/001": "it has 2 volumes (0: stack=0 sagittal 288 x 288; 1: stack=1 axial 288 x 288)",
 }
 READ = {
     # size, spacing in mm, plane of acquisition

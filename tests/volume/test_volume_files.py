@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from medclipad.errors import VolumeError
 from medclipad.volume import Volume, case_name, read_volume, write_volume
@@ -40,6 +44,25 @@ def test_nifti_agrees_with_nibabel_and_itk(tmp_path, volume, dtype, order, packe
     theirs, ours, their_values, our_values = itk_positions(path, read)
     np.testing.assert_allclose(ours, theirs, atol=2e-3)  # ITK goes through float32 directions
     assert np.array_equal(our_values, their_values)
+
+
+@pytest.mark.parametrize("axis", [[1, 0, 0], [0, 1, 0], [1, 2, 3]])
+@pytest.mark.parametrize("degrees", [178.9, 179.5, 179.95, 180])
+@pytest.mark.parametrize("header", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_turn_of_nearly_half_a_circle_is_not_rounded_to_it(tmp_path, axis, degrees, header):
+    """By the qform alone, whose real part is then small: 1.1 degrees are 2 mm at the edge of a head."""
+    turn = np.radians(degrees) * np.array(axis) / np.linalg.norm(axis)
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_rotvec(turn).as_matrix() * [1, 1.2, 3]
+    image = header(np.arange(2000, dtype=np.int16).reshape(20, 10, 10), affine)
+    image.set_sform(None, code=0)
+    image.set_qform(affine, code=1)
+    nib.save(image, tmp_path / "turned.nii")
+    read = read_volume(tmp_path / "turned.nii")
+    np.testing.assert_allclose(read.affine, affine, atol=2e-3)
+    if header is nib.Nifti1Image:
+        theirs, ours, _, _ = itk_positions(tmp_path / "turned.nii", read)
+        np.testing.assert_allclose(ours, theirs, atol=5e-3)
 
 
 @FILES
@@ -92,7 +115,7 @@ def test_time_points_components_and_singletons(tmp_path):
     for name in ("vector.nrrd", "vector.mha"):
         SimpleITK.WriteImage(vector, str(tmp_path / name))
     for name in ("time.nii.gz", "vector.nii.gz", "time.nrrd", "vector.nrrd", "vector.mha"):
-        assert f"{name}: it has 5 components or time points; choose one with component=0 to 4." == fault(
+        assert f"{name}: it has 5 components or time points; choose one with component=0 to 4 (--component)." == fault(
             tmp_path / name
         )
         assert "component 5 does not exist; choose one of 0 to 4" in fault(tmp_path / name, component=5)
@@ -225,3 +248,65 @@ def test_a_path_that_is_not_unicode_does_not_crash_the_process(tmp_path):
     assert np.array_equal(read_volume(folder / "case.nii.gz").array, volume.array)
     Image.new("L", (9, 9), 7).save(folder / "case.jpg")
     assert "its path is not valid Unicode; rename" in fault(folder / "case.jpg")
+
+
+def changed_header(path, offset: int, form: str, *values: float, sform: bool = True) -> np.ndarray:
+    """Write a NIfTI whose header has other values at an offset, and return its voxels."""
+    array = ramp((4, 5, 6)).astype(np.int16)
+    image = nib.Nifti1Image(array, affine_of(spacing=(1.5, 1.5, 2), origin=(-20, -30, -40)))
+    image.set_sform(image.affine, code=1 if sform else 0)
+    image.set_qform(image.affine, code=1)
+    data = bytearray(image.to_bytes())
+    struct.pack_into(form, data, offset, *values)
+    path.write_bytes(data)
+    return array
+
+
+@pytest.mark.parametrize("sform", [True, False])
+def test_a_quaternion_longer_than_one_by_rounding_is_read(tmp_path, sform):
+    array = changed_header(tmp_path / "a.nii", 256, "<3f", 0.6000002, 0.8, 0, sform=sform)
+    volume = read_volume(tmp_path / "a.nii")
+    assert np.array_equal(volume.array, array)
+    if not sform:
+        theirs, ours, _, _ = itk_positions(tmp_path / "a.nii", volume)
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_a_qform_that_decides_nothing_does_not_make_a_file_damaged(tmp_path):
+    array = changed_header(tmp_path / "a.nii", 256, "<3f", 9, 9, 9)
+    volume = read_volume(tmp_path / "a.nii")
+    assert np.array_equal(volume.array, array) and volume.spacing == (1.5, 1.5, 2)
+    assert volume.notes == ("its qform is not valid; the sform is used, other programs may use the qform",)
+    write_volume(volume, tmp_path / "b.nii")
+    assert np.array_equal(read_volume(tmp_path / "b.nii").affine, volume.affine)
+
+
+@pytest.mark.parametrize("units", [255, 5, 0, 2])
+def test_units_that_stand_for_none_are_as_good_as_none(tmp_path, units):
+    array = changed_header(tmp_path / "a.nii", 123, "<B", units)
+    assert np.array_equal(read_volume(tmp_path / "a.nii").array, array)
+
+
+@pytest.mark.parametrize("sform", [True, False])
+def test_a_negative_spacing_is_noted(tmp_path, sform):
+    changed_header(tmp_path / "a.nii", 80, "<f", -1.5, sform=sform)
+    (note,) = read_volume(tmp_path / "a.nii").notes
+    assert note == "its spacing is negative along an axis; its size is taken, ITK and 3D Slicer may mirror that axis"
+
+
+@pytest.mark.parametrize("members", [2, 40])
+@pytest.mark.parametrize("end", [b"", b"\0\0"])
+def test_gzip_of_several_members(tmp_path, members, end):
+    """As bgzip and pigz write; also if a header or checksum is broken over two blocks of the file."""
+    array = np.random.default_rng(0).integers(0, 99, (40, 50, 60)).astype(np.int16)
+    write_volume(Volume(array, np.eye(4)), tmp_path / "whole.nrrd")
+    header, _, packed = (tmp_path / "whole.nrrd").read_bytes().partition(b"\n\n")
+    voxels = gzip.decompress(packed)
+    size = -(-len(voxels) // members)
+    parts = [gzip.compress(voxels[start : start + size]) for start in range(0, len(voxels), size)]
+    path = tmp_path / "members.nrrd"
+    path.write_bytes(header + b"\n\n" + b"".join(parts) + end)
+    assert np.array_equal(read_volume(path).array, array)
+    assert np.array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))).T, array)
+    path.write_bytes(header + b"\n\n" + b"".join(parts[:-1]) + end)
+    assert "its compressed voxels are" in fault(path)

@@ -55,3 +55,21 @@ def test_masks():
         require_mask(image, volume(np.clip(NOISE * 30 + 100, 0, 255).astype(np.uint8), "mask"))
     with pytest.raises(VolumeError, match="different sizes"):
         require_mask(image, volume(REGIONS[:5], "mask"))
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "why"),
+    [
+        (-1, np.int8, r"holds negative values \(-1\); pass its label map, with 0 for background"),
+        (-1, np.float32, r"holds negative values \(-1\)"),
+        (0.5, np.float32, r"holds fractions \(0\.5\)"),
+        (-0.5, np.float64, r"holds fractions \(-0\.5\)"),
+        (np.nan, np.float32, "holds NaN or infinity"),
+        (np.inf, np.float32, "holds NaN or infinity"),
+    ],
+)
+def test_a_single_voxel_that_is_no_label_is_found(value, dtype, why):
+    array = np.zeros((64, 64, 64), dtype)
+    array[10, 20, 30] = value
+    with pytest.raises(VolumeError, match=f"mask: the mask of case {why}"):
+        require_mask(volume(np.zeros((64, 64, 64))), volume(array, "mask"))

@@ -10,6 +10,8 @@ from slicer.i18n import tr as _
 from MedCLIPADLib.errors import ModuleError
 from MedCLIPADLib.results import Result
 
+_OWN_TOOL_TIP = "MedCLIPADToolTip"  # dynamic property that keeps a widget's own tool tip
+
 
 class Panel:
     """A section of the panel.
@@ -63,9 +65,14 @@ class Panel:
     def on_click(self, button: Any, action: Callable[[], Any]) -> None:
         """Call `action` when a button is pressed.
 
-        A ModuleError becomes a sentence in the panel.
+        The last message goes, as it belongs to what was done before; a ModuleError becomes a sentence in the panel.
         """
-        button.connect("clicked(bool)", lambda _checked=False: self.guarded(action))
+
+        def pressed(_checked: bool = False) -> None:
+            self.say("")
+            self.guarded(action)
+
+        button.connect("clicked(bool)", pressed)
 
     def guarded(self, action: Callable[[], Any]) -> None:
         """Call `action`; a ModuleError becomes a sentence in the panel."""
@@ -78,8 +85,34 @@ class Panel:
     def update(self) -> None:
         """Show the state of the parameter node and the session."""
 
+    def forget(self) -> None:
+        """Forget what belongs to the scene that was closed, or the server that was left."""
+
     def tick(self) -> None:
         """Show the progress of jobs; called regularly while there are any."""
+
+
+def say_why(widget: Any, reason: str = "") -> None:
+    """Enable a widget, or disable it with a tool tip that says why.
+
+    Parameters
+    ----------
+    widget : QWidget
+        The widget; its own tool tip returns when it is enabled.
+    reason : str
+        A sentence that says what to do first, or "" to enable the widget.
+    """
+    own = widget.property(_OWN_TOOL_TIP)
+    if own is None:
+        own = widget.toolTip
+        widget.setProperty(_OWN_TOOL_TIP, own)
+    widget.enabled = not reason
+    widget.toolTip = reason or own
+
+
+def chosen_path(answer: Any) -> str:
+    """Return the path that a QFileDialog gave, or ""; Slicer's Python gives it alone, others with the chosen filter."""
+    return (answer[0] if isinstance(answer, tuple) else answer) or ""
 
 
 def fill_table(table: Any, titles: list[str], rows: list[tuple]) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
-from MedCLIPADLib import navigation, overlay
+from MedCLIPADLib import overlay
 from MedCLIPADLib.errors import ModuleError
 from MedCLIPADLib.panels.base import Panel
 from MedCLIPADLib.results import Result
@@ -22,7 +21,7 @@ class ComparePanel(Panel):
     def __init__(self, module: Any) -> None:
         super().__init__(module)
         self._second_shown = False
-        self._layout = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+        self._before: overlay.Snapshot | None = None  # the views before the comparison
         self._timer = qt.QTimer()
         self._timer.setInterval(PERIOD)
         self._timer.connect("timeout()", self.flip)
@@ -61,10 +60,16 @@ class ComparePanel(Panel):
     def _flicker(self, on: bool) -> None:
         if not on:
             self._timer.stop()
+            if self._before is not None:
+                self._before.restore_layers()
+                self._before = None
+            self.module.results.show_text()
             self.module.update()
             return
-        self._share_threshold(*self.pair())
+        pair = self.pair()
         self.ui.linkButton.checked = False
+        self._share_threshold(*pair)
+        self._before = overlay.Snapshot()
         self._second_shown = False
         self._timer.start()
 
@@ -82,14 +87,14 @@ class ComparePanel(Panel):
 
     def _link(self, on: bool) -> None:
         if not on:
-            overlay.end_side_by_side(self._layout)
-            if self.result is not None:
-                navigation.align_views(self.result)
+            if self._before is not None:
+                self._before.restore()
+                self._before = None
             self.module.update()
             return
         first, second = self.pair()
         self.ui.flickerButton.checked = False
-        self._layout = slicer.app.layoutManager().layout
+        self._before = overlay.Snapshot()
         self._share_threshold(first, second)
         overlay.side_by_side(first, second, self.parameters.opacity)
 
@@ -110,5 +115,5 @@ class ComparePanel(Panel):
         if abs(second.threshold - self.parameters.threshold) > 1e-9 or first.threshold != second.threshold:
             self._share_threshold(first, second)
         if self.ui.linkButton.checked:
-            for composite in overlay.composites():
-                composite.SetForegroundOpacity(self.parameters.opacity)
+            for result in (first, second):
+                overlay.set_opacity(result, self.parameters.opacity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from slicer.i18n import tr as _
 
@@ -10,7 +10,7 @@ from MedCLIPADLib import volumes
 from MedCLIPADLib.detection import Request
 from MedCLIPADLib.errors import ModuleError
 from MedCLIPADLib.jobs import Job
-from MedCLIPADLib.panels.base import Panel, fill_combo, version_entries
+from MedCLIPADLib.panels.base import Panel, fill_combo, say_why, version_entries
 from MedCLIPADLib.presets import ANY, AUTO, preset_label, preset_of, suits
 from MedCLIPADLib.results import Result
 
@@ -22,6 +22,7 @@ class DetectPanel(Panel):
         super().__init__(module)
         self._job: Job | None = None
         self._phase = ""
+        self._instead: Callable[[Result], Any] | None = None  # what to do with the result instead of showing it
         self.on_click(self.ui.detectButton, self.detect)
         self.on_click(self.ui.cancelButton, self.cancel)
         for combo, name in (
@@ -50,17 +51,40 @@ class DetectPanel(Panel):
         """Analyse the selected volume."""
         self.start(self.parameters.inputVolume)
 
-    def start(self, node: Any) -> None:
+    def from_menu(self, node: Any) -> None:
+        """Select a volume and analyse it, as its context menu in the Data tree asks for."""
+        self.say("")
+        if self.running:
+            self.fail(_("An analysis is running: wait for it, or press Cancel."))
+            return
+        self.parameters.inputVolume = node
+        self.guarded(self.detect)
+
+    def start(self, node: Any, time_point: int | None = None, done: Callable[[Result], Any] | None = None) -> None:
         """Analyse a volume with the selected detector.
 
-        Raises ModuleError if that is not possible.
+        Parameters
+        ----------
+        node : vtkMRMLScalarVolumeNode
+            The volume.
+        time_point : int or None
+            Which item, if it is part of a sequence; by default the selected one.
+        done : callable, optional
+            Called with the result, which is then not shown in the views.
+
+        Raises
+        ------
+        ModuleError
+            If that is not possible.
         """
         chosen = self.parameters
         if self.session.connected and not chosen.method:
             raise ModuleError(_("The server has no detector yet: train one first."))
         if self.session.connected and not chosen.version:
             raise ModuleError(self.ui.versionLabel.text)  # says why no detector suits
-        request = Request(chosen.method, chosen.version, chosen.plane, chosen.component, chosen.timePoint)
+        point = chosen.timePoint if time_point is None else time_point
+        request = Request(chosen.method, chosen.version, chosen.plane, chosen.component, point)
+        self._instead = done
         self._phase = _("Starting")
         self._job = self.module.analysis.detect(
             node, request, self._done, self._failed, self._progress, self._cancelled
@@ -69,7 +93,8 @@ class DetectPanel(Panel):
         self.module.update()
 
     def cancel(self) -> None:
-        """Cancel the running analysis."""
+        """Cancel the running analysis, and those of a batch."""
+        self.module.batch.clear()
         if self._job is not None:
             self._job.cancel()
             self._phase = _("Cancelling")
@@ -103,19 +128,28 @@ class DetectPanel(Panel):
         cached = result.about.get("cached")
         words = _("Done (stored result).") if cached else _("Done in {seconds} s.")
         self._over(words.format(seconds=f"{seconds:.1f}"), 100)
-        self.module.results.show_new(result)
+        if self._instead is not None:
+            self._instead(result)
+        else:
+            self.module.results.show_new(result)
         self.module.update()
+        self.module.batch.go_on()
 
     def _failed(self, sentence: str) -> None:
         self._over("")
         self.fail(sentence)
         self.module.update()
+        self.module.batch.go_on(sentence)
         if self.session.connected:  # the version may have been deleted: update the list
             self.session.refresh(self.module.update, lambda _sentence: None)
 
     def _cancelled(self) -> None:
         self._over(_("Cancelled."))
         self.module.update()
+
+    def forget(self) -> None:
+        """Forget the analysis, whose scene was closed."""
+        self._over("")
 
     # --- the choices ---
     def update(self) -> None:
@@ -127,14 +161,18 @@ class DetectPanel(Panel):
             self._set("method", method)
             self._update_modality(session.versions_of(method))
             self._update_versions(method)
-        ready = session.connected and parameters.inputVolume is not None
-        self.ui.detectButton.enabled = ready and not self.running
-        self.ui.detectButton.toolTip = (
-            _("Analyse the volume and show the anomaly map over it in all slice views.")
-            if session.connected
-            else _("Connect to a server first.")
-        )
-        self.ui.cancelButton.enabled = self.running
+        say_why(self.ui.detectButton, self._why_not())
+        say_why(self.ui.cancelButton, "" if self.running else _("Nothing is running."))
+        for widget in (self.ui.methodComboBox, self.ui.intensityComboBox, self.ui.versionComboBox):
+            say_why(widget, "" if session.connected else _("Connect to a server first."))
+
+    def _why_not(self) -> str:
+        """Return why Detect cannot be pressed, or ""."""
+        if self.running:
+            return _("An analysis is running: wait for it, or press Cancel.")
+        if self.parameters.inputVolume is None:
+            return _("Load a volume and choose it under Volume first.")
+        return "" if self.session.connected else _("Connect to a server first.")
 
     def _set(self, name: str, value: Any) -> None:
         if getattr(self.parameters, name) != value:
@@ -142,12 +180,13 @@ class DetectPanel(Panel):
 
     def _update_volume(self) -> None:
         node = self.parameters.inputVolume
-        for spin, count in (
-            (self.ui.componentSpinBox, volumes.components(node)),
-            (self.ui.timePointSpinBox, volumes.time_points(node)),
+        ui = self.ui
+        for label, spin, count in (
+            (ui.detectFormLabel1, ui.componentSpinBox, volumes.components(node)),
+            (ui.detectFormLabel2, ui.timePointSpinBox, volumes.time_points(node)),
         ):
             spin.maximum = max(0, count - 1)
-            spin.enabled = count > 1
+            label.visible = spin.visible = count > 1
 
     def _update_modality(self, versions: list[dict]) -> None:
         presets = sorted({version.get("intensity") or "" for version in versions})
@@ -190,7 +229,11 @@ class DetectPanel(Panel):
 def _description(version: dict) -> list[str]:
     """Return how a version was trained, as parts of a sentence."""
     modality, plane = preset_label(version.get("intensity") or ""), version.get("plane")
-    words = _("Trained on {plane} {modality} slices") if modality else _("Trained on {plane} slices")
+    if version.get("planes") == "all":
+        known, unknown = _("Trained on {modality} slices in three planes"), _("Trained on slices in three planes")
+        words = known if modality else unknown
+    else:
+        words = _("Trained on {plane} {modality} slices") if modality else _("Trained on {plane} slices")
     parts = [words.format(plane=plane, modality=modality)]
     if version.get("encoder"):
         parts.append(_("encoder {name}").format(name=version["encoder"]))

@@ -13,11 +13,11 @@ from MedCLIPADLib.panels.base import Panel
 def tutorial() -> str:
     """Return the tutorial as HTML, put together from parts that can be translated."""
     steps = (
-        _("<b>Sample.</b> Press <i>Load the sample volume</i> below: a simulated head with one mass."),
+        _("<b>Sample.</b> Press <i>Load the sample</i> at the top, or the button below: a simulated head with a mass."),
         _(
             "<b>Connect.</b> Under Connection, enter the address of a running <tt>medclipad serve</tt> and press "
-            "<i>Connect</i>; or open <i>Server on this computer</i>, choose an empty studies folder and press "
-            "<i>Start</i>."
+            "<i>Connect</i>; or press <i>Start a server here</i> at the top. If this computer has none yet, the "
+            "button installs one, into a folder of its own."
         ),
         _(
             "<b>Detect.</b> Under Detect, choose the sample volume and press <i>Detect</i>. The map appears over the "
@@ -25,8 +25,8 @@ def tutorial() -> str:
         ),
         _(
             "<b>Look.</b> Under Results, read the verdict. Choose how many false regions per normal scan you accept, "
-            "move the threshold, click in the plot or on a row of the table, and press <i>Next suspicious</i> (keys [ "
-            "and ]). In the plot, the arrow keys go from slice to slice."
+            "move the threshold, click in the plot or on a row of the table, and press <i>Next suspicious</i> (keys , "
+            "and .). In the plot, the arrow keys go from slice to slice."
         ),
         _(
             "<b>Correct and train.</b> Under Correct and label, press <i>Make segmentation</i>, correct it with "
@@ -37,9 +37,9 @@ def tutorial() -> str:
     )
     purpose = _("<b>Research software: not for diagnosis.</b> The sample volume is simulated; no patient is shown.")
     privacy = _(
-        "Nothing is sent before you press Connect, Test connection or Start. Detect sends the volume's voxels, its "
-        "geometry and its name in Slicer to that server, and nothing else; the volume stays in the server's studies "
-        "folder."
+        "Nothing is sent before you press Connect, Test connection, Start or Install. Detect sends the voxels, the "
+        "geometry and the name in Slicer of the volume to that server, and nothing else; the volume stays in the "
+        "server's studies folder."
     )
     items = "".join(f"<li>{step}</li>" for step in steps)
     return f"<p>{purpose}</p><ol>{items}</ol><p>{privacy}</p>"
@@ -56,4 +56,3 @@ class HelpPanel(Panel):
     def load(self) -> None:
         """Load the sample volume and select it."""
         self.parameters.inputVolume = sampledata.load()
-        self.say(_("The sample volume is loaded: connect to a server, then press Detect."))

@@ -5,29 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import qt
 from slicer.i18n import tr as _
 
 from MedCLIPADLib import navigation, overlay
-from MedCLIPADLib.panels.base import Panel, fill_combo, fill_table
-from MedCLIPADLib.plots import mark_current, show_chart, slice_of_point, store_scores
-from MedCLIPADLib.regions import Region, side_in_words, stored_regions
+from MedCLIPADLib.panels.base import fill_combo, say_why
+from MedCLIPADLib.panels.regions import RegionList
+from MedCLIPADLib.plots import mark_current, offer_chart, show_chart, slice_of_point, store_scores
+from MedCLIPADLib.regions import stored_regions
 from MedCLIPADLib.results import CHART, SERIES, Result
+from MedCLIPADLib.tones import CAUTION, style
 from MedCLIPADLib.volumes import RESULT
 
 _SAME = 1e-3  # difference of two thresholds that the slider, with three decimals, cannot show
-_FRACTIONS = {"0.125": "1/8", "0.25": "1/4", "0.5": "1/2"}  # how numbers of false regions are written
-SETTLE_TIME = 300  # ms without a change of the threshold, after which the regions are listed again
 
 
-class ResultsPanel(Panel):
-    """The section Results.
-
-    Attributes
-    ----------
-    regions : list of Region
-        The regions in the table.
-    """
+class ResultsPanel(RegionList):
+    """The section Results: verdict, display, plot and slices; the regions are in `RegionList`."""
 
     def __init__(self, module: Any) -> None:
         super().__init__(module)
@@ -35,51 +28,58 @@ class ResultsPanel(Panel):
         for selector in (ui.resultSelector, ui.compareSelector):
             selector.addAttribute("vtkMRMLScalarVolumeNode", RESULT)
         self._shown = ""  # id of the map that the widgets show
-        self._limit: float | None = None  # of the peaks of the regions in the table
-        self.regions: list[Region] = []
-        self._settle_timer = qt.QTimer()
-        self._settle_timer.setSingleShot(True)
-        self._settle_timer.setInterval(SETTLE_TIME)
-        self._settle_timer.connect("timeout()", self.list_regions)
+        self._applied: dict[str, Any] = {}  # the parameters as the scene was last made to follow them
         self.on_click(ui.resetThresholdButton, self.reset_threshold)
         self.on_click(ui.showPlotButton, self.show_plot)
         self.on_click(ui.nextPeakButton, self.next_peak)
         self.on_click(ui.previousPeakButton, self.previous_peak)
         ui.sliceSlider.connect("valueChanged(int)", self._slid)
-        ui.falseRegionsComboBox.connect("currentIndexChanged(int)", self._choose_rate)
-        ui.regionsTable.connect(
-            "cellClicked(int,int)", lambda row, _column: self.guarded(lambda: self.show_region(row))
-        )
-
-    @property
-    def settled(self) -> bool:
-        """Whether the regions are those of the threshold, or are being computed."""
-        return not self._settle_timer.active
-
-    @property
-    def limit(self) -> float | None:
-        """Map value that the peak of a region must exceed, by the reader's choice; None if there is no limit."""
-        return self.require_result().limit(self.parameters.falseRegions)
 
     # --- a new or another map ---
     def show_new(self, result: Result) -> None:
-        """Select a new map and show it at its most suspicious slice, with its plot."""
-        overlay.show(result, self.parameters.opacity)
+        """Select a new map and show it at its most suspicious slice.
+
+        Its plot is shown where the layout has a plot view; the layout stays.
+        """
         navigation.align_views(result)
         result.set_threshold(result.outline(self.parameters.falseRegions))
         self.parameters.result = result.node
         self.ui.resultSelector.setCurrentNode(result.node)
-        self.session.jobs.post(lambda: self.guarded(self.show_plot))  # in a later turn: it may create a view
+        self.session.jobs.post(lambda: self.guarded(self._offer_plot))  # in a later turn: making it takes time
         scores = result.slice_scores
         if np.isfinite(scores).any():
             navigation.jump_to_slice(result, int(np.nanargmax(scores)))
 
+    def adopt(self) -> None:
+        """Take the scene as it is: the next `update` shows in the panel what the views show, and changes no view."""
+        self._shown = ""
+        self._applied = self._wanted()
+
+    @property
+    def _opacity(self) -> float:
+        return self.parameters.opacity if self.parameters.showMap else 0.0
+
+    def _wanted(self) -> dict[str, Any]:
+        """Return the parameters that the views follow."""
+        parameters = self.parameters
+        return {
+            "result": parameters.result.GetID() if parameters.result is not None else "",
+            "threshold": parameters.threshold,
+            "opacity": self._opacity,
+            "showMap": parameters.showMap,
+            "showLegend": parameters.showLegend,
+            "show3D": parameters.show3D,
+        }
+
     def update(self) -> None:
-        """Show the selected map with the current parameters."""
+        """Show the selected map, and make the scene follow the parameters that changed."""
         result = self.result
         if result is None:
-            self._shown = ""
+            self._shown, self._applied = "", self._wanted()
             self._show_nothing()
+            if self.parameters.result is not None:
+                words = _("{name} was stored by another version of MedCLIPAD: analyse its volume again.")
+                self.fail(words.format(name=self.parameters.result.GetName()))
             return
         if self._shown != result.node.GetID():
             self._shown = result.node.GetID()
@@ -94,50 +94,67 @@ class ResultsPanel(Panel):
         self.regions = []
         self._fill_regions([])
         fill_combo(ui.falseRegionsComboBox, [], "")
+        ui.falseRegionsComboBox.enabled = False
+        ui.falseRegionsComboBox.toolTip = _("There is no map yet: choose a volume and press Detect.")
         self._enable_controls(False)
 
     def _enable_controls(self, enabled: bool) -> None:
         ui = self.ui
         for widget in (
+            ui.showMapCheckBox,
+            ui.showLegendCheckBox,
+            ui.show3DCheckBox,
+            ui.opacitySlider,
+            ui.thresholdSlider,
+            ui.flickerButton,
+            ui.linkButton,
             ui.nextPeakButton,
             ui.previousPeakButton,
             ui.sliceSlider,
             ui.showPlotButton,
+            ui.pointsButton,
+            ui.snapshotButton,
             ui.resetThresholdButton,
-            ui.falseRegionsComboBox,
         ):
-            widget.enabled = enabled
+            say_why(widget, "" if enabled else _("There is no map yet: choose a volume and press Detect."))
 
     def _changed_map(self, result: Result) -> None:
         """Show another map than before, or one of a scene that was just loaded."""
         ui = self.ui
         result.restore_colours()
-        result.legend.SetVisibility(False)  # `_show_map` switches it on once the map is shown
-        if self.parameters.threshold != result.threshold:
-            self.parameters.threshold = result.threshold
+        self.parameters.threshold = self._applied["threshold"] = result.threshold
         slider = ui.sliceSlider
         was = slider.blockSignals(True)
         slider.maximum = len(result.slicing) - 1
         slider.blockSignals(was)
         self._enable_controls(True)
         self._show_verdict(result)
-        self.module.observe_views()
+        self.module.watch.views()
         self.show_slice()
         self._limit = self.limit
         stored = stored_regions(result, self._limit)
         if stored is None:
-            self._settle_timer.start()
+            self.list_regions_soon()
         else:
             self._show_regions(result, stored)
 
     def _show_verdict(self, result: Result) -> None:
         """Show the verdict, cautions, and how they came about."""
-        ui, about = self.ui, result.about
+        ui = self.ui
         ui.verdictTextLabel.text = result.verdict
         ui.verdictTextLabel.visible = True
         warnings = " ".join(result.warnings)
         ui.warningsLabel.text = _("Caution: {warnings}").format(warnings=warnings) if warnings else ""
+        ui.warningsLabel.setStyleSheet(style(ui.warningsLabel, CAUTION))
         ui.warningsLabel.visible = bool(warnings)
+        self.show_text()
+
+    def show_text(self) -> None:
+        """Show score, plane and detector of the selected map, and what its normal scans can promise."""
+        ui, result = self.ui, self.result
+        if result is None:
+            return
+        about = result.about
         score = about.get("volume_score")
         no_score = _("No slice contains enough tissue to score")
         parts = [
@@ -149,64 +166,58 @@ class ResultsPanel(Panel):
         ui.resultLabel.text = _("{parts}. {promise}").format(parts=", ".join(parts), promise=promise).strip()
 
     def _show_map(self, result: Result) -> None:
-        """Update the scene to the parameters; what already agrees is not touched."""
-        parameters = self.parameters
-        if abs(result.threshold - parameters.threshold) > 1e-9:
-            result.set_threshold(parameters.threshold)
-            self._settle_timer.start()
+        """Make the scene follow the parameters that changed since the last time; what the reader set stays."""
+        wanted, before = self._wanted(), self._applied
+        self._applied = wanted
+        changed = {name for name, value in wanted.items() if before.get(name) != value}
+        if "threshold" in changed:
+            result.set_threshold(self.parameters.threshold)
+            self.list_regions_soon()
+        elif abs(result.threshold - self.parameters.threshold) > _SAME:  # set by the reader, in the module Volumes
+            self.parameters.threshold = result.threshold
+            self.list_regions_soon()
         self._show_rates(result)
         if self._limit != self.limit:
             self._limit = self.limit
-            self.list_regions()
+            self.list_regions_soon()
         if not self.module.compare.active:
-            overlay.show(result, parameters.opacity, parameters.showMap)
+            if "result" in changed or ("showMap" in changed and self.parameters.showMap):
+                overlay.show(result, self._opacity)
+            elif "opacity" in changed:
+                overlay.set_opacity(result, self._opacity)
+        if changed & {"result", "show3D"}:
+            for other in Result.all():
+                other.show_3d(self.parameters.show3D and other.node is result.node)
+            if self.parameters.show3D:
+                self.module.analysis.show_head(result, self.fail)
+        if changed & {"result", "showMap", "showLegend"}:
+            self._show_legend(result)
+
+    def _show_legend(self, result: Result) -> None:
+        """Show the legend of the selected map, and of no other."""
+        parameters = self.parameters
         for other in Result.all():
-            selected = other.node is result.node
-            other.show_3d(parameters.show3D and selected)
-            visible, legend = parameters.showLegend and parameters.showMap and selected, other.legend
-            if legend is not None and bool(legend.GetVisibility()) != visible:
-                legend.SetVisibility(visible)
-
-    def reset_threshold(self) -> None:
-        """Set the threshold to the standard one."""
-        self.parameters.threshold = self.require_result().outline(self.parameters.falseRegions)
-
-    # --- false alarms ---
-    def _show_rates(self, result: Result) -> None:
-        """Offer the numbers of false regions that the detector's normal scans support."""
-        combo, limits = self.ui.falseRegionsComboBox, result.region_limits
-        entries = [(_FRACTIONS.get(rate, rate), rate) for rate in limits]
-        words = _(
-            "How many regions a normal scan has above the limit, on average. The table and Make segmentation take only "
-            "regions whose peak exceeds the limit; the threshold does not change it. {promise}"
-        )
-        if not entries:
-            entries = [(_("not available: too few normal scans"), "")]
-            words = _("Not available: all regions above the threshold are listed. {promise}")
-        fill_combo(combo, entries, result.rate(self.parameters.falseRegions))
-        combo.enabled = bool(limits)
-        combo.toolTip = words.format(promise=result.promise)
-
-    def _choose_rate(self, index: int) -> None:
-        """Choose a number of false regions; the standard threshold goes with it, the reader's own stays."""
-        result, parameters = self.result, self.parameters
-        if result is None or index < 0:
-            return
-        standard = abs(parameters.threshold - result.outline(parameters.falseRegions)) < _SAME
-        parameters.falseRegions = self.ui.falseRegionsComboBox.itemData(index)
-        if standard:
-            self.reset_threshold()
+            legend = other.legend
+            if legend is not None:
+                legend.SetVisibility(False)  # it is only drawn if it is switched on while its map is shown
+                legend.SetVisibility(parameters.showLegend and parameters.showMap and other.node is result.node)
 
     # --- slices ---
     def show_plot(self) -> None:
-        """Show the plot of score against slice.
+        """Show the plot of score against slice, in a layout with a plot view."""
+        show_chart(self._chart(self.require_result()))
+        self.module.watch.plots()
 
-        It is made here, in a turn of its own of the event loop, so that a new map is shown without a halt.
-        """
-        result = self.require_result()
-        show_chart(result.reference(CHART) or store_scores(result))
+    def _offer_plot(self) -> None:
+        """Show the plot in the plot views of the layout, if it has any."""
+        offer_chart(self._chart(self.require_result()))
+        self.module.watch.plots()
+
+    def _chart(self, result: Result) -> Any:
+        """Return the chart of a result with the current slice; make it if there is none."""
+        chart = result.reference(CHART) or store_scores(result)
         mark_current(result, navigation.current_slice(result))
-        self.module.observe_plots()
+        return chart
 
     def plot_clicked(self, chart: Any, position: float) -> None:
         """Move the views to the slice at a position of the plot's horizontal axis."""
@@ -280,50 +291,3 @@ class ResultsPanel(Panel):
         was = self.ui.sliceSlider.blockSignals(True)
         self.ui.sliceSlider.value = number
         self.ui.sliceSlider.blockSignals(was)
-
-    # --- regions ---
-    def list_regions(self) -> None:
-        """List the regions above the current threshold and the limit."""
-        result = self.result
-        if result is not None:
-            self.ui.regionsLabel.text = _("Finding regions...")
-            done = lambda regions: self._show_regions(result, regions)  # noqa: E731
-            self.module.analysis.regions(result, self.limit, done, self.fail)
-
-    def _show_regions(self, result: Result, regions: list[Region]) -> None:
-        if self.result is None or self.result.node is not result.node:
-            return  # another map was selected meanwhile
-        self.regions = regions
-        if not regions:
-            words = _("No regions.")
-        elif self._limit is None:
-            several = _("{count} regions above the threshold, {volume} ml.")
-            words = several if len(regions) > 1 else _("1 region above the threshold, {volume} ml.")
-        else:
-            several = _("{count} regions above the limit ({rarity}), {volume} ml.")
-            words = several if len(regions) > 1 else _("1 region above the limit ({rarity}), {volume} ml.")
-        self.ui.regionsLabel.text = words.format(
-            count=len(regions),
-            rarity="" if self._limit is None else result.in_words(self._limit),
-            volume=f"{sum(region.volume for region in regions):.1f}",
-        )
-        rows = [
-            (
-                number + 1,
-                f"{region.volume:.2f}",
-                side_in_words(region.side),
-                f"{region.first}-{region.last}",
-                result.in_words(region.peak),
-            )
-            for number, region in enumerate(regions)
-        ]
-        self._fill_regions(rows)
-
-    def _fill_regions(self, rows: list[tuple]) -> None:
-        titles = ["", _("ml"), _("Side"), _("Slices"), _("Peak")]
-        fill_table(self.ui.regionsTable, titles, rows)
-
-    def show_region(self, row: int) -> None:
-        """Move the views to the peak of a region in the table."""
-        if 0 <= row < len(self.regions):
-            navigation.jump(self.require_result(), self.regions[row].ijk)

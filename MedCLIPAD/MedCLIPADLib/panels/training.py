@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 
 from MedCLIPADLib.errors import ModuleError
 from MedCLIPADLib.form import Form
-from MedCLIPADLib.panels.base import Panel, fill_combo, fill_table, version_entries
+from MedCLIPADLib.panels.base import Panel, fill_combo, fill_table, say_why, version_entries
 from MedCLIPADLib.plots import existing_loss_chart, loss_chart, show_chart
 from MedCLIPADLib.training import comparison, stage
 
@@ -49,12 +49,12 @@ class TrainingPanel(Panel):
         self._outcome = {}
         self._running = True
         self.ui.trainLabel.text = _("Starting...")
-        self.module.trainer.start(self.method, params, self._progress, self.show_outcome, self._failed)
+        self.module.trainer.start(self.method, params, self._progress, self.show_outcome, self._failed, self._stopped)
         self.module.update()
 
     def follow(self) -> None:
         """Follow the training that is already running on the server, if there is one."""
-        self.module.trainer.follow(self._progress, self._followed, lambda _sentence: self._over(""))
+        self.module.trainer.follow(self._progress, self._followed, lambda _sentence: self._over(""), self._stopped)
 
     def stop(self) -> None:
         """Stop the training."""
@@ -94,6 +94,16 @@ class TrainingPanel(Panel):
         self._over(sentence)
         self._fail_and_refresh(sentence)
 
+    def _stopped(self) -> None:
+        self._over("")
+        if self.session.connected:
+            self.say(_("The training was stopped; the previous detector stays in use."))
+
+    def forget(self) -> None:
+        """Forget the training, which belongs to the server that was left."""
+        self._outcome, self._running = {}, False
+        self.ui.trainLabel.text, self.ui.trainProgressBar.value = "", 0
+
     def _over(self, text: str) -> None:
         self._running = False
         self.ui.trainLabel.text = text
@@ -110,7 +120,7 @@ class TrainingPanel(Panel):
         if chart is None:
             raise ModuleError(_("There is no loss curve yet: train first."))
         show_chart(chart)
-        self.module.observe_plots()
+        self.module.watch.plots()
 
     # --- versions ---
     def select(self, version: str | None) -> None:
@@ -151,11 +161,19 @@ class TrainingPanel(Panel):
         current = self.session.current(self.method)
         in_use = ui.versionInUseComboBox
         fill_combo(in_use, version_entries(versions, current), in_use.currentData or current)
-        ui.trainButton.enabled = bool(trainers) and not self._running
-        ui.stopTrainingButton.enabled = self._running
-        ui.useVersionButton.enabled = ui.deleteVersionButton.enabled = bool(versions)
-        ui.useNewButton.enabled = bool(self._outcome.get("version")) and self._outcome["version"] != current
-        ui.keepOldButton.enabled = bool(self._outcome.get("previous")) and self._outcome["previous"] != current
+        connect = "" if self.session.connected else _("Connect to a server first.")
+        none = connect or ("" if trainers else _("The server offers no training."))
+        running = _("A training is running: wait for it, or press Cancel.") if self._running else ""
+        say_why(ui.trainButton, none or running)
+        say_why(ui.stopTrainingButton, "" if self._running else _("No training is running."))
+        chart = existing_loss_chart()
+        say_why(ui.lossButton, "" if chart is not None else _("There is no loss curve yet: train first."))
+        for button in (ui.useVersionButton, ui.deleteVersionButton):
+            say_why(button, connect or ("" if versions else _("There is no version yet: train one first.")))
+        for button, key in ((ui.useNewButton, "version"), (ui.keepOldButton, "previous")):
+            name = self._outcome.get(key)
+            in_use = _("It is in use already.") if name == current else ""
+            say_why(button, in_use if name else _("Train first: then the old detector is compared with the new one."))
         if not self._outcome:
             self._fill_outcome([])
             ui.verdictLabel.text = ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medclipad.cli.options import Component, Precision, Series, Untilt
+from medclipad.cli.options import Component, ForceModality, Precision, Series, Untilt
 from medclipad.errors import MedCLIPADError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def detect(
     component: Component = None,
     series: Series = None,
     untilt: Untilt = False,
+    force_modality: ForceModality = False,
     dicom: Annotated[
         list[DicomResult],
         typer.Option(help="Of a DICOM series, also write IMAGE_segmentation.dcm, _map.dcm ... Repeat for more."),
@@ -77,7 +78,9 @@ def detect(
     reading = Reading(component, series, "resample" if untilt else "refuse")
     if false_regions_per_scan is not None:
         loaded.info.calibration.region_limit(false_regions_per_scan)  # a rate that is not supported shows at once
-    results = _Results(out, plane, png, segmentation, false_regions_per_scan, list(dict.fromkeys(dicom)), deidentify)
+    results = _Results(
+        out, plane, png, segmentation, false_regions_per_scan, list(dict.fromkeys(dicom)), deidentify, force_modality
+    )
     failed = 0
     for source in sources:
         try:
@@ -101,9 +104,11 @@ class _Results:
         rate: float | None,
         dicom: list[DicomResult],
         deidentify: bool,
+        force_modality: bool,
     ) -> None:
         self._out, self._plane, self._png, self._segmentation = out, plane, png, segmentation
         self._rate, self._dicom, self._deidentify = rate, dicom, deidentify
+        self._force_modality = force_modality
 
     def write(self, detector: AnomalyDetector, source: Source, reading: Reading) -> None:
         """Read a volume, detect, write; raise MedCLIPADError if one of these fails."""
@@ -119,7 +124,7 @@ class _Results:
         print_notes(volume)
         print_memory_note(volume, detector.memory_for(volume, self._plane))
         with progress_bar(volume.name) as progress:
-            result = detector.detect(volume, plane=self._plane, progress=progress)
+            result = detector.detect(volume, self._plane, progress, force_modality=self._force_modality)
         files = write_result(
             self._out, volume, result, png=self._png, segmentation=self._segmentation, false_per_scan=self._rate
         )

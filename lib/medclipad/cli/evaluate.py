@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medclipad.cli.options import Component, Precision, Series, Untilt
+from medclipad.cli.options import Component, ForceModality, Precision, Series, Untilt
 from medclipad.errors import MedCLIPADError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def evaluate(
     component: Component = None,
     series: Series = None,
     untilt: Untilt = False,
+    force_modality: ForceModality = False,
     precision: Precision = "auto",
 ) -> None:
     """Measure a detector: lesions found against false regions per scan (FROC), scans told apart, and mean metrics.
@@ -56,7 +57,7 @@ def evaluate(
     loaded = load_detector(detector, precision)
     reading = Reading(component, series, "resample" if untilt else "refuse")
     with progress_bar() as progress:
-        figures = evaluate_cases(loaded, cases, progress, reading, print_notes)
+        figures = evaluate_cases(loaded, cases, progress, reading, print_notes, force_modality)
     summary, groups = summarise(figures), summarise_groups(figures)
     print_metrics(figures)
     _print_summary(summary, groups)

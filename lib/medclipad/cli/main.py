@@ -1,4 +1,4 @@
-"""The command line: medclipad fit | detect | evaluate | series | models | benchmark | serve | versions."""
+"""The command line of medclipad: its commands, one module each, and what they have in common."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Annotated
 import typer
 
 from medclipad.cli.benchmark import benchmark
+from medclipad.cli.cohort import cohort
 from medclipad.cli.detect import detect
+from medclipad.cli.encoders import encoders
 from medclipad.cli.evaluate import evaluate
 from medclipad.cli.fit import fit
+from medclipad.cli.methods import methods
 from medclipad.cli.models import models_app
 from medclipad.cli.options import ManyValues, epilog
 from medclipad.cli.series import series
@@ -44,8 +47,17 @@ app.command(
 )(fit)
 app.command(epilog=epilog("medclipad detect models/mine case.nrrd dicom_folder/ --out results --png"))(detect)
 app.command(
+    epilog=epilog(
+        "medclipad cohort models/mine scans/ --out results",
+        "medclipad cohort --no-detector scans/ --out results",
+        'medclipad cohort models/mine "http://archive/dicom-web?Modality=MR" --out results --layout flat',
+    )
+)(cohort)
+app.command(
     cls=ManyValues, epilog=epilog("medclipad evaluate models/mine --case cases.csv --json figures.json --plot froc.png")
 )(evaluate)
+app.command(epilog=epilog("medclipad methods"))(methods)
+app.command(epilog=epilog("medclipad encoders"))(encoders)
 app.command("series", epilog=epilog("medclipad series dicom_folder/"))(series)
 app.command(
     epilog=epilog(f"medclipad benchmark --protocol {default_method()} --data data/ --class brainmri --shots 16")

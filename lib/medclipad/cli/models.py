@@ -1,4 +1,4 @@
-"""The command line's `models` commands: list, show, import, export."""
+"""The command line's `models` commands: list, show, push, pull, import, export."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from medclipad.errors import MedCLIPADError
 
 models_app = typer.Typer(
     no_args_is_help=True,
-    help="Look at saved detectors; import and export checkpoints of the methods' original code.",
+    help="Look at saved detectors, give and take them; import and export checkpoints of the methods' original code.",
     rich_markup_mode=None,
 )
 
@@ -54,6 +54,31 @@ def models_show(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Dete
     from medclipad.detection.storage import read_info
 
     print(read_info(folder).model_dump_json(indent=2))
+
+
+@models_app.command("push", epilog=epilog("medclipad models push models/mine hf://owner/name"))
+def models_push(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Detector folder.")],
+    target: Annotated[str, typer.Argument(metavar="DIR|hf://OWNER/NAME", help="New folder, or repository of the hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody read a repository that is new.")] = False,
+) -> None:
+    """Give a detector away, with numbers in place of the names of its volumes."""
+    from medclipad.detection.exchange import push
+
+    print(f"{folder}: written to {push(folder, target, private=not public)}, without the names of volumes.")
+
+
+@models_app.command("pull", epilog=epilog("medclipad models pull hf://owner/name --out models/theirs"))
+def models_pull(
+    source: Annotated[str, typer.Argument(metavar="DIR|hf://OWNER/NAME", help="Folder, or repository of the hub.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the detector.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+) -> None:
+    """Take a detector from a folder or the Hugging Face hub; a damaged one is refused."""
+    from medclipad.detection.exchange import pull
+
+    info = pull(source, out, revision)
+    print(f"{out}: {info.method} on {info.encoder}. {info.calibration.promise()}")
 
 
 @models_app.command(

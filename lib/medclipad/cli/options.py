@@ -16,7 +16,12 @@ from medclipad.detection.config import FitConfig
 from medclipad.methods import get_method, method_names
 
 Component = Annotated[
-    int | None, typer.Option(min=0, help="Time point, echo or channel to take where an image has several.")
+    str | None,
+    typer.Option(
+        metavar="N|LABEL",
+        help="Volume, time point or channel to take where an image has several: its number from 0, or what tells it "
+        "apart in `medclipad series`, such as b=1000 or echo=4.6,phase.",
+    ),
 ]
 Series = Annotated[
     str | None,
@@ -25,6 +30,9 @@ Series = Annotated[
     ),
 ]
 Untilt = Annotated[bool, typer.Option(help="Resample a DICOM series with gantry tilt to upright slices.")]
+ForceModality = Annotated[
+    bool, typer.Option(help="Analyse a volume of another modality than the detector's, such as a CT with one for MR.")
+]
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Number format of the frozen encoder.")]
 
 IMAGES = "IMAGE[:MASK]..."
@@ -93,13 +101,12 @@ def _fit_options() -> dict[str, Any]:
         for name, field in get_method(method).Options.model_fields.items():
             by_method.setdefault(name, {})[method] = field
     for name, fields in by_method.items():
-        texts = {method: _help(field) for method, field in fields.items()}
-        if len(set(texts.values())) == 1 and len(texts) == len(method_names()):
-            text = next(iter(texts.values()))
-        elif len(set(texts.values())) == 1:
-            text = f"{', '.join(texts)}: {next(iter(texts.values()))}"
-        else:
-            text = " ".join(f"{method}: {text}" for method, text in texts.items())
+        sharing: dict[str, list[str]] = {}  # the methods that say the same
+        for method, field in fields.items():
+            sharing.setdefault(_help(field), []).append(method)
+        text = " ".join(f"{', '.join(methods)}: {text}" for text, methods in sharing.items())
+        if list(sharing.values()) == [list(method_names())]:
+            text = next(iter(sharing))
         found[name] = _option(next(iter(fields.values())), text)
     return found
 

@@ -79,7 +79,7 @@ def _lines(title: str) -> Iterator[ProgressCallback]:
 
 
 def _note(info: dict[str, Any]) -> str:
-    return f"loss {info['loss']:.3f}" if "loss" in info else str(info.get("volume", ""))
+    return f"loss {info['loss']:.3f}" if "loss" in info else str(info.get("note") or info.get("volume", ""))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:

@@ -147,19 +147,6 @@ class Calibration(BaseModel):
             return None
         return (1 + self.n - int(np.searchsorted(self.scores, score))) / (1 + self.n)
 
-    def limit_at(self, alpha: float) -> float:
-        """Return the volume score above which at most a share `alpha` of normal scans lie.
-
-        Raises
-        ------
-        DetectorError
-            If there are too few normal scans for this share.
-        """
-        rank = math.floor(alpha * (self.n + 1) + 1e-9)  # scans at or above the limit may be this many less one
-        if rank < 1 or not self.n:
-            raise DetectorError(self._too_few(f"a false alarm rate of {alpha:g}", math.ceil(1 / alpha - 1e-9) - 1))
-        return self.scores[-rank] if rank <= self.n else -math.inf
-
     def region_limit(self, false_per_scan: float) -> float:
         """Return the map value that the peak of a region must exceed, for so many false regions in a normal scan.
 

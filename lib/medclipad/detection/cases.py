@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from medclipad.errors import TrainingError, VolumeError
-from medclipad.volume import Slicing, Volume, case_name, list_series, read_volume, require_mask
+from medclipad.volume import Slicing, Volume, case_name, list_untrusted_series, read_untrusted, require_mask
+from medclipad.volume.components import Component
 from medclipad.volume.dicom.files import is_dicom
 from medclipad.volume.read import SUFFIXES
 from medclipad.volume.readers.pictures import PICTURES
@@ -27,6 +28,7 @@ CaseSources = Source | Iterable[CaseSource]
 """One volume, or several with their masks or without."""
 
 _FILES = (*SUFFIXES, *PICTURES)
+TABLES = (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -98,28 +100,37 @@ class Reading:
     Attributes
     ----------
     component
-        Time point, echo or channel to take where an image has several, from 0.
+        Volume, time point or channel to take where an image has several, by its number from 0 or, of a DICOM series, by
+        what tells it apart.
     series
         DICOM series to take out of several: its UID, or its number in the list of `medclipad series`.
     tilt
         What to do with a DICOM series with gantry tilt: refuse it, or resample it to upright slices.
     """
 
-    component: int | None = None
+    component: Component = None
     series: str | None = None
     tilt: Literal["refuse", "resample"] = "refuse"
 
-    def read(self, source: Source) -> Volume:
-        """Return the volume that is given or read; raise VolumeError if it cannot be read."""
+    def read(self, source: Source, voxel_bytes: int | None = None, check: Callable[[], None] | None = None) -> Volume:
+        """Return the volume that is given or read; raise VolumeError if it cannot be read, or is larger.
+
+        Parameters
+        ----------
+        source, voxel_bytes, check
+            As in `read_untrusted`.
+        """
         if isinstance(source, Volume):
             return source
         series = self.series
         if series is not None and series.isdecimal():
-            listed = list_series(source)
+            listed = list_untrusted_series(source)
             if not 1 <= int(series) <= len(listed):
                 raise VolumeError(f"{source} has no series {series}: `medclipad series` lists 1 to {len(listed)}.")
             series = listed[int(series) - 1].uid
-        return read_volume(source, component=self.component, series=series, tilt=self.tilt)
+        return read_untrusted(
+            source, component=self.component, series=series, tilt=self.tilt, voxel_bytes=voxel_bytes, check=check
+        )
 
 
 AS_IS = Reading()
@@ -134,13 +145,13 @@ def list_cases(sources: CaseSources) -> list[tuple[Source, Source | None]]:
     sources
         A list of volumes, paths, pairs, or texts; or one volume, path or text. A text is a file, a folder of DICOM
         files or pictures (one volume), a folder of volume files (all of them), a glob such as "normals/*.nii.gz",
-        "IMAGE:MASK", or a CSV file with the columns `image` and, if there are masks, `mask`, whose paths are relative
-        to it.
+        "IMAGE:MASK", or a CSV or TSV file with the columns `image` and, if there are masks, `mask`, whose paths are
+        relative to it.
 
     Raises
     ------
     VolumeError
-        If a glob or folder matches nothing, or a CSV file has no such column.
+        If a glob or folder matches nothing, or a table has no such column.
     """
     listed: list[tuple[Source, Source | None]] = []
     several: Iterable[CaseSource] = [sources] if isinstance(sources, (str, os.PathLike, Volume)) else sources
@@ -156,10 +167,10 @@ def list_cases(sources: CaseSources) -> list[tuple[Source, Source | None]]:
 
 def _spelled_out(text: str) -> list[tuple[Source, Source | None]]:
     path = Path(text).expanduser()
-    if path.suffix.lower() == ".csv" and path.is_file():
+    if path.suffix.lower() in TABLES and path.is_file():
         return _from_csv(path)
     if path.is_dir():
-        return [(volume, None) for volume in _volumes_in(path)]
+        return [(volume, None) for volume in volumes_in(path)]
     if path.exists():
         return [(path, None)]
     image, mask = split_mask(text)
@@ -184,7 +195,7 @@ def split_mask(text: str) -> tuple[str, str]:
     return image, mask
 
 
-def _volumes_in(folder: Path) -> list[Path]:
+def volumes_in(folder: Path) -> list[Path]:
     """Return the volume files of a folder, or the folder itself if it holds one volume of DICOM files or pictures."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     volumes = [file for file in files if file.name.lower().endswith(SUFFIXES)]
@@ -194,19 +205,26 @@ def _volumes_in(folder: Path) -> list[Path]:
 
 
 def _from_csv(file: Path) -> list[tuple[Source, Source | None]]:
+    rows = read_table(file)
+    return [(file.parent / row["image"], file.parent / row["mask"] if row.get("mask") else None) for row in rows]
+
+
+def read_table(file: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file, or of one with tabs (.tsv), that has a column `image`; nothing else is required.
+
+    Raises VolumeError if it cannot be read, or an image is missing.
+    """
+    delimiter, kind = ("\t", "TSV") if file.suffix.lower() == ".tsv" else (",", "CSV")
     try:
-        rows = list(csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines()))
+        rows = list(csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines(), delimiter=delimiter))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise VolumeError(f"{file} cannot be read as CSV: save it again as CSV in UTF-8.") from error
+        raise VolumeError(f"{file} cannot be read as {kind}: save it again as {kind} in UTF-8.") from error
     if not rows or "image" not in rows[0]:
         raise VolumeError(f'{file} needs a first line with the column "image", and "mask" if there are masks.')
-    listed: list[tuple[Source, Source | None]] = []
     for number, row in enumerate(rows, start=2):
         if not row["image"]:
             raise VolumeError(f"{file}, line {number}: the image is missing.")
-        mask = row.get("mask")
-        listed.append((file.parent / row["image"], file.parent / mask if mask else None))
-    return listed
+    return rows
 
 
 def read_cases(
@@ -240,7 +258,7 @@ def read_cases(
 
 
 def _read_mask(mask: Source) -> Volume:
-    return mask if isinstance(mask, Volume) else read_volume(mask)
+    return mask if isinstance(mask, Volume) else read_untrusted(mask)
 
 
 def name_of(source: Source) -> str:

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Sequence
+from math import inf
+from statistics import median
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
@@ -19,9 +22,11 @@ from pydantic.fields import FieldInfo
 from medclipad.encoders import default_encoder, encoder_usage
 from medclipad.errors import TrainingError
 from medclipad.methods import ADVANCED, CountOrAll, MethodOptions, default_method, get_method, method_names
+from medclipad.volume import Volume, parse_preset, require_modality, resolve_preset
 
 MAX_SEED = 2**63 - 1
 MAX_SMOOTHING = 100.0  # mm
+NEAR_ISOTROPIC = 2.5  # longest over shortest side of a voxel
 
 
 class FitConfig(BaseModel):
@@ -44,17 +49,19 @@ class FitConfig(BaseModel):
         default=default_encoder(),
         max_length=256,
         title="Encoder",
-        description=f"the frozen image encoder: {encoder_usage()}",
+        description=f"the encoder: {encoder_usage()}",
     )
-    shots: CountOrAll = Field(
-        default=32,
+    shots: CountOrAll | None = Field(
+        default=None,
         title="Training slices",
-        description="number of normal slices to learn from, and at most as many abnormal ones; or all",
+        description="number of normal slices to learn from in each plane, and at most as many abnormal ones; or all; "
+        "default: the method's own",
     )
-    planes: Literal["axial", "coronal", "sagittal", "acquisition", "all"] = Field(
-        default="axial",
+    planes: Literal["auto", "all", "axial", "coronal", "sagittal", "acquisition"] = Field(
+        default="auto",
         title="Planes",
-        description="plane of the slices; all: axial, coronal and sagittal, whose maps are averaged",
+        description="plane of the slices; all: axial, coronal and sagittal, whose maps are averaged; auto: all where "
+        "the voxels of most volumes are nearly as high as wide, else the plane of acquisition",
     )
     intensity: str = Field(
         default="auto",
@@ -71,7 +78,7 @@ class FitConfig(BaseModel):
         json_schema_extra=ADVANCED,
     )
     smoothing: float = Field(
-        default=4.0,
+        default=3.0,
         ge=0,
         le=MAX_SMOOTHING,
         title="Smoothing (mm)",
@@ -98,6 +105,7 @@ class FitConfig(BaseModel):
     def _complete_options(self) -> FitConfig:
         """Check the method's options and fill in its defaults."""
         method = get_method(self.method)
+        self.shots = self.shots or method.default_shots
         try:
             self.options = method.Options.model_validate(self.options).model_dump()
         except ValidationError as error:
@@ -106,13 +114,42 @@ class FitConfig(BaseModel):
 
     @property
     def plane(self) -> str:
-        """The plane whose slices are scored and marked: the only one, or axial of all."""
+        """The plane whose slices are scored and marked: the only one, or axial of all; not while it is "auto"."""
         return self.each_plane[0]
 
     @property
     def each_plane(self) -> tuple[str, ...]:
-        """The planes that are learned, each by a model of its own."""
+        """The planes that are learned, each by a model of its own; not while they are "auto"."""
         return ("axial", "coronal", "sagittal") if self.planes == "all" else (self.planes,)
+
+    def for_volumes(self, volumes: Sequence[Volume], whole: bool = True) -> FitConfig:
+        """Return the configuration with what "auto" comes to for volumes, in planes and intensity.
+
+        All planes are learned where the voxels of most volumes are at most `NEAR_ISOTROPIC` times as long as wide: in
+        thicker slices the other planes show little. The first volume decides on the intensity preset,
+        which must suit all.
+
+        Parameters
+        ----------
+        volumes
+            The volumes that are learned from.
+        whole
+            Whether one of them is known as a whole. Marked slices alone say nothing of other planes: then it is axial.
+
+        Raises
+        ------
+        VolumeError
+            If there is no such intensity preset, or a volume is of another modality.
+        """
+        preset, planes = parse_preset(self.intensity), self.planes
+        if planes == "auto":
+            ratios = [max(volume.spacing) / min(volume.spacing) if min(volume.shape) > 1 else inf for volume in volumes]
+            near = "all" if whole else "axial"
+            planes = near if median(ratios or [inf]) <= NEAR_ISOTROPIC else "acquisition"
+        preset = resolve_preset(preset, volumes[0]) if volumes else preset
+        for volume in volumes:
+            require_modality(preset, volume, "leave it out, or take another preset (intensity, --intensity)")
+        return self.model_copy(update={"planes": planes, "intensity": str(preset)})
 
     @classmethod
     def of(cls, **options: Any) -> FitConfig:

@@ -13,28 +13,42 @@ from torch.nn.functional import normalize
 
 from medclipad.detection.acquisition import describe_volume
 from medclipad.detection.calibration import Scale
+from medclipad.detection.evidence import Evidence
 from medclipad.detection.result import AnomalyResult
-from medclipad.detection.slice_frames import FramedVolume, batches, detection_memory, smooth
+from medclipad.detection.slice_frames import (
+    FramedVolume,
+    batches,
+    detection_memory,
+    seen_in,
+    smooth,
+    smoothed_scores,
+)
 from medclipad.detection.storage import DetectorInfo, read_info, read_weights, save_folder
 from medclipad.encoders import ImageEncoder, load_encoder
 from medclipad.errors import DetectorError
 from medclipad.methods import get_method
 from medclipad.methods.base import AnomalyModel, as_rgb
-from medclipad.volume import Slicing, Volume
+from medclipad.volume import Slicing, Volume, require_modality
 from medclipad.volume.memory_budget import require_memory
 from medclipad.volume.progress import Progress, no_progress
 
+_OTHER_MODALITY = (
+    "use a detector for this modality, or insist with force_modality=True (--force-modality, force_modality over HTTP)"
+)
+NEIGHBOURS = 2.0  # standard deviation that smooths slice scores along the stack, in that of the maps
 BATCH = 16  # slices analysed together: more is not faster on a processor, and progress is told per batch
 
 
 @dataclass(frozen=True)
 class RawDetection:
-    """What the method says of a volume, before its normal scans say what that means.
+    """What the method says of a volume, before normal scans say what that means.
 
     Attributes
     ----------
     map
         float32 (I, J, K) in [0, 1], smoothed; 0 outside the body and in skipped slices.
+    seen
+        bool (I, J, K), the body in analysed slices.
     scores
         The method's own slice scores (n_slices,), nan where skipped; None where they follow from the map.
     framed
@@ -42,6 +56,7 @@ class RawDetection:
     """
 
     map: np.ndarray
+    seen: np.ndarray
     scores: np.ndarray | None
     framed: FramedVolume
 
@@ -55,6 +70,8 @@ class AnomalyDetector:
         The trained models of the method, by the plane that each learned; all share the frozen encoder.
     info
         All that is known of the detector: the contents of detector.json.
+    evidence
+        How the method's map is held against what normal scans show at each place; None where too few were learned from.
 
     Examples
     --------
@@ -65,9 +82,12 @@ class AnomalyDetector:
     0.04
     """
 
-    def __init__(self, models: Mapping[str, AnomalyModel], info: DetectorInfo) -> None:
+    def __init__(
+        self, models: Mapping[str, AnomalyModel], info: DetectorInfo, evidence: Evidence | None = None
+    ) -> None:
         self.models = dict(models)
         self.info = info
+        self.evidence = evidence
 
     @property
     def model(self) -> AnomalyModel:
@@ -85,6 +105,7 @@ class AnomalyDetector:
         plane: str | None = None,
         progress: Progress = no_progress,
         slices: Sequence[int] | None = None,
+        force_modality: bool = False,
     ) -> AnomalyResult:
         """Return the anomaly map and the scores of a volume.
 
@@ -100,13 +121,17 @@ class AnomalyDetector:
         slices
             Numbers of the slices to analyse, by default all; the others are skipped like those without body, and no
             verdict is given.
+        force_modality
+            Whether to analyse a volume of another modality than the detector's intensity preset is for.
 
         Raises
         ------
         VolumeError
-            If the volume does not suit the detector's intensity preset or, before any work, if its map does not fit
-            into memory.
+            If the volume is of another modality than the detector's intensity preset is for or, before any work, if its
+            map does not fit into memory.
         """
+        if not force_modality:
+            require_modality(self.info.intensity, volume, _OTHER_MODALITY)
         planes = self._planes(plane)
         require_detection_memory(volume, planes, self.info.smoothing)
         frames = self.frames(volume, planes) if slices is None else [self.framed(volume, planes[0]).only(slices)]
@@ -115,6 +140,8 @@ class AnomalyDetector:
         warnings = ()
         if complete and self.info.acquisition.scans:
             warnings = self.info.acquisition.warnings(describe_volume(self.encoder, raw.framed))
+        if self.evidence is not None:  # a volume that is unlike normal scans has other things in the same places
+            self.evidence(raw.map, raw.framed, raw.seen, local=not warnings)
         return AnomalyResult(
             anomaly_map=volume.with_array(self.info.calibration.scale(raw.map)),
             slice_scores=self._slice_scores(raw),
@@ -148,10 +175,9 @@ class AnomalyDetector:
             As in `detect`.
         """
         first, several = frames[0], len(frames) > 1
-        shape = first.volume.shape
+        shape, seen = first.volume.shape, seen_in(frames)
         total = np.zeros(shape, dtype=np.float32)
         weight = np.zeros(shape, dtype=np.float32) if several else first.flags(first.encoded)
-        wanted = np.zeros(shape, dtype=bool) if several else first.flags(first.analysed)
         own: np.ndarray | None = None
         done, slices = 0, sum(len(framed.encoded) for framed in frames)
         progress("detect", done, slices, {})
@@ -159,7 +185,8 @@ class AnomalyDetector:
         for framed, model in zip(frames, models, strict=True):
             share = framed.weight if several else 1.0
             for numbers in batches(framed.encoded, BATCH):
-                maps, scores = model.anomaly(torch.from_numpy(framed.images(numbers)))
+                heights = torch.from_numpy(framed.heights[numbers]) if len(framed.slicing) > 1 else None
+                maps, scores = model.anomaly_at(torch.from_numpy(framed.images(numbers)), heights)
                 framed.add(maps.float().cpu().numpy(), numbers, total, share)
                 if scores is not None and framed is first:
                     own = np.full(len(framed.slicing), np.nan) if own is None else own
@@ -168,11 +195,10 @@ class AnomalyDetector:
                 progress("detect", done, slices, {})
             if several:
                 weight += np.float32(share) * framed.flags(framed.encoded)
-                wanted |= framed.flags(framed.analysed)
-        smooth(total, weight, wanted, first.foreground, first.volume.spacing, self.info.smoothing)
+        smooth(total, weight, seen, first.foreground, first.volume.spacing, self.info.smoothing)
         if own is not None and len(first.encoded):
             own[first.analysed] = np.interp(first.analysed, first.encoded, own[first.encoded])
-        return RawDetection(total, own, first)
+        return RawDetection(total, seen, own, first)
 
     def leave_out(self, volume: int | None) -> None:
         """Use nothing that is remembered of a training volume; see `AnomalyModel.leave_out`."""
@@ -180,12 +206,15 @@ class AnomalyDetector:
             model.leave_out(volume)
 
     def scores_of(self, anomaly_map: np.ndarray, framed: FramedVolume) -> np.ndarray:
-        """Return the slice scores (n_slices,) that follow from a map (I, J, K); nan where skipped."""
+        """Return the slice scores (n_slices,) that follow from a map (I, J, K); nan where skipped.
+
+        A slice is read together with its neighbours, as lesions are seldom one slice thick.
+        """
         scores = np.full(len(framed.slicing), np.nan)
         slices = framed.slicing.slices(anomaly_map)
         for numbers in batches(framed.analysed, BATCH):
-            scores[numbers] = self.model.scores_of(torch.from_numpy(slices[numbers])).numpy()
-        return scores
+            scores[numbers] = self.model.scores_of(torch.from_numpy(slices[numbers]), framed.area).numpy()
+        return smoothed_scores(scores, framed.volume.spacing[framed.slicing.axis], NEIGHBOURS * self.info.smoothing)
 
     def memory_for(self, volume: Volume, plane: str | None = None) -> int:
         """Return the bytes that `detect` needs beside volume and encoder; it raises VolumeError without them."""
@@ -193,7 +222,8 @@ class AnomalyDetector:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the detector to a new folder, atomically. Raises DetectorError if it exists or cannot be written."""
-        self.info = save_folder(path, self.info, head_states(self.models))
+        weights = head_states(self.models) | (self.evidence.tensors() if self.evidence else {})
+        self.info = save_folder(path, self.info, weights)
 
     def features(self, volume: Volume, plane: str | None = None, progress: Progress = no_progress) -> np.ndarray:
         """Return the frozen encoder's features of each slice, float32 (n_slices, width), nan where skipped.
@@ -273,16 +303,20 @@ def load_detector(path: str | os.PathLike, precision: str = "auto") -> AnomalyDe
         )
     try:
         weights = read_weights(path, info.weights_sha256)
+        evidence = Evidence.from_tensors(weights, info.smoothing)
+        planes = info.config.each_plane
+        states: dict[str, dict[str, torch.Tensor]] = {plane: {} for plane in planes}
+        for key, value in weights.items():
+            plane, _, own = key.partition(".") if len(states) > 1 else (info.plane, "", key)
+            states[plane][own] = value
         models = {}
-        for plane in info.config.each_plane:
+        for plane, state in states.items():
             models[plane] = get_method(info.method).build(encoder, info.config.method_options())
-            prefix = f"{plane}." if len(info.config.each_plane) > 1 else ""
-            own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-            models[plane].load_head_state(own)
+            models[plane].load_head_state(state)
     except (KeyError, ValueError) as error:
         reason = error.args[0]
         raise DetectorError(
             f"The weights or options in {path} do not fit the method {info.method} ({reason}): restore a copy, or "
             "train it again, as one of an earlier version must be."
         ) from error
-    return AnomalyDetector(models, info)
+    return AnomalyDetector(models, info, evidence)

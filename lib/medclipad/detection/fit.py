@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from medclipad.detection.calibrate import learn_acquisition, learn_calibration
+from medclipad.detection.calibrate import Looking, learn_acquisition, learn_calibration
 from medclipad.detection.calibration import Basis, Calibration
 from medclipad.detection.cases import AS_IS, Case, CaseSources, Reading, read_cases
 from medclipad.detection.config import FitConfig, fit_signature
@@ -22,7 +22,7 @@ from medclipad.encoders import encoder_family, load_encoder
 from medclipad.errors import TrainingError
 from medclipad.methods import get_method
 from medclipad.methods.base import AnomalyModel, Shots
-from medclipad.volume import Volume, parse_preset, resolve_preset
+from medclipad.volume import parse_preset
 from medclipad.volume.progress import Progress, no_progress
 
 FOLDS = 3  # models trained to calibrate on, each without a third of the volumes, where a model cannot leave them out
@@ -97,16 +97,18 @@ def fit(
         raise TrainingError(f"Give the options as config or one by one, not both: {', '.join(options)}.")
     config = FitConfig.of(**options) if config is None else config
     method = get_method(config.method)
-    image_size = config.image_size
-    if image_size is None and encoder_family(config.encoder).default_image_size is None:
-        image_size = method.default_image_size
+    family = encoder_family(config.encoder)
+    image_size = config.image_size or family.volume_image_size or family.default_image_size
     parse_preset(config.intensity)  # a mistake shows before the volumes are read
     healthy = [Case(*pair) for pair in read_cases(normal, reading)]
     diseased = [Case(*pair) for pair in read_cases(abnormal, reading, need_mask=True)]
     kept_out = [Case(*pair) for pair in read_cases(calibrate_on, reading)]
-    encoder = load_encoder(config.encoder, image_size, progress=progress, precision=config.precision)
-    intensity = _resolved_intensity(config.intensity, [case.volume for case in (*healthy, *diseased, *cases)])
-    config = config.model_copy(update={"image_size": encoder.image_size, "intensity": intensity})
+    encoder = load_encoder(
+        config.encoder, image_size or method.default_image_size, progress=progress, precision=config.precision
+    )
+    known = (*healthy, *diseased, *cases)
+    config = config.for_volumes([case.volume for case in known], any(case.normal is None for case in known))
+    config = config.model_copy(update={"image_size": encoder.image_size})
     learned = {plane: select_shots(healthy, diseased, cases, config, progress, plane) for plane in config.each_plane}
     slices = learned[config.plane]
     to_calibrate_on, basis = _to_calibrate_on(slices, kept_out, config)
@@ -120,9 +122,10 @@ def fit(
             with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():  # whatever the caller's
                 torch.manual_seed(config.seed)
                 models[plane] = method.build(encoder, config.method_options())
-                told, shots = _of_plane(progress, number, len(learned)), part.shots.without(without)
+                told = _of_plane(progress, number, len(learned))
+                shots = replace(part.shots.without(without), planes=len(learned))
                 figures = (learn or method.fit)(models[plane], shots, config.seed, told)
-            models[plane].calibrate(part.spare_images)
+            models[plane].calibrate_at(part.spare_images, part.spare_heights)
             metrics |= figures if len(learned) == 1 else {f"{plane}_{key}": value for key, value in figures.items()}
         return models, metrics
 
@@ -132,8 +135,8 @@ def fit(
         description=description,
         config=config,
         encoder_sha256=encoder.sha256,
-        normal_slices=sum(len(part.shots.normal) for part in learned.values()),
-        abnormal_slices=sum(len(part.shots.abnormal) for part in learned.values()),
+        normal_slices=len(slices.shots.normal),
+        abnormal_slices=len(slices.shots.abnormal),
         spare_slices=sum(len(scan.spare) for scan in slices.normal),
         training_slices=slices.record,
         calibration=Calibration(),
@@ -149,7 +152,8 @@ def fit(
         for fold in [numbers[start::FOLDS] for start in range(min(FOLDS, len(numbers)))] if len(numbers) > 1 else []:
             stand_in = AnomalyDetector(train(fold, progress)[0], info)
             stand_ins |= dict.fromkeys(fold, stand_in)
-    info.calibration = learn_calibration(detector, to_calibrate_on, basis, progress, stand_ins)
+    looking = Looking(detector, basis, stand_ins)
+    info.calibration, detector.evidence = learn_calibration(looking, to_calibrate_on, slices.outlined, progress)
     info.acquisition = learn_acquisition(detector, [*slices.normal, *(to_calibrate_on if kept_out else ())])
     return detector
 
@@ -194,9 +198,3 @@ def _of_plane(progress: Progress, number: int, planes: int) -> Progress:
         progress(phase, number * total + done, planes * total, info)
 
     return told
-
-
-def _resolved_intensity(intensity: str, volumes: Sequence[Volume]) -> str:
-    """Return the preset as text; "auto" becomes what suits the first volume."""
-    preset = parse_preset(intensity)
-    return str(resolve_preset(preset, volumes[0]) if volumes else preset)

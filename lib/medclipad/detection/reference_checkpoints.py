@@ -146,6 +146,8 @@ def import_checkpoint(
     config = FitConfig.of(
         method=checkpoint.method, encoder=encoder, **options, **known.options(checkpoint.path, class_name)
     )
+    if config.planes == "auto":
+        config = config.model_copy(update={"planes": "axial"})  # of which the pictures of the papers' data sets are
     if not encoder_family(encoder).has_text:
         raise DetectorError(
             f"{checkpoint.path} needs the CLIP encoder that it was trained on, not {encoder}: name that one, such as "

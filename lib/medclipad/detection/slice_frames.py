@@ -7,7 +7,7 @@ from copy import copy
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from medclipad.volume import (
     MINIMUM_FOREGROUND,
@@ -22,11 +22,11 @@ from medclipad.volume import (
 
 _TRUNCATE = 3.0  # standard deviations of the Gaussian that smooths maps
 _LEAST_WEIGHT = 1e-6  # of what surrounds a voxel: below it, the value would be rounding
-STEP = 0.75  # standard deviations of the Gaussian between two slices that are encoded, at most
+STEP = 1.0  # standard deviations of the Gaussian between two slices that are encoded, at most
 SLAB = 1 << 24  # voxels smoothed together, if the Gaussian does not reach further
-_VOXEL_BYTES = 4 + 1 + 2  # of each voxel: map, body, mask at the threshold
-_SLAB_BYTES = 28  # of each voxel that is being smoothed
-_PLANES_BYTES = 4 + 1 + 1  # of each voxel where several planes are seen: their weight, where it is wanted, a copy
+_VOXEL_BYTES = 4 + 1 + 2  # of each voxel: map, body, where it is wanted and later the mask at the threshold
+_SLAB_BYTES = 28  # of each voxel that is being smoothed, and as many of a slab that is held against what is usual
+_PLANES_BYTES = 4  # of each voxel where several planes are seen: their weight
 _BATCH_BYTES = 20  # of each pixel of a batch of slices
 
 
@@ -47,6 +47,8 @@ class FramedVolume:
         Those of them that are encoded; smoothing fills in the others.
     window
         (low, high), the values that become black and white.
+    heights
+        Relative height of each slice's centre in the body, (n_slices,): 0 at its first slice, 1 at its last.
     """
 
     def __init__(self, volume: Volume, plane: str, intensity: str, size: int) -> None:
@@ -59,7 +61,19 @@ class FramedVolume:
         self.encoded = self.analysed
         self.window = preset.window(volume, self.foreground)
         self._size = size
-        self._frame = SquareFrame(self.slicing.shape, self.slicing.pixel_spacing, size)
+        self._crop_to_body()
+
+    def _crop_to_body(self) -> None:
+        """Frame the rectangle that holds the body in all slices, so that the encoder's pixels go to tissue."""
+        body = self.slicing.slices(self.foreground)
+        sides = [np.flatnonzero(body.any(axis=axes)) for axes in ((0, 2), (0, 1), (1, 2))]
+        if not len(sides[0]):
+            sides = [np.arange(length) for length in (*self.slicing.shape, len(self.slicing))]
+        rows, columns, slices = ((int(at[0]), int(at[-1]) + 1) for at in sides)
+        self._rectangle = slice(*rows), slice(*columns)
+        self.heights = (np.arange(len(self.slicing)) + 0.5 - slices[0]) / (slices[1] - slices[0])
+        shape = rows[1] - rows[0], columns[1] - columns[0]
+        self._frame = SquareFrame(shape, self.slicing.pixel_spacing, self._size)
 
     def along(self, plane: str) -> FramedVolume:
         """Return the same volume along another plane."""
@@ -67,7 +81,7 @@ class FramedVolume:
         other.slicing = Slicing(self.volume, plane)
         other.analysed = np.flatnonzero(slice_foreground(self.foreground, other.slicing) >= MINIMUM_FOREGROUND)
         other.encoded = other.analysed
-        other._frame = SquareFrame(other.slicing.shape, other.slicing.pixel_spacing, self._size)
+        other._crop_to_body()
         return other
 
     def only(self, numbers: ArrayLike) -> FramedVolume:
@@ -97,23 +111,62 @@ class FramedVolume:
         """
         return min(self.slicing.pixel_spacing) / max(self.slicing.pixel_spacing)
 
+    @property
+    def area(self) -> int:
+        """Pixels of the body in the slice that shows most of it."""
+        return int(self.slicing.slices(self.foreground).sum(axis=(1, 2)).max())
+
     def images(self, numbers: ArrayLike) -> np.ndarray:
         """Return slices float32 (B, size, size) in [0, 1]; all but the body is black, also where 0 is a tissue."""
-        index = np.asarray(numbers, dtype=int)
-        slices = to_unit(self.slicing.slices(self.volume.array)[index], *self.window)
-        slices[~self.slicing.slices(self.foreground)[index]] = 0
+        slices = to_unit(self._cropped(self.volume.array, numbers), *self.window)
+        slices[~self._cropped(self.foreground, numbers)] = 0
         return self._frame.apply(slices)
 
     def masks(self, mask: np.ndarray, numbers: ArrayLike) -> np.ndarray:
         """Return slices bool (B, size, size) of a mask (I, J, K) on the volume's grid."""
-        index = np.asarray(numbers, dtype=int)
-        return self._frame.apply(self.slicing.slices(mask)[index].astype(np.float32)) > 0.5
+        return self._frame.apply(self._cropped(mask, numbers).astype(np.float32)) > 0.5
 
     def add(self, maps: np.ndarray, numbers: ArrayLike, into: np.ndarray, weight: float = 1.0) -> None:
         """Add weighted maps (B, size, size) of slices to an array (I, J, K), in the body."""
         index = np.asarray(numbers, dtype=int)
-        body = self.slicing.slices(self.foreground)[index]
-        self.slicing.slices(into)[index] += np.float32(weight) * self._frame.invert(maps) * body
+        body = self._cropped(self.foreground, index)
+        part = self.slicing.slices(into)[:, *self._rectangle]
+        part[index] += np.float32(weight) * self._frame.invert(maps) * body
+
+    def _cropped(self, array: np.ndarray, numbers: ArrayLike) -> np.ndarray:
+        """Return slices (B, h, w) of an array (I, J, K), cut to the rectangle that is framed."""
+        return self.slicing.slices(array)[:, *self._rectangle][np.asarray(numbers, dtype=int)]
+
+
+def smoothed_scores(scores: np.ndarray, spacing: float, sigma: float) -> np.ndarray:
+    """Return slice scores (n_slices,) smoothed along the stack by a Gaussian; nan stays where it is.
+
+    Parameters
+    ----------
+    scores
+        Score of each slice; nan where it was skipped.
+    spacing
+        mm between slices.
+    sigma
+        Standard deviation in mm; 0: none.
+    """
+    known = np.isfinite(scores)
+    if not sigma or not known.any():
+        return scores
+    total, weight = (
+        gaussian_filter1d(part, sigma / spacing, mode="constant")
+        for part in (np.where(known, scores, 0.0), known.astype(np.float64))
+    )
+    return np.divide(total, weight, where=known, out=np.full(len(scores), np.nan))
+
+
+def seen_in(frames: Sequence[FramedVolume]) -> np.ndarray:
+    """Return where a volume's map is wanted, bool (I, J, K): its body in a slice that is analysed along any plane."""
+    wanted = np.zeros(frames[0].volume.shape, dtype=bool)
+    for framed in frames:
+        wanted |= framed.flags(framed.analysed)
+    wanted &= frames[0].foreground
+    return wanted
 
 
 def smooth(
@@ -161,9 +214,14 @@ def smooth(
         part[start:last] = smoothed[start - first : last - first]
 
 
+def reach_of(width: float) -> int:
+    """Return how many rows a Gaussian with a standard deviation of `width` rows reaches."""
+    return int(_TRUNCATE * width + 0.5)
+
+
 def _slabs(width: float, row: int) -> tuple[int, int]:
     """Return the reach of a Gaussian of `width` rows, and the rows smoothed together, of `row` voxels each."""
-    reach = int(_TRUNCATE * width + 0.5)
+    reach = reach_of(width)
     return reach, max(2 * reach, SLAB // row, 1)
 
 
@@ -171,7 +229,7 @@ def detection_memory(volume: Volume, planes: Sequence[str], smoothing: float, ba
     """Return the bytes that a detection takes at its peak beside volume and encoder, from the grid alone."""
     rows, row = volume.shape[0], volume.shape[1] * volume.shape[2]
     reach, step = _slabs(smoothing / volume.spacing[0], row)
-    slab = min(rows, step + 2 * reach) * row * _SLAB_BYTES
+    slab = (min(rows, step + 2 * reach) * row + min(rows * row, max(SLAB, row))) * _SLAB_BYTES
     shapes = [(len(slicing), *slicing.shape) for slicing in (Slicing(volume, plane) for plane in planes)]
     slices = max(min(batch, n) * height * width * _BATCH_BYTES for n, height, width in shapes)
     weights = _PLANES_BYTES * volume.array.size if len(planes) > 1 else 0

@@ -31,18 +31,24 @@ class TrainingSlices:
         What is learned from.
     spare_images
         Some of the normal slices that are not shots, float32 (n, S, S); of the shots, if none are left.
+    spare_heights
+        Their relative heights in the body, (n,); None for pictures.
     held_out
         Whether they were kept out of the shots.
     normal
         The volumes with normal slices.
+    outlined
+        The volumes with outlined slices among the shots.
     record
         For each volume its name and the numbers of its normal and abnormal shots.
     """
 
     shots: Shots
     spare_images: np.ndarray
+    spare_heights: np.ndarray | None
     held_out: bool
     normal: list[NormalSlices]
+    outlined: list[OutlinedSlices]
     record: list[dict[str, Any]]
 
 
@@ -69,6 +75,31 @@ class NormalSlices:
     slices: list[int]
     spare: list[int]
     whole: bool
+
+
+@dataclass(frozen=True)
+class OutlinedSlices:
+    """Slices of a volume in which lesions are outlined, and its normal ones.
+
+    Attributes
+    ----------
+    number
+        Number of the volume, as in `Shots.volumes`.
+    framed
+        The volume as it was framed.
+    mask
+        bool (I, J, K), the lesions.
+    slices
+        Numbers of its slices with lesion that are shots.
+    normal
+        Numbers of its normal slices.
+    """
+
+    number: int
+    framed: FramedVolume
+    mask: np.ndarray
+    slices: list[int]
+    normal: list[int]
 
 
 @dataclass(frozen=True)
@@ -137,8 +168,13 @@ def select_shots(
         stacks = [framed[case].images([k for c, k in chosen if c == case]) for case in sorted({c for c, _ in chosen})]
         return np.concatenate(stacks) if stacks else np.empty((0, size, size), np.float32)
 
+    def heights(chosen: list[Chosen]) -> np.ndarray | None:
+        stacks = [framed[case].heights[k] for case, k in sorted(chosen, key=lambda shot: shot[0])]
+        return np.array(stacks) if any(len(frames.slicing) > 1 for frames in framed) else None
+
     shots = Shots(
         normal=images(normal_shots),
+        heights=heights(normal_shots),
         volumes=np.array([case for case, _ in sorted(normal_shots, key=lambda shot: shot[0])], dtype=int),
         abnormal=np.concatenate([images(outlined), images(marked)]),
         masks=(*(_mask(known[case], framed[case], k) for case, k in outlined), *(None for _ in marked)),
@@ -163,7 +199,21 @@ def select_shots(
         for index, healthy in enumerate(found.healthy)
         if healthy
     ]
-    return TrainingSlices(shots, images(spare_images), bool(spare), slices, record)
+    drawn = []
+    for index, case in enumerate(known):
+        if numbers := [k for c, k in outlined if c == index]:
+            assert case.mask is not None, "an outlined slice has a mask"
+            normal_ones = [k for _, k in found.healthy[index]]
+            drawn.append(OutlinedSlices(index, framed[index], case.mask.array > 0, numbers, normal_ones))
+    return TrainingSlices(
+        shots=shots,
+        spare_images=images(spare_images),
+        spare_heights=heights(spare_images),
+        held_out=bool(spare),
+        normal=slices,
+        outlined=drawn,
+        record=record,
+    )
 
 
 def _candidates(

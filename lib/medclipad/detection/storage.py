@@ -1,7 +1,8 @@
-"""A saved detector: a folder with detector.json and weights.safetensors, written atomically, read without pickle."""
+"""A saved detector: a folder with detector.json, weights.safetensors and a model card, written whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from medclipad.detection.acquisition import Acquisition
 from medclipad.detection.calibration import Calibration
 from medclipad.detection.config import FitConfig, first_fault
+from medclipad.detection.model_card import CARD, model_card
 from medclipad.errors import DetectorError, TrainingError
 from medclipad.files import atomic_folder, sha256_of_file
 
@@ -30,7 +32,7 @@ class DetectorInfo(BaseModel):
     config
         The options of the fit, with what "default" and "auto" came to: image size and intensity preset.
     normal_slices, abnormal_slices
-        How many slices it learned from; `training_slices` says which, by volume.
+        How many slices it learned from, in the plane whose slices are scored; `training_slices` says which, by volume.
     spare_slices
         How many normal slices of these volumes it did not learn from.
     """
@@ -107,6 +109,7 @@ def save_folder(path: str | os.PathLike, info: DetectorInfo, weights: dict[str, 
             save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, folder / WEIGHTS)
             info = info.model_copy(update={"weights_sha256": sha256_of_file(folder / WEIGHTS)})
             (folder / INFO).write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            (folder / CARD).write_text(model_card(info), encoding="utf-8")
         return info
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -136,12 +139,13 @@ def read_weights(path: str | os.PathLike, sha256: str) -> dict[str, Tensor]:
 
     Raises DetectorError if they are missing, damaged, or have another SHA-256 than detector.json says.
     """
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     file = Path(path) / WEIGHTS
     try:
-        weights = load_file(file)
-        if sha256_of_file(file) != sha256:
+        content = file.read_bytes()  # not mapped: a file that is cut while it is in use would end the process
+        weights = load(content)
+        if hashlib.sha256(content).hexdigest() != sha256:
             raise DetectorError(
                 f"{file} is damaged, or belongs to another detector (its SHA-256 is not the one in {INFO}): save the "
                 "detector again, or restore a copy."

@@ -1,4 +1,4 @@
-"""Frozen image encoders with tapped stages: the papers' CLIP ViT, and a small CNN that works offline.
+"""Frozen image encoders with tapped stages: the papers' CLIP ViT, ViTs of timm, a small CNN that works offline.
 
 What needs torch is imported on first use, so that the command line can ask the registry for names and help texts
 without waiting for it.

@@ -37,7 +37,8 @@ def load_encoder(
     ----------
     name
         "embedded", or an open_clip architecture with a pretrained tag or checkpoint path joined by "/", such as
-        "ViT-L-14-336/openai", or an encoder of an installed family. Default the registry's `default_encoder`.
+        "ViT-L-14-336/openai", or "timm:" and a ViT of timm, or an encoder of an installed family. Default that of
+        `default_encoder`.
     image_size
         Side of the square input in pixels; default the encoder's own.
     device

@@ -57,6 +57,8 @@ class EncoderFamily(ABC):
     default_image_size : int or None
         Side of the input in pixels where neither the user nor the method chooses. None where the method's own size is
         better, because the family's encoders are those that the methods were published with.
+    volume_image_size : int or None
+        The same for slices of volumes, whose frame the body fills. None: as for pictures.
     has_text : bool
         Whether the encoders have a text tower.
     is_convolutional : bool
@@ -71,6 +73,7 @@ class EncoderFamily(ABC):
     examples: ClassVar[tuple[str, ...]]
     default_encoder: ClassVar[str | None] = None
     default_image_size: ClassVar[int | None] = None
+    volume_image_size: ClassVar[int | None] = None
     has_text: ClassVar[bool] = False
     is_convolutional: ClassVar[bool] = False
     gains_from_bfloat16: ClassVar[bool] = True

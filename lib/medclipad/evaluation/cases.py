@@ -11,6 +11,7 @@ import numpy as np
 
 from medclipad.detection.cases import AS_IS, Reading
 from medclipad.detection.result import ALPHA
+from medclipad.detection.slice_frames import smoothed_scores
 from medclipad.evaluation.case_list import EvaluationCase
 from medclipad.evaluation.froc import CaseRegions, match_regions
 from medclipad.evaluation.metrics import CaseMetrics, baseline_map, compute_metrics
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from medclipad.detection.result import AnomalyResult
     from medclipad.detection.storage import DetectorInfo
     from medclipad.volume.progress import Progress
+
+SCORE_SMOOTHING = 6.0  # mm, along the stack, of the baseline's slice scores: what detectors do by default
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def evaluate_cases(
     progress: Progress,
     reading: Reading = AS_IS,
     seen: Callable[[Volume], object] = lambda volume: None,
+    force_modality: bool = False,
 ) -> list[CaseEvaluation]:
     """Run a detector on cases and evaluate its maps against the ground truth.
 
@@ -123,6 +127,8 @@ def evaluate_cases(
         How files are read where they leave a choice.
     seen
         Called with each volume when it is first read.
+    force_modality
+        As in `AnomalyDetector.detect`.
 
     Raises
     ------
@@ -139,7 +145,7 @@ def evaluate_cases(
         volume, truth = case.read(reading)
         progress("evaluate", done, len(listed), {"volume": volume.name})
         start = time.perf_counter()
-        result = detector.detect(volume)
+        result = detector.detect(volume, force_modality=force_modality)
         evaluation = score_case(volume, truth, result, time.perf_counter() - start)
         evaluations.append(replace(evaluation, patient=case.patient, groups=dict(case.groups)))
     progress("evaluate", len(listed), len(listed), {})
@@ -165,7 +171,8 @@ def score_case(volume: Volume, truth: Volume | None, result: AnomalyResult, seco
     """
     lesion = np.zeros(volume.shape, dtype=bool) if truth is None else truth.array > 0
     trivial = baseline_map(volume, result.foreground)
-    trivial_scores = np.where(np.isnan(result.slice_scores), np.nan, result.slicing.slices(trivial).max(axis=(1, 2)))
+    peaks = np.where(np.isnan(result.slice_scores), np.nan, result.slicing.slices(trivial).max(axis=(1, 2)))
+    trivial_scores = smoothed_scores(peaks, volume.spacing[result.slicing.axis], SCORE_SMOOTHING)
     region, slicing, heat = result.foreground, result.slicing, result.anomaly_map.array
     analysed = max(1, int(np.isfinite(result.slice_scores).sum()))
     voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000

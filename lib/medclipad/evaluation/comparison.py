@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from medclipad.detection.detector import AnomalyDetector
 
 CONFIDENCE = 0.95  # share of resamples in which the new detector must be worse to count as worse
+MARGIN = 0.05  # of AUROC or average precision: a smaller loss would not change what a reader sees
+MIN_SICK = 3  # patients with an anomaly, to show that a detector is no worse: of two, one decides
 MIN_ABNORMAL = 2  # patients: a single one would be in every resample, as if the next were sure to be like it
 
 
@@ -79,6 +81,9 @@ class Comparison:
     ----------
     worse
         Whether the new detector is measurably worse.
+    not_worse
+        Whether it is shown to be no worse, by more than MARGIN; None where too few patients, or too few with an
+        anomaly, are held out to show it.
     unit
         What was resampled: patients (held-out volumes), or slices where too few volumes are held out.
     units
@@ -86,6 +91,7 @@ class Comparison:
     """
 
     worse: bool
+    not_worse: bool | None
     unit: Literal["patients", "slices"]
     units: int
 
@@ -153,9 +159,11 @@ def evaluate_held_out(
 
 
 def compare(old: HeldOutEvaluation, new: HeldOutEvaluation, seed: int = 0) -> Comparison:
-    """Return whether a new detector is measurably worse than the old one, and what that rests on.
+    """Return whether a new detector is measurably worse than the old one, or shown to be no worse.
 
-    It is if, in 95 % of the resamples, it ranks the held-out slices worse or outlines the lesions in them worse.
+    It is worse if, in 95 % of the resamples, it ranks the held-out slices worse or outlines the lesions in them worse.
+    It is shown to be no worse if, in 95 % of the resamples of patients, neither falls by more than MARGIN. With little
+    data neither holds.
 
     Parameters
     ----------
@@ -183,8 +191,13 @@ def compare(old: HeldOutEvaluation, new: HeldOutEvaluation, seed: int = 0) -> Co
         sizes = (int(new.truth.sum()), int((~new.truth).sum()), len(new.outlines))
         abnormal, normal, outlined = (_draw(rng, n) for n in sizes)
         unit, units = "slices", len(new.scores)
-    worse = _ranks_worse(old, new, abnormal, normal) or _outlines_worse(old, new, outlined)
-    return Comparison(worse, unit, units)
+    changes = [_rank_changes(old, new, abnormal, normal), _outline_changes(old, new, outlined)]
+    worse = any(len(change) > 0 and (change < 0).mean() >= CONFIDENCE for change in changes)
+    not_worse = None
+    if unit == "patients" and len(sick) >= MIN_SICK:
+        kept = [not len(change) or bool((change >= -MARGIN).mean() >= CONFIDENCE) for change in changes]
+        not_worse = len(changes[0]) > 0 and all(kept)  # nothing is shown if they analyse different slices
+    return Comparison(worse, not_worse, unit, units)
 
 
 def pairwise_wins(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -235,22 +248,20 @@ def _draw(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) if n else np.zeros((RESAMPLES, 0), dtype=int)
 
 
-def _ranks_worse(old: HeldOutEvaluation, new: HeldOutEvaluation, abnormal: np.ndarray, normal: np.ndarray) -> bool:
-    """Return whether the slice AUROC falls in most resamples, (resamples, slices of a class) each."""
+def _rank_changes(
+    old: HeldOutEvaluation, new: HeldOutEvaluation, abnormal: np.ndarray, normal: np.ndarray
+) -> np.ndarray:
+    """Return the change of the slice AUROC in each resample that defines it; (resamples, slices of a class) each."""
     if new.metrics.slice_auroc is None or old.metrics.slice_auroc is None or len(old.scores) != len(new.scores):
-        return False
+        return np.zeros(0)
     gain = pairwise_wins(new.scores, new.truth) - pairwise_wins(old.scores, old.truth)
-    changes = (abnormal @ gain * normal).sum(axis=1)
-    return _mostly_negative(changes, (abnormal.sum(axis=1) > 0) & (normal.sum(axis=1) > 0))
+    pairs = abnormal.sum(axis=1) * normal.sum(axis=1)
+    return (abnormal @ gain * normal).sum(axis=1)[pairs > 0] / pairs[pairs > 0]
 
 
-def _outlines_worse(old: HeldOutEvaluation, new: HeldOutEvaluation, outlined: np.ndarray) -> bool:
-    """Return whether the mean average precision falls in most resamples, (resamples, abnormal slices)."""
+def _outline_changes(old: HeldOutEvaluation, new: HeldOutEvaluation, outlined: np.ndarray) -> np.ndarray:
+    """Return the change of the mean average precision in each resample that defines it; (resamples, slices)."""
     if len(old.outlines) != len(new.outlines) or len(new.outlines) < 2:
-        return False
-    return _mostly_negative(outlined @ (new.outlines - old.outlines), outlined.sum(axis=1) > 0)
-
-
-def _mostly_negative(changes: np.ndarray, defined: np.ndarray) -> bool:
-    """Return whether a change is negative in nearly all of the resamples that define it."""
-    return bool(defined.any() and (changes[defined] < 0).mean() >= CONFIDENCE)
+        return np.zeros(0)
+    slices = outlined.sum(axis=1)
+    return (outlined @ (new.outlines - old.outlines))[slices > 0] / slices[slices > 0]

@@ -81,7 +81,7 @@ def hold_out(
         kept, held_out = _hold_out_volumes(cases, known, fraction, learned_volumes)
     else:
         kept, held_out = _hold_out_runs(cases, known, fraction)
-    held_out = _thinned(held_out)
+    held_out = thinned(held_out)
     truth = np.concatenate([part.truth(plane) for part in held_out]) if held_out else np.zeros(0, bool)
     usable = truth.any() and not truth.all() and _has_both_classes(kept, plane)
     return (kept, held_out) if usable else (list(cases), [])
@@ -125,7 +125,7 @@ def _runs(normal: np.ndarray, abnormal: np.ndarray, fraction: float) -> list[int
     return sorted(chosen)
 
 
-def _thinned(held_out: list[HeldOut]) -> list[HeldOut]:
+def thinned(held_out: list[HeldOut]) -> list[HeldOut]:
     """Return about MAX_SLICES of the slices, evenly spaced along each volume."""
     total = sum(len(part.numbers) for part in held_out)
     if total <= MAX_SLICES:

@@ -144,7 +144,7 @@ def baseline_map(volume: Volume, foreground: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        float32 (I, J, K), 0 outside the foreground. The score of a slice is its largest value.
+        float32 (I, J, K), 0 outside the foreground. A slice's score is its largest value.
 
     Notes
     -----

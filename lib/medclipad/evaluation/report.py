@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclipad.errors import MedCLIPADError
+from medclipad.evaluation import html
 from medclipad.evaluation.drawing import draw_scores, draw_slices, image_bytes
 from medclipad.evaluation.drawn_case import DrawnCase, choose_key_slices
 from medclipad.evaluation.froc_drawing import draw_froc
@@ -34,30 +34,6 @@ HEADINGS = {
     "average_precision": "Average precision",
     "best_dice": "Best Dice",
 }
-STYLE = """
-body { margin: 0; background: #f6f6f4; color: #222; }
-body { font: 15px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 24px 32px 48px; }
-h1 { font-size: 26px; margin: 8px 0 4px; }
-h2 { font-size: 19px; margin: 0; }
-p { margin: 6px 0; max-width: 100ch; }
-section { background: #fff; border: 1px solid #e2e2de; border-radius: 8px; padding: 16px 20px; margin: 22px 0; }
-img { display: block; width: 100%; height: auto; margin: 10px 0 4px; border-radius: 4px; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 10px 0; }
-th, td { padding: 5px 14px; text-align: right; border-bottom: 1px solid #e6e6e2; white-space: nowrap; }
-th { font-size: 13px; font-weight: 600; color: #555; white-space: normal; vertical-align: bottom; }
-section { overflow-x: auto; }
-.verdict { font-weight: 600; }
-th:first-child, td:first-child { text-align: left; padding-left: 4px; }
-.overview { background: #fff; border: 1px solid #e2e2de; width: 100%; }
-.overview th:first-child, .overview td:first-child { padding-left: 14px; }
-.curve { max-width: 640px; }
-.mean td { font-weight: 600; border-bottom: 0; }
-.baseline { color: #8d8d88; font-size: 13px; font-weight: 400; padding-left: 6px; }
-.small, footer { color: #6a6a66; font-size: 13px; max-width: none; }
-a { color: #8c2369; text-decoration: none; }
-a:hover { text-decoration: underline; }
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +113,7 @@ def write_report(
         _findings(summary),
         f"<footer>Times were measured on {escape(machine)}.</footer>",
     ]
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title>\n<style>{STYLE}</style>'
-    body = "\n".join(parts)
-    page = f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n{body}\n</main></body></html>\n'
-    write_text(folder / "report.html", page)
+    write_text(folder / "report.html", html.page(title, parts))
     return folder / "report.html"
 
 
@@ -190,17 +163,17 @@ def _overview(cases: Sequence[CaseReport]) -> str:
     rows = []
     evaluations = [case.evaluation for case in cases]
     for number, evaluation in enumerate(evaluations):
-        cells = [f'<a href="#case-{number}">{escape(evaluation.name)}</a>', _number(evaluation.volume_score)]
+        cells = [f'<a href="#case-{number}">{escape(evaluation.name)}</a>', html.number(evaluation.volume_score)]
         pairs = _pairs(evaluation.metrics, evaluation.baseline)
-        rows.append(_row([*cells, *pairs, _number(evaluation.seconds_per_slice)]))
+        rows.append(html.row([*cells, *pairs, html.number(evaluation.seconds_per_slice)]))
     means = _pairs(
         mean_metrics([evaluation.metrics for evaluation in evaluations]),
         mean_metrics([evaluation.baseline for evaluation in evaluations]),
     )
     seconds = float(np.mean([evaluation.seconds_per_slice for evaluation in evaluations]))
-    rows.append(_row(["Mean", "", *means, _number(seconds)], "mean"))
+    rows.append(html.row(["Mean", "", *means, html.number(seconds)], "mean"))
     return (
-        _table(["Case", "Volume score", *HEADINGS.values(), "Seconds per slice"], rows, "overview")
+        html.table(["Case", "Volume score", *HEADINGS.values(), "Seconds per slice"], rows, "overview")
         + '<p class="small">The grey number beside each metric is the trivial baseline: the raw intensity of the '
         "foreground, taken as the anomaly map. Best Dice is the maximum over all thresholds, chosen with the ground "
         "truth known.</p>"
@@ -209,11 +182,11 @@ def _overview(cases: Sequence[CaseReport]) -> str:
 
 def _findings(summary: Summary) -> str:
     """Return the section on lesions found and false regions over all cases."""
-    figure = _image(image_bytes(draw_froc(summary), "svg"), "image/svg+xml", "Lesions found against false regions")
+    figure = html.image(image_bytes(draw_froc(summary), "svg"), "image/svg+xml", "Lesions found against false regions")
     parts = []
     for table in summary_tables(summary, {}):
-        rows = [_row([escape(cell) for cell in row]) for row in table.rows]
-        parts.append(_table([escape(heading) for heading in table.headings], rows))
+        rows = [html.row([escape(cell) for cell in row]) for row in table.rows]
+        parts.append(html.table([escape(heading) for heading in table.headings], rows))
         parts += [f'<p class="small">{escape(note)}.</p>' for note in table.notes]
     return (
         f'<section id="findings">\n<h2>Lesions found and false regions</h2>\n<p>{escape(counts(summary))}.</p>\n'
@@ -226,8 +199,8 @@ def _section(number: int, case: CaseReport) -> str:
     """Return the section of one case: its slices, its curve and its table."""
     drawn, name = case.drawn, case.evaluation.name
     slices = choose_key_slices(drawn)
-    montage = _image(image_bytes(draw_slices(drawn, slices), "png"), "image/png", f"{name}: slices and anomaly map")
-    curve = _image(image_bytes(draw_scores(drawn, slices), "svg"), "image/svg+xml", f"{name}: score against slice")
+    montage = html.image(image_bytes(draw_slices(drawn, slices), "png"), "image/png", f"{name}: slices and anomaly map")
+    curve = html.image(image_bytes(draw_scores(drawn, slices), "svg"), "image/svg+xml", f"{name}: score against slice")
     size, spacing = " × ".join(map(str, case.volume.shape)), " × ".join(f"{s:.3g}" for s in case.volume.spacing)
     description = f"{case.description.rstrip('.')}." if case.description else ""
     return f"""<section id="case-{number}">
@@ -247,45 +220,24 @@ def _case_table(case: CaseReport) -> str:
     """Return the table of one case, and a sentence on what its metrics rest on."""
     evaluation, m = case.evaluation, case.evaluation.metrics
     rows = [
-        _row([name, *(_number(getattr(metrics, key)) for key in HEADINGS), _number(metrics.best_threshold)])
+        html.row([name, *(html.number(getattr(metrics, key)) for key in HEADINGS), html.number(metrics.best_threshold)])
         for name, metrics in (("Detector", m), ("Trivial baseline", evaluation.baseline))
     ]
     facts = (
-        f"Volume score {_number(evaluation.volume_score)}; {evaluation.seconds_per_slice:.3f} s per slice; "
+        f"Volume score {html.number(evaluation.volume_score)}; {evaluation.seconds_per_slice:.3f} s per slice; "
         f"{m.n_abnormal_slices} of {m.n_slices} scored slices show a lesion; {m.n_skipped} slices were skipped, "
         f"{m.n_skipped_abnormal} of them with a lesion; {m.n_abnormal_voxels:,} of {m.n_voxels:,} voxels are in the "
         "lesion."
     )
-    return _table(["", *HEADINGS.values(), "at threshold"], rows) + f'<p class="small">{facts}</p>'
-
-
-def _table(headings: Sequence[str], rows: Sequence[str], style: str = "") -> str:
-    """Return an HTML table of rows made by `_row`."""
-    head = "".join(f"<th>{heading}</th>" for heading in headings)
-    return f'<table class="{style}"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-
-
-def _row(cells: Sequence[str], style: str = "") -> str:
-    """Return a row of an HTML table; the cells are HTML."""
-    return f'<tr class="{style}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return html.table(["", *HEADINGS.values(), "at threshold"], rows) + f'<p class="small">{facts}</p>'
 
 
 def _pairs(detector: MeanMetrics, baseline: MeanMetrics) -> list[str]:
     """Return a cell for each metric: the detector's, and beside it the baseline's."""
     return [
-        f'{_number(getattr(detector, key))} <span class="baseline">{_number(getattr(baseline, key))}</span>'
+        f'{html.number(getattr(detector, key))} <span class="baseline">{html.number(getattr(baseline, key))}</span>'
         for key in HEADINGS
     ]
-
-
-def _image(data: bytes, media_type: str, alternative: str) -> str:
-    """Return an image that is embedded in the page."""
-    return f'<img alt="{escape(alternative)}" src="data:{media_type};base64,{base64.b64encode(data).decode()}">'
-
-
-def _number(value: float | None) -> str:
-    """Return three decimals, or a dash for a metric that is not defined."""
-    return "–" if value is None or np.isnan(value) else f"{value:.3f}"
 
 
 def _finite(value: float) -> float | None:

@@ -31,16 +31,24 @@ class Shots:
         Lesion of each abnormal slice, bool (S, S); None where a reader marked the slice without drawing a mask.
     volumes
         Number of the volume that each normal slice comes from, int (n,); by default each slice is its own.
+    heights
+        Relative height of each normal slice in its body, (n,) in [0, 1]; None for pictures.
+    planes
+        How many planes are learned, each from shots of its own: a long training may share its default length.
     """
 
     normal: np.ndarray
     abnormal: np.ndarray
     masks: tuple[np.ndarray | None, ...]
     volumes: np.ndarray | None = None
+    heights: np.ndarray | None = None
+    planes: int = 1
 
     def __post_init__(self) -> None:
-        if self.volumes is not None and len(self.volumes) != len(self.normal):
-            raise ValueError(f"{len(self.normal)} normal slices came with the volumes of {len(self.volumes)}.")
+        for name in ("volumes", "heights"):
+            known = getattr(self, name)
+            if known is not None and len(known) != len(self.normal):
+                raise ValueError(f"{len(self.normal)} normal slices came with the {name} of {len(known)}.")
         if len(self.masks) != len(self.abnormal):
             raise ValueError(f"{len(self.abnormal)} abnormal slices came with {len(self.masks)} masks.")
 
@@ -54,7 +62,8 @@ class Shots:
         if self.volumes is None or not volumes:
             return self
         kept = ~np.isin(self.volumes, list(volumes))
-        return replace(self, normal=self.normal[kept], volumes=self.volumes[kept])
+        heights = None if self.heights is None else self.heights[kept]
+        return replace(self, normal=self.normal[kept], volumes=self.volumes[kept], heights=heights)
 
 
 class AnomalyModel(nn.Module, ABC):
@@ -114,6 +123,22 @@ class AnomalyModel(nn.Module, ABC):
             (B,), or None where they follow from the maps as in `scores_of`.
         """
 
+    def calibrate_at(self, normal: np.ndarray, heights: np.ndarray | None) -> None:
+        """Learn as `calibrate` does from slices whose heights are known; see `anomaly_at`."""
+        self.calibrate(normal)
+
+    def anomaly_at(self, images: Tensor, heights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return what `anomaly` does, for methods that compare slices with others of about the same height.
+
+        Parameters
+        ----------
+        images
+            Grey slices (B, S, S) in [0, 1].
+        heights
+            Relative height of each in its body, (B,) in [0, 1]; None for pictures.
+        """
+        return self.anomaly(images)
+
     @property
     def can_leave_out(self) -> bool:
         """Whether `leave_out` makes a volume that was learned from look like a new one.
@@ -133,10 +158,14 @@ class AnomalyModel(nn.Module, ABC):
             Number of a volume in `Shots.volumes`.
         """
 
-    def scores_of(self, maps: Tensor) -> Tensor:
-        """Return the scores (B,) of maps (B, H, W): the mean of the highest `score_share` of each map's values."""
+    def scores_of(self, maps: Tensor, area: int | None = None) -> Tensor:
+        """Return the scores (B,) of maps (B, H, W): the mean of the highest `score_share` of each map's values.
+
+        The share is of all pixels, or of an area of so many: empty space around the body then makes no difference.
+        """
         flat = maps.flatten(1)
-        return flat.topk(max(1, int(self.score_share * flat.shape[1])), dim=1).values.mean(dim=1)
+        highest = max(1, int(self.score_share * (area or flat.shape[1])))
+        return flat.topk(highest, dim=1).values.mean(dim=1)
 
     def head_state(self) -> dict[str, Tensor]:
         """Return the trained tensors by name: everything but the frozen encoder."""

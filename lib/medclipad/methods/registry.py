@@ -41,6 +41,12 @@ Variant = Literal["reference", "paper"]
 ADVANCED: dict[str, Any] = {"advanced": True}
 """`json_schema_extra` of an option that a form may hide until it is asked for."""
 
+SCORE_SHARE = (
+    "a slice's score is the mean of the highest values of its map, this share of the pixels of the largest "
+    "slice of the body; 0: the published score; default: 0, or 0.02 on an encoder without a text tower"
+)
+"""Description of the option `score_share`, in the same words for each method."""
+
 
 def _number_or_all(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """Say in one sentence what is possible: a union's own errors are one for each of its members."""
@@ -84,6 +90,8 @@ class Method(ABC):
         What the method cannot train without; a subset of `learns_from`.
     default_image_size
         Side of the encoder's input in pixels where neither the user nor the encoder prescribes one.
+    default_shots
+        Slices of each kind to learn from in each plane where the user names no number.
     Options
         Class of the method's own options.
     is_default
@@ -95,6 +103,7 @@ class Method(ABC):
     learns_from: ClassVar[frozenset[Shown]]
     needs: ClassVar[frozenset[Shown]]
     default_image_size: ClassVar[int]
+    default_shots: ClassVar[int] = 32
     Options: ClassVar[type[MethodOptions]]
     is_default: ClassVar[bool] = False
 

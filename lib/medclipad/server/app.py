@@ -11,24 +11,27 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from medclipad.compat import ensure_pydicom_storage_uids, ensure_torchvision
+from medclipad.compat import ensure_monailabel, ensure_torchvision
 
-ensure_pydicom_storage_uids()
+ensure_monailabel()
 ensure_torchvision()
 
 from fastapi import FastAPI  # noqa: E402
 
 from medclipad.server import error_handlers  # noqa: E402
+from medclipad.server.logs import quiet_libraries  # noqa: E402
 from medclipad.server.process_lifetime import own_temporary_folder  # noqa: E402
-from medclipad.server.routes import active, datastore, infer, info, marks, train, versions  # noqa: E402
+from medclipad.server.routes import active, datastore, health, infer, info, marks, sessions, train, versions  # noqa: E402
+from medclipad.server.security.access import Tokens  # noqa: E402
+from medclipad.server.security.audit import AUDIT_FILE, open_audit_log  # noqa: E402
 from medclipad.server.security.guard import Guard  # noqa: E402
 from medclipad.server.services import current_app  # noqa: E402
-
-TOKEN = "MEDCLIPAD_TOKEN"  # environment variable, so that no process list shows it
 
 
 @asynccontextmanager
 async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
+    quiet_libraries()
+    open_audit_log(os.environ.get(AUDIT_FILE))
     monai_label_app = current_app()
     monai_label_app.server_mode(True)
     services = monai_label_app.services
@@ -38,21 +41,21 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.stop()
 
 
-def create_app(token: str | None) -> FastAPI:
+def create_app(tokens: Tokens | None = None) -> FastAPI:
     """Return the ASGI application.
 
     Parameters
     ----------
-    token
-        Access token that every request must carry; None for none.
+    tokens
+        Access tokens of which every request must carry one; none for a server that only this machine may use.
     """
-    app = FastAPI(title="MedCLIPAD", lifespan=_lifespan)
-    for module in (info, infer, train, versions, active, datastore, marks):
+    app = FastAPI(title="MedCLIPAD", lifespan=_lifespan, docs_url=None, redoc_url=None)
+    for module in (info, health, infer, sessions, train, versions, active, datastore, marks):
         app.include_router(module.router)
-    app.state.token = token is not None  # whether there is one, for GET /info/
+    app.state.token = bool(tokens)  # whether there is one, for GET /info/
     error_handlers.install(app)
-    app.add_middleware(Guard, token=token)
+    app.add_middleware(Guard, tokens=tokens)
     return app
 
 
-app = create_app(os.environ.pop(TOKEN, None))
+app = create_app(Tokens.from_environment())

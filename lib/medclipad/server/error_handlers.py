@@ -13,9 +13,9 @@ from fastapi.responses import JSONResponse
 from monailabel.interfaces.exception import MONAILabelException
 from starlette.exceptions import HTTPException
 
-from medclipad.errors import Cancelled, MedCLIPADError, VolumeError
+from medclipad.errors import Cancelled, MedCLIPADError, VolumeError, VolumeSizeError
 from medclipad.server.errors import RequestError, first_error
-from medclipad.server.security.guard import TooLargeError
+from medclipad.server.security.guard import BodyError
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,9 @@ def _answer_medclipad_error(error: MedCLIPADError) -> JSONResponse:
     number = _error_number(error.__cause__)
     if number == errno.ENOENT and isinstance(error, VolumeError):  # its own message names a path on this server
         return _response(404, _FILE_REMOVED)
-    return _response(507, _DISK_FULL) if number in _NO_SPACE else _response(422, str(error))
+    if number in _NO_SPACE:
+        return _response(507, _DISK_FULL)
+    return _response(413 if isinstance(error, VolumeSizeError) else 422, str(error))
 
 
 @_answer.register
@@ -85,8 +87,8 @@ def _answer_os_error(error: OSError) -> JSONResponse:
 def _answer_http_exception(error: HTTPException) -> JSONResponse:
     if _error_number(error.__cause__) in _NO_SPACE:  # while FastAPI received the body
         return _response(507, _DISK_FULL)
-    if isinstance(error.__cause__, TooLargeError):
-        return _response(413, str(error.__cause__), {"Connection": "close"})
+    if isinstance(error.__cause__, BodyError):
+        return _response(error.__cause__.status, str(error.__cause__), {"Connection": "close"})
     return _response(error.status_code, str(error.detail), error.headers)
 
 

@@ -9,65 +9,94 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import logging
 import os
 import socket
-import traceback
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urlsplit
 
 from medclipad.errors import MedCLIPADError
 from medclipad.server.locations import is_remote, models_folder
+from medclipad.server.logs import set_up_logging, silence_native_readers
+from medclipad.server.process_lifetime import hold_folder
 from medclipad.server.security import LOOPBACK
+from medclipad.server.security.access import TOKEN, TOKEN_FILE, Tokens
+from medclipad.server.security.audit import AUDIT_FILE, open_audit_log
 
-TOKEN_LENGTH = 16  # characters: too many to guess at the rate that the server allows
-_ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
+@dataclass(frozen=True)
+class ServerSettings:
+    """How to run a server.
 
-def serve(
-    studies: str | Path,
-    port: int = 8000,
-    host: str = "127.0.0.1",
-    token: str | None = None,
-    models: str | Path | None = None,
-) -> None:
-    """Run the server until Ctrl+C or SIGTERM.
-
-    Parameters
+    Attributes
     ----------
     studies
         Folder with volumes, or address of a DICOMweb archive.
     port
         Port to listen on; 0 takes a free one.
     host
-        Address to listen on.
-    token
-        Access token that clients must send; by default the environment variable MEDCLIPAD_TOKEN. Required unless
-        `host` is a loopback address.
+        Address to listen on; any but this machine's own needs a token.
+    token, token_file
+        Access token that clients must send, and file with tokens of named users, see `security.access`.
     models
         Folder of the trained detectors; by default `models` in the studies folder.
+    certfile, keyfile
+        Certificate chain and private key (PEM) for HTTPS; None for HTTP.
+    proxy
+        Addresses of reverse proxies, separated by commas, whose X-Forwarded-For header is believed; "" for none.
+    log_file
+        File of the log, which is rotated; None for standard error.
+    audit_log
+        File that records who did what; None for none.
+    """
+
+    studies: str | Path
+    port: int = 8000
+    host: str = "127.0.0.1"
+    token: str | None = None
+    token_file: Path | None = None
+    models: str | Path | None = None
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    proxy: str = ""
+    log_file: Path | None = None
+    audit_log: Path | None = None
+
+
+def serve(settings: ServerSettings) -> None:
+    """Run the server until Ctrl+C or SIGTERM.
+
+    Parameters
+    ----------
+    settings
+        How to run it.
 
     Raises
     ------
     MedCLIPADError
         If the server cannot start with these settings.
     """
-    token = token or os.environ.get("MEDCLIPAD_TOKEN") or None
-    _check_token(host, token)
-    environment = _environment(studies, token, models)
-    listener = _listen(host, port)
+    _check_access(settings)
+    environment = _environment(settings)
+    _check_certificate(settings)
+    if not is_remote(settings.studies):
+        hold_folder(Path(settings.studies).resolve())
+    listener = _listen(settings.host, settings.port)
     port = listener.getsockname()[1]
+    set_up_logging(settings.log_file)
+    open_audit_log(str(settings.audit_log) if settings.audit_log else None)
     os.environ.update({**environment, "MONAI_LABEL_SERVER_PORT": str(port)})
-    _limit_logging()
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"Starting MedCLIPAD for {studies} ...", flush=True)
-    _run(listener, f"MedCLIPAD is ready at {address}  (Ctrl+C stops it)")
+    scheme = "https" if settings.certfile else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    print(f"Starting MedCLIPAD for {settings.studies} ...", flush=True)
+    silence_native_readers()
+    _run(listener, settings, f"MedCLIPAD is ready at {scheme}://{host}:{port}  (Ctrl+C stops it)")
 
 
-def _run(listener: socket.socket, greeting: str) -> None:
+def _run(listener: socket.socket, settings: ServerSettings, greeting: str) -> None:
     import uvicorn  # only in the server extra, whose presence `_environment` has checked
+
+    from medclipad.server.security.connections import BACKLOG, LimitedProtocol, raise_file_limit
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -81,10 +110,19 @@ def _run(listener: socket.socket, greeting: str) -> None:
             current_services().jobs.cancel_all()  # so that their requests are answered before the server stops
             await super().shutdown(sockets)
 
+    raise_file_limit()
     config = uvicorn.Config(
         "medclipad.server.app:app",
+        http=LimitedProtocol,
+        ws="none",
+        loop="medclipad.server.security.connections:ServerLoop",
+        backlog=BACKLOG,
         log_config=None,
         access_log=False,
+        proxy_headers=bool(settings.proxy),
+        forwarded_allow_ips=settings.proxy,
+        ssl_certfile=settings.certfile,
+        ssl_keyfile=settings.keyfile,
         timeout_graceful_shutdown=3,  # seconds until requests that are still running are dropped
         server_header=False,
     )
@@ -92,13 +130,33 @@ def _run(listener: socket.socket, greeting: str) -> None:
         Server(config).run(sockets=[listener])
 
 
-def _check_token(host: str, token: str | None) -> None:
-    if token is None and host not in LOOPBACK:
+def _check_access(settings: ServerSettings) -> None:
+    if Tokens.of(settings.token, settings.token_file):
+        return
+    if settings.host not in LOOPBACK:
         raise MedCLIPADError(
-            f"On {host}, other computers can reach the server: set a token with --token, or use --host 127.0.0.1."
+            f"On {settings.host}, other computers can reach the server: set a token with --token-file, "
+            "or use --host 127.0.0.1."
         )
-    if token is not None and (len(token) < TOKEN_LENGTH or not token.isascii() or not token.isprintable()):
-        raise MedCLIPADError(f"A token must have at least {TOKEN_LENGTH} printable ASCII characters.")
+    if settings.proxy:
+        raise MedCLIPADError("Through a proxy, other computers can reach the server: set a token with --token-file.")
+
+
+def _check_certificate(settings: ServerSettings) -> None:
+    """Raise MedCLIPADError if the certificate cannot be used, before anything is loaded."""
+    if (settings.certfile is None) != (settings.keyfile is None):
+        raise MedCLIPADError("HTTPS needs both a certificate and its key: set --certfile and --keyfile.")
+    if settings.certfile and settings.keyfile:
+        import ssl
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certfile, settings.keyfile)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            raise MedCLIPADError(
+                f"The certificate {settings.certfile} and its key cannot be used ({reason}): "
+                "give PEM files that belong together."
+            ) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -118,8 +176,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _environment(studies: str | Path, token: str | None, models: str | Path | None) -> dict[str, str]:
-    """Return MONAI Label's settings as environment variables."""
+def _environment(settings: ServerSettings) -> dict[str, str]:
+    """Return MONAI Label's settings, and the tokens, as environment variables."""
+    studies, models = settings.studies, settings.models
     if importlib.util.find_spec("monailabel") is None:
         raise MedCLIPADError("MONAI Label is not installed: install the server as described in README, under Install.")
     models_folder(studies, models)  # fails if one must be chosen
@@ -129,14 +188,15 @@ def _environment(studies: str | Path, token: str | None, models: str | Path | No
         )
     if not is_remote(studies) and not Path(studies).is_dir():
         raise MedCLIPADError(f"Studies folder {studies} was not found: create it, or check the path.")
-    settings = {
+    variables = {
         "MONAI_LABEL_APP_DIR": str(app_folder()),
         "MONAI_LABEL_STUDIES": str(studies) if is_remote(studies) else str(Path(studies).resolve()),
         "MONAI_LABEL_APP_CONF": json.dumps({"models": str(Path(models).resolve())} if models else {}),
         "MONAI_LABEL_SESSIONS": "false",
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # MONAI Label starts no training without it
     }
-    return {**settings, "MEDCLIPAD_TOKEN": token} if token else settings
+    given = {TOKEN: settings.token, TOKEN_FILE: settings.token_file, AUDIT_FILE: settings.audit_log}
+    return {**variables, **{name: str(value) for name, value in given.items() if value}}
 
 
 def app_folder() -> Path:
@@ -145,25 +205,3 @@ def app_folder() -> Path:
     if app is None or app.origin is None:
         raise MedCLIPADError("The folder monailabel_app is missing: install medclipad with pip, as README says.")
     return Path(app.origin).parent
-
-
-class _PrivateFormatter(logging.Formatter):
-    """Log where an error was raised and its class, but not its message, which may name a patient's file."""
-
-    def formatException(self, ei: _ExceptionInfo) -> str:  # noqa: N802  logging's name
-        frames = "".join(traceback.format_tb(ei[2]))
-        name = ei[0].__name__ if ei[0] else "None"
-        return f"Traceback (most recent call last):\n{frames}{name}"
-
-
-def _limit_logging() -> None:
-    """Log warnings and errors only, and none of libraries whose messages name patients and files."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_PrivateFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    for name in ("monailabel", "pydicom", "nibabel", "dicomweb_client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-    import SimpleITK  # slow to import: not before the address is known to be free
-
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)

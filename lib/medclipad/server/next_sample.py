@@ -5,20 +5,23 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from monailabel.interfaces.datastore import Datastore
 
 from medclipad.active_learning import STRATEGIES, Candidate, rank, rank_slices
 from medclipad.server.errors import RequestError
 from medclipad.server.inference.scoring import Scorer
-from medclipad.server.stores.folder import is_text
+from medclipad.server.stores.image_state import image_state
+from medclipad.server.stores.study_files import is_text
 
 
 class NextSample:
     """One strategy of `medclipad.active_learning`, applied to the scores that are available.
 
-    It never waits for scores: images without them come after those with them, least recently offered first.
+    It never waits for scores: images without them come after those with them, least recently offered first. Only the
+    file of the image that is chosen is looked at: until the background scoring gets to it, an image that was replaced
+    counts with its earlier scores, but is not offered with them.
 
     Parameters
     ----------
@@ -59,19 +62,26 @@ class NextSample:
         if not unlabelled:
             return None
         method, seed = request.get("method") or self._default_method(), request.get("seed")
-        scored = self._candidates(method, unlabelled, datastore)
+        scored = self._scorer.candidates(method, unlabelled) if method else {}
         if method and self._name != "random":
             self._scorer.request_scoring(method, datastore)
-        oldest, waited = _least_recently_offered(unlabelled, self._name, datastore)
-        if self._name == "random" or not scored:
+        labelled: list[Candidate] = []
+        best = None
+        if method and scored and self._name != "random":
+            others = self._scorer.candidates(method, datastore.get_labeled_images())
+            labelled = [candidate for _, candidate in others.values()]
+            best = self._best(scored, labelled, seed, datastore)
+        if best is None:
+            oldest, waited = _least_recently_offered(unlabelled, self._name, datastore)
             image = random.Random(seed).choice(oldest)
-            score, candidate, labelled = None, scored.get(image), []
+            state, candidate = scored.get(image, (None, None))
+            candidate = candidate if image_state(datastore, image) == state else None
+            score, labelled = None, []
             reason = "Any unlabelled image, least recently offered first."
             if self._name != "random":
                 reason = f"No image is scored by {method or 'any method'} yet: {reason[0].lower()}{reason[1:]}"
         else:
-            labelled = list(self._candidates(method, datastore.get_labeled_images(), datastore).values())
-            candidate, score = rank(self._name, list(scored.values()), labelled, seed)[0]
+            candidate, score = best
             image, waited = candidate.name, 0
             reason = (
                 f"{STRATEGIES[self._name]}, of {len(scored)} scored images among {len(unlabelled)} unlabelled ones."
@@ -86,11 +96,20 @@ class NextSample:
             "reason": reason,
         }
 
-    def _candidates(self, method: str | None, images: Sequence[str], datastore: Datastore) -> dict[str, Candidate]:
-        if method is None:
-            return {}
-        candidates = ((image, self._scorer.candidate(method, image, datastore)) for image in images)
-        return {image: candidate for image, candidate in candidates if candidate is not None}
+    def _best(
+        self,
+        scored: dict[str, tuple[str, Candidate]],
+        labelled: list[Candidate],
+        seed: int | None,
+        datastore: Datastore,
+    ) -> tuple[Candidate, float] | None:
+        """Return the best candidate whose file is the one that was scored, and drop those whose file is not."""
+        while scored:
+            candidate, score = rank(self._name, [each for _, each in scored.values()], labelled, seed, 1)[0]
+            if image_state(datastore, candidate.name) == scored[candidate.name][0]:
+                return candidate, score
+            del scored[candidate.name]
+        return None
 
     def _slices(
         self, candidate: Candidate | None, labelled: list[Candidate], method: str | None, seed: int | None
@@ -107,9 +126,9 @@ def _least_recently_offered(images: list[str], strategy: str, datastore: Datasto
 
     So a reader who skips an image is not shown it again at once.
     """
-    offered_at = {
-        image: datastore.get_image_info(image).get("strategy", {}).get(strategy, {}).get("ts", 0) for image in images
-    }
+    objects = cast(dict[str, Any], datastore.json())["objects"]  # once: each call of the store looks at its folders
+    infos = {image: objects[image]["image"]["info"] if image in objects else {} for image in images}
+    offered_at = {image: info.get("strategy", {}).get(strategy, {}).get("ts", 0) for image, info in infos.items()}
     oldest = min(offered_at.values())
     return [image for image in images if offered_at[image] == oldest], int(time.time()) - oldest
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from medclipad.detection.calibration import REGION_RATES
+from medclipad.detection.cases import Reading
 from medclipad.detection.config import FitConfig, fit_model
 from medclipad.methods import ADVANCED
 from medclipad.volume.slicing import PLANES
@@ -22,7 +23,43 @@ from medclipad.volume.slicing import PLANES
 _FOREIGN = frozenset({"client_id", "device", "gpus", "multi_gpu", "local_rank", "model", "logging"})
 
 
-class InferParams(BaseModel):
+class ReadParams(BaseModel):
+    """How images are read where they leave a choice, in requests of inference and training."""
+
+    component: str = Field(
+        default="",
+        max_length=200,
+        title="Volume of several",
+        description="time point, echo or channel of an image that has several: its number from 0, or what tells it "
+        "apart, such as b=1000",
+        json_schema_extra=ADVANCED,
+    )
+    series: str = Field(
+        default="",
+        max_length=64,
+        title="Series of several",
+        description="DICOM series of an image that has several: its number from 1, or its UID",
+        json_schema_extra=ADVANCED,
+    )
+    untilt: bool = Field(
+        default=False,
+        title="Undo gantry tilt",
+        description="resample a DICOM series with gantry tilt to upright slices",
+        json_schema_extra=ADVANCED,
+    )
+
+    @field_validator("component", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        """Take a number for its digits."""
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    def reading(self) -> Reading:
+        """Return how to read an image."""
+        return Reading(self.component or None, self.series or None, "resample" if self.untilt else "refuse")
+
+
+class InferParams(ReadParams):
     """The `params` part of POST /infer/{model}."""
 
     model_config = ConfigDict(extra="ignore")
@@ -44,6 +81,17 @@ class InferParams(BaseModel):
     result_extension: Literal[".nii.gz", ".nii", ".nrrd", ".mha"] = Field(
         default=".nii.gz", description="format of the labelmap; a map is always .nii.gz"
     )
+    result_dtype: Literal["uint8", "uint16"] = Field(
+        default="uint8", description="type of the labelmap's voxels; OHIF asks for uint16"
+    )
+    result_compress: bool = Field(
+        default=True,
+        description="whether the voxels of a .nrrd or .mha labelmap are compressed; OHIF cannot unpack them",
+    )
+    force_modality: bool = Field(
+        default=False,
+        description="analyse a volume of another modality than the detector's, such as a CT with one for MR",
+    )
     store: bool = Field(
         default=False, description="with output=dicom_...: store the object in the archive of the studies too"
     )
@@ -59,7 +107,7 @@ class InferParams(BaseModel):
     )
 
 
-class TrainParams(BaseModel):
+class TrainParams(ReadParams):
     """Parameters of a training request besides the options of the fit: the version, the comparison, the images."""
 
     model_config = ConfigDict(extra="forbid")
@@ -70,14 +118,15 @@ class TrainParams(BaseModel):
     select: Literal["better", "always", "never"] = Field(
         default="better",
         title="Use the new detector",
-        description="better: unless it is measurably worse than the one in use; always; never",
+        description="better: if it is measured to be no worse than the one in use; always; never",
     )
     held_out: float = Field(
         default=0.25,
         ge=0,
         le=0.5,
         title="Test share",
-        description="share of what is labelled that is kept out of the training, to compare both versions on",
+        description="share of what is labelled that is kept out of the training, to compare both versions on; "
+        "raised up to one half if that makes enough patients; 0: no comparison",
         json_schema_extra=ADVANCED,
     )
     normal: list[str] = Field(

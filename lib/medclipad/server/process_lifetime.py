@@ -16,7 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from filelock import FileLock, Timeout
 
+from medclipad.errors import MedCLIPADError
+
+LOCK_FILE = ".server.lock"
+"""File in a studies folder that a running server has locked; the system frees it when the process ends, however."""
+
+_held: dict[Path, FileLock] = {}
 _SERVER = "MEDCLIPAD_SERVER_PID"  # environment variable, which child processes inherit
 
 
@@ -37,6 +44,33 @@ def end_with_server() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="server-watch", daemon=True).start()
+
+
+def hold_folder(folder: Path) -> None:
+    """Keep a studies folder for this process until it ends: two servers would overwrite what the other one saved.
+
+    Parameters
+    ----------
+    folder
+        The folder. One that cannot be written to needs no protection.
+
+    Raises
+    ------
+    MedCLIPADError
+        If another server holds it.
+    """
+    if folder in _held:
+        return
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise MedCLIPADError(
+            f"Another server is running on {folder}: stop it first, or give this one a folder of its own."
+        ) from None
+    except OSError:
+        return
+    _held[folder] = lock
 
 
 def is_stale(pid: str) -> bool:

@@ -6,8 +6,11 @@ import numpy as np
 
 from medclipad.errors import VolumeError
 
+Component = int | str | None
+"""A component, time point or channel by its number from 0, or a volume of a DICOM series by what tells it apart."""
 
-def select_component(array: np.ndarray, component: int | None, name: str) -> np.ndarray:
+
+def select_component(array: np.ndarray, component: Component, name: str) -> np.ndarray:
     """Return the chosen component of an image as an (I, J, K) array.
 
     Parameters
@@ -38,7 +41,7 @@ def select_component(array: np.ndarray, component: int | None, name: str) -> np.
     return array[(..., *(index if axis in extra else 0 for axis in range(3, array.ndim)))]
 
 
-def component_index(count: int, component: int | None, name: str, what: str = "components or time points") -> int:
+def component_index(count: int, component: Component, name: str, what: str = "components or time points") -> int:
     """Return the index of the component to read.
 
     Parameters
@@ -46,7 +49,7 @@ def component_index(count: int, component: int | None, name: str, what: str = "c
     count
         Number of components that the image has.
     component
-        The caller's choice; None if there is none to make.
+        The caller's choice, a number or its digits; None if there is none to make.
     name
         File name, for messages.
     what
@@ -57,8 +60,14 @@ def component_index(count: int, component: int | None, name: str, what: str = "c
     VolumeError
         If the choice is missing or out of range.
     """
+    if isinstance(component, str):
+        if not component.strip().isdecimal():
+            raise VolumeError(
+                f"{name}: its {what} have no names such as {component!r}; choose one of 0 to {count - 1}."
+            )
+        component = int(component)
     if component is None and count > 1:
-        raise VolumeError(f"{name}: it has {count} {what}; choose one with component=0 to {count - 1}.")
+        raise VolumeError(f"{name}: it has {count} {what}; choose one with component=0 to {count - 1} (--component).")
     if not 0 <= (component or 0) < count:
         remedy = f"choose one of 0 to {count - 1}" if count > 1 else "the image has a single component"
         raise VolumeError(f"{name}: component {component} does not exist; {remedy}.")

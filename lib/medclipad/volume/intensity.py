@@ -19,6 +19,10 @@ MR_PERCENTILES = (0.5, 99.5)
 
 _PERCENTILE_SAMPLE = 1 << 22  # of more voxels than this a sample is taken: it gives the percentiles to 0.01 %
 
+_MODALITIES = ("CT", "MR", "PT", "NM", "US")  # that a preset is for, or for none
+_HOUNSFIELD_SAMPLE = 100_000
+_PADDING = -1500  # what is below it is no Hounsfield unit
+
 _CHOICES = "ct:brain, ct:lung, ct:abdomen, ct:bone, ct:<level>,<width>, mr, raw or auto"
 _NUMBER = r"[-+]?\d+(?:\.\d*)?"
 
@@ -182,6 +186,59 @@ def to_unit(array: np.ndarray, low: float, high: float) -> np.ndarray:
     return values.astype(np.float32, copy=False)
 
 
+def require_modality(preset: str | IntensityPreset, volume: Volume, remedy: str) -> None:
+    """Raise VolumeError if a volume is of another modality than an intensity preset is for.
+
+    Parameters
+    ----------
+    preset
+        Preset, or its text. "mr" is for MR and "ct:..." for CT; "raw" and "auto" are for any.
+    volume
+        The volume. Its DICOM modality decides or, without one, its values.
+    remedy
+        What to do, the end of the sentence.
+
+    Raises
+    ------
+    VolumeError
+        With the evidence.
+
+    Notes
+    -----
+    Values are taken for Hounsfield units if at least 1 % of them are air (-1100 to -850) and 1 % soft tissue (-200 to
+    300), beside a padding value below -1500, such as -32768 or -2000, that CT images have outside of the scanned
+    circle. Without any negative value they are taken for something else.
+    """
+    preset = parse_preset(preset) if isinstance(preset, str) else preset
+    wanted = {"mr": "MR", "ct": "CT"}.get(preset.kind)
+    if wanted is None:
+        return
+    evidence = ""
+    if volume.modality in _MODALITIES:
+        if volume.modality != wanted:
+            evidence = f"it is {volume.modality} by its DICOM modality"
+    elif wanted == "MR" and _has_hounsfield_values(volume.array):
+        evidence = "it is CT by its values (in Hounsfield units, air at -1000)"
+    elif wanted == "CT" and (ends := finite_range(volume.array)) is not None and 0 <= ends[0] < ends[1]:
+        evidence = f"it is no CT by its values ({ends[0]:.4g} to {ends[1]:.4g}, without any below 0)"
+    if evidence:
+        name = volume.name or "the volume"
+        raise VolumeError(f"{name}: {evidence}, but the intensity preset {preset} is for {wanted}; {remedy}.")
+
+
+def _has_hounsfield_values(array: np.ndarray) -> bool:
+    """Return whether values are Hounsfield units with air and soft tissue, beside a padding value."""
+    values = finite_sample(array, _HOUNSFIELD_SAMPLE)
+    padding = values < _PADDING
+    if len(np.unique(values[padding])) > 1:
+        return False
+    values = values[~padding]
+    if not len(values) or values.max() > 70000:  # metal reaches 30,000
+        return False
+    air, tissue = ((low <= values) & (values <= high) for low, high in ((-1100, -850), (-200, 300)))
+    return bool(min(air.mean(), tissue.mean()) >= 0.01)
+
+
 def _in_hounsfield_units(volume: Volume) -> bool:
     """Return whether the values are Hounsfield units that reach down to air."""
     if volume.modality not in (None, "CT"):
@@ -189,8 +246,6 @@ def _in_hounsfield_units(volume: Volume) -> bool:
     ends = finite_range(volume.array)
     if ends is None:
         return False
-    low, high = ends
     if volume.modality == "CT":
-        return low < -200
-    # No modality given: air at -1000 (some scanners pad below it) and something denser than water.
-    return -4096 <= low <= -900 and 0 < high <= 70000
+        return ends[0] < -200
+    return _has_hounsfield_values(volume.array)

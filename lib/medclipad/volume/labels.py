@@ -49,20 +49,28 @@ def require_mask(volume: Volume, mask: Volume) -> None:
     Raises
     ------
     VolumeError
-        If the grids differ, or if the mask holds fractions or as many values as an image.
+        If the grids differ, or if a voxel of the mask is a fraction, negative, NaN or infinite, or if the mask holds as
+        many values as an image.
     """
     require_same_grid(volume, mask)
+    name, whose = mask.name or "the mask", f"the mask of {volume.name or 'the volume'}"
+    lowest = 0.0
+    for (block,) in blocks(mask.array):  # all of it: a sample would miss a small lesion
+        if block.dtype.kind == "f" and not np.isfinite(block).all():
+            raise VolumeError(f"{name}: {whose} holds NaN or infinity; pass its label map, with 0 for background.")
+        if block.dtype.kind == "f" and (fractions := block[block % 1 != 0]).size:
+            raise VolumeError(
+                f"{name}: {whose} holds fractions ({fractions[0]:.4g}); pass its label map; "
+                "resample it only by nearest neighbour."
+            )
+        lowest = min(lowest, float(block.min()))
     values = np.unique(finite_sample(mask.array, _SAMPLE))
-    name = mask.name or "the mask"
-    if (values % 1).any():
-        raise VolumeError(
-            f"{name}: the mask of {volume.name or 'the volume'} holds fractions ({values[values % 1 > 0][0]:.4g}); "
-            "pass its label map; resample it only by nearest neighbour."
-        )
     if len(values) > _MAX_LABELS or (len(values) > _MAX_MASK_VALUES and _flatness(mask.array) < _GRAINY):
+        raise VolumeError(f"{name}: {whose} holds {len(values)} values, as an image does; pass its label map.")
+    if lowest < 0:
         raise VolumeError(
-            f"{name}: the mask of {volume.name or 'the volume'} holds {len(values)} values, as an image does; "
-            "pass its label map."
+            f"{name}: {whose} holds negative values ({lowest:g}); pass its label map, with 0 for background and "
+            "positive whole numbers for lesions."
         )
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import psutil
 
-from medclipad.errors import VolumeError
+from medclipad.errors import VolumeSizeError
 
 _CGROUP = Path("/sys/fs/cgroup")
+_largest: int | None = None  # bytes of voxels that this process may read
 _FILES = (  # limit, use and pages that are freed on demand, in versions 2 and 1 of Linux's control groups
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -30,8 +31,33 @@ def free_memory() -> int:
     return max(0, min(free))
 
 
+def limit_voxels(size: int | None) -> None:
+    """Let this process read volumes of up to `size` bytes of uncompressed voxels; None removes the limit."""
+    global _largest
+    _largest = size
+
+
+def require_allowed(voxels: float, name: str, shape: tuple[int, ...]) -> None:
+    """Raise VolumeSizeError if voxels exceed the limit of `limit_voxels`.
+
+    Parameters
+    ----------
+    voxels
+        Bytes of the voxels by the header, as stored but uncompressed.
+    name
+        File, for the message.
+    shape
+        Size of the grid, for the message.
+    """
+    if _largest is not None and voxels > _largest:
+        raise VolumeSizeError(
+            f"{name}: its {in_words(shape)} take {bytes_in_words(voxels)}, more than the {bytes_in_words(_largest)} "
+            "that may be read here; crop it, or save it with 16-bit values."
+        )
+
+
 def require_memory(needed: float, name: str, work: str) -> None:
-    """Raise VolumeError unless enough memory is free.
+    """Raise VolumeSizeError unless enough memory is free.
 
     Parameters
     ----------
@@ -44,12 +70,12 @@ def require_memory(needed: float, name: str, work: str) -> None:
 
     Raises
     ------
-    VolumeError
+    VolumeSizeError
         If fewer bytes are free.
     """
     free = free_memory()
     if needed > free:
-        raise VolumeError(
+        raise VolumeSizeError(
             f"{name}: {work} needs about {bytes_in_words(needed)} of memory, but only {bytes_in_words(free)} is free; "
             "use a machine with more memory, or crop or downsample the volume first."
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from medclipad.errors import VolumeError
+from medclipad.volume.components import Component
 from medclipad.volume.dicom.files import ARCHIVE, is_dicom
 from medclipad.volume.dicom.reader import read_dicom
 from medclipad.volume.read_errors import not_found_error
@@ -22,7 +23,7 @@ SUFFIXES = (".nii", ".nii.gz", *READERS)
 def read_volume(
     source: str | Path | Sequence[str | Path],
     *,
-    component: int | None = None,
+    component: Component = None,
     series: str | None = None,
     tilt: Literal["refuse", "resample"] = "refuse",
 ) -> Volume:
@@ -35,7 +36,8 @@ def read_volume(
         TIFF picture, or a folder or ordered list of pictures.
     component
         Index of the component, time point or colour channel to read, if the image has several. Axes of length one are
-        dropped automatically.
+        dropped automatically. A volume of a DICOM series may be named by what tells it apart instead, such as "b=1000"
+        or "echo=4.6, phase"; see `list_series`.
     series
         SeriesInstanceUID of the DICOM series to read, if there are several; see `list_series`.
     tilt
@@ -90,7 +92,7 @@ def read_volume(
     raise _unknown_format(path)
 
 
-def _read_single_file(path: Path, component: int | None) -> Volume | None:
+def _read_single_file(path: Path, component: Component) -> Volume | None:
     """Return the volume of a file whose suffix names its format; None for another suffix."""
     suffix = _suffix(path)
     if suffix in READERS:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medclipad.errors import VolumeError
+from medclipad.errors import VolumeError, VolumeSizeError
 
 _MAX_DEFLATE = 1032  # deflate cannot compress by more than this factor
 _PIECE = 1 << 20
@@ -25,6 +25,11 @@ def volume_errors(path: Path) -> Iterator[None]:
     except VolumeError:
         raise
     except Exception as error:
+        if isinstance(error, MemoryError) or "alloc" in str(error):  # std::bad_alloc, "failed to allocate"
+            raise VolumeSizeError(
+                f"{path.name}: reading it needs more memory than is free; use a machine with more memory, or crop or "
+                "downsample the volume first."
+            ) from error
         raise VolumeError(
             f"{path.name}: the file is damaged or not what its name says ({reason(error)}); export it again."
         ) from error

@@ -19,7 +19,7 @@ SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 _STORED_AS = {"?": np.uint8, "e": np.float32, "g": np.float64}  # types that the formats do not have
 
 
-def write_volume(volume: Volume, path: str | Path) -> None:
+def write_volume(volume: Volume, path: str | Path, compress: bool = True) -> None:
     """Write a volume as NIfTI, NRRD or MetaImage.
 
     Parameters
@@ -29,6 +29,8 @@ def write_volume(volume: Volume, path: str | Path) -> None:
     path
         File ending in .nii.gz, .nii, .nrrd or .mha, which chooses the format. Its folder must exist; a file of that
         name is replaced in one step.
+    compress
+        Whether the voxels of NRRD and MetaImage are compressed; of NIfTI the suffix decides.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def write_volume(volume: Volume, path: str | Path) -> None:
             if suffix in (".nii", ".nii.gz"):
                 nifti_image(array, volume).to_filename(temp_path)
             else:
-                SimpleITK.WriteImage(itk_image(array, volume.affine), itk_path(temp_path), useCompression=True)
+                SimpleITK.WriteImage(itk_image(array, volume.affine), itk_path(temp_path), useCompression=compress)
     except VolumeError:
         raise
     except Exception as error:  # nibabel and ITK raise many kinds of exception

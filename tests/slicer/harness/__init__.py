@@ -2,8 +2,9 @@
 
 Real: MRML, logics, slice pipeline, displayable managers, storage, layouts and `slicer.util` (all from the package
 `slicer-core`), Qt itself (PySide6), VTK's rendering (off screen).
-Stand-ins: the bindings' manners (`pythonqt`), the few CTK and qMRML widgets, `slicer.app`, the scripted module's base
-classes, the parameter node wrapper, i18n and SampleData's registration.
+Stand-ins: the bindings' manners (`pythonqt`), the few CTK and qMRML widgets, `slicer.app`, and, unless
+MEDCLIPAD_SLICER_SOURCE names a checkout of Slicer (`slicer_source`), the scripted module's base classes, the parameter
+node wrapper, i18n and SampleData's registration.
 
 `start` works in any process and only once; it changes PySide6's QObject for the whole process, so nothing else in that
 process may use PySide6 with its usual manners. Nothing happens at import.
@@ -15,10 +16,12 @@ import ctypes
 import os
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load", "start", "unload"]
+__all__ = ["load", "start", "unload", "without_main_window"]
 
 
 def start() -> Any:
@@ -37,18 +40,37 @@ def start() -> Any:
     import slicer
 
     from . import application as stand_ins
-    from . import messages, qmrml
+    from . import messages, qmrml, slicer_source, subject_hierarchy
     from .problems import problems
+
+    source = slicer_source.folder()
 
     problems.install()
     qmrml.install()
+    subject_hierarchy.install()
     slicer.modules = sys.modules["slicer.modules"] = types.ModuleType("slicer.modules")
     slicer.selfTests = {}
-    slicer.app = stand_ins.qSlicerApplication(application)
+    version = slicer_source.version_of(source) if source else slicer_source.STAND_IN_VERSION
+    slicer.app = stand_ins.qSlicerApplication(application, version)
     for name in ("qSlicerScriptedLoadableModule", "qSlicerScriptedLoadableModuleWidget", "qSlicerApplication"):
         setattr(slicer, name, getattr(stand_ins, name))
     slicer.app._start()
+    if source is None:
+        _load_stand_ins()
+    else:
+        slicer_source.load(source)
     messages.install(slicer.app)
+    if problems.found:
+        raise RuntimeError("the harness did not start:\n" + "\n".join(problems.found))
+    return slicer.app
+
+
+def _load_stand_ins() -> None:
+    """Load the stand-ins for Slicer's own Python files."""
+    import slicer
+
+    from .application import load_file
+
     here = Path(__file__).parent
     for name, file in (
         ("slicer.i18n", "i18n.py"),
@@ -56,12 +78,9 @@ def start() -> Any:
         ("slicer.parameterNodeWrapper", "parameter_node.py"),
         ("SampleData", "sample_data.py"),
     ):
-        module = stand_ins.load_file(name, here / file)
+        module = load_file(name, here / file)
         if name.startswith("slicer."):
             setattr(slicer, name.removeprefix("slicer."), module)
-    if problems.found:
-        raise RuntimeError("the harness did not start:\n" + "\n".join(problems.found))
-    return slicer.app
 
 
 def _keep_constants_alive() -> None:
@@ -84,17 +103,31 @@ def load(path: Path) -> tuple[types.ModuleType, Any]:
     module = import_scripted_module(Path(path))
     slicer.app.startupCompleted.emit()
     widget = make_widget(module)
+    window = slicer.util.mainWindow()
     try:
         widget.setup()
-        panel = slicer.util.mainWindow().panel()
-        panel.takeWidget()
-        panel.setWidget(widget.parent)
-        slicer.util.selectModule(widget.moduleName)
+        if window is not None:
+            window.panel().takeWidget()
+            window.panel().setWidget(widget.parent)
+            slicer.util.selectModule(widget.moduleName)
         slicer.app.processEvents()
     except BaseException:
         unload(widget)
         raise
     return module, widget
+
+
+@contextmanager
+def without_main_window() -> Iterator[None]:
+    """Run as Slicer does with --no-main-window, as in its generic tests of modules: no window, no layout manager."""
+    import slicer
+
+    window = slicer.util.mainWindow()
+    window.objectName, slicer.app._windowless = "", True
+    try:
+        yield
+    finally:
+        window.objectName, slicer.app._windowless = "qSlicerMainWindow", False
 
 
 def unload(widget: Any) -> None:
@@ -107,6 +140,7 @@ def unload(widget: Any) -> None:
         widget.cleanup()
     finally:
         getattr(widget, "removeObservers", lambda: None)()
-        slicer.util.mainWindow().panel().takeWidget()
+        if slicer.util.mainWindow() is not None:
+            slicer.util.mainWindow().panel().takeWidget()
         widget.parent.deleteLater()
         slicer.app.processEvents()

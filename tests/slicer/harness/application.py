@@ -12,7 +12,7 @@ from typing import Any
 
 import slicer
 import vtk
-from PySide6.QtCore import Property, QObject, QProcessEnvironment, QSettings, Qt, Signal
+from PySide6.QtCore import Property, QCoreApplication, QObject, QProcessEnvironment, QSettings, Qt, Signal
 from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
@@ -96,21 +96,18 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         getattr(self._python, "exit", lambda: None)()
 
 
-class SegmentEditor:
+class qMRMLSegmentEditorWidget(qMRMLWidget):
     """What the Segment Editor was given to edit, kept in its real MRML node. Painting is done on the real
     vtkMRMLSegmentationNode by the tests: the editor's effects are C++ and Qt that slicer-core lacks."""
 
     def __init__(self) -> None:
-        self.node = slicer.mrmlScene.AddNode(slicer.vtkMRMLSegmentEditorNode())
-        self.editor = self
-
-    def self(self) -> SegmentEditor:
-        return self
+        super().__init__()
+        self._node = slicer.mrmlScene.AddNode(slicer.vtkMRMLSegmentEditorNode())
 
     def mrmlSegmentEditorNode(self) -> Any:
-        if self.node.GetScene() is None:
-            self.node = slicer.mrmlScene.AddNode(slicer.vtkMRMLSegmentEditorNode())
-        return self.node
+        if self._node.GetScene() is None:
+            self._node = slicer.mrmlScene.AddNode(slicer.vtkMRMLSegmentEditorNode())
+        return self._node
 
     def setSegmentationNode(self, node: Any) -> None:
         self.mrmlSegmentEditorNode().SetAndObserveSegmentationNode(node)
@@ -126,6 +123,13 @@ class SegmentEditor:
 
     def sourceVolumeNode(self) -> Any:
         return self.mrmlSegmentEditorNode().GetSourceVolumeNode()
+
+
+class SegmentEditorWidget:
+    """The Python widget of the module Segment Editor."""
+
+    def __init__(self) -> None:
+        self.editor = qMRMLSegmentEditorWidget()
 
 
 class ModuleSelector(QWidget):
@@ -156,7 +160,8 @@ class ModuleSelector(QWidget):
 class MainWindow(QMainWindow):
     """The module panel on the left, the views on the right."""
 
-    SIZE, PANEL = (1400, 900), 440  # pixels
+    _SIZE, _PANEL = (1400, 900), 440  # pixels
+    for_tests = ("panel",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,9 +172,9 @@ class MainWindow(QMainWindow):
         self._scroll.horizontalScrollBarPolicy = Qt.ScrollBarPolicy.ScrollBarAlwaysOff
         self._panel.objectName = "PanelDockWidget"
         self._panel.setWidget(self._scroll)
-        self._panel.minimumWidth = self.PANEL
+        self._panel.minimumWidth = self._PANEL
         self.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, self._panel)
-        self.resize(*self.SIZE)
+        self.resize(*self._SIZE)
 
     def moduleSelector(self) -> ModuleSelector:
         return self._selector
@@ -187,7 +192,7 @@ class ModuleManager(QObject):
         super().__init__()
         self._modules: dict[str, Any] = {}
 
-    def add(self, module: Any) -> None:
+    def _add(self, module: Any) -> None:
         self._modules[module.name.lower()] = module
         setattr(slicer.modules, module.name.lower(), module)
 
@@ -213,10 +218,10 @@ class qSlicerApplication(QObject):
     aboutToQuit = Signal()
     lastWindowClosed = Signal()
     mrmlSceneChanged = Signal(object)
-    VERSION = (5, 10, 0)
 
-    def __init__(self, application: QApplication) -> None:
+    def __init__(self, application: QApplication, version: str) -> None:
         super().__init__()
+        self._version, self._windowless = version, False
         self._folder = tempfile.TemporaryDirectory(prefix="slicer-harness-")
         self._qt = application
         application.setOrganizationName("MedCLIPAD-tests")
@@ -237,7 +242,7 @@ class qSlicerApplication(QObject):
                 logic.SetModuleShareDirectory(self._folder.name)
             logic.SetMRMLScene(self._scene)
             self._logic.SetModuleLogic(name, logic)
-            self._modules.add(qSlicerModule(name, logic))
+            self._modules._add(qSlicerModule(name, logic))
         slicer.modules.colors.logic().AddDefaultColorNodes()
         for factory in (
             slicer.vtkMRMLSliceViewDisplayableManagerFactory,
@@ -245,9 +250,10 @@ class qSlicerApplication(QObject):
         ):
             factory.GetInstance().SetMRMLApplicationLogic(self._logic)
         editor = qSlicerModule("SegmentEditor")
-        editor._widget = SegmentEditor()
-        self._modules.add(editor)
-        self._modules.add(qSlicerModule("Welcome"))
+        editor._widget = qSlicerScriptedLoadableModuleWidget()
+        editor._widget._python = SegmentEditorWidget()
+        self._modules._add(editor)
+        self._modules._add(qSlicerModule("Welcome"))
         self._layout = qSlicerLayoutManager(self._logic, self._scene)
         self._window = MainWindow()
         self._window.setCentralWidget(self._layout.viewport())
@@ -256,9 +262,9 @@ class qSlicerApplication(QObject):
     temporaryPath = Property(str, lambda self: self._folder.name)
     slicerHome = Property(str, lambda self: os.path.dirname(slicer.__file__))
     applicationName = Property(str, lambda self: "Slicer")
-    applicationVersion = Property(str, lambda self: ".".join(map(str, self.VERSION)))
-    majorVersion = Property(int, lambda self: self.VERSION[0])
-    minorVersion = Property(int, lambda self: self.VERSION[1])
+    applicationVersion = Property(str, lambda self: self._version)
+    majorVersion = Property(int, lambda self: int(self._version.split(".")[0]))
+    minorVersion = Property(int, lambda self: int(self._version.split(".")[1]))
     revision = Property(str, lambda self: "harness")
     slicerUserSettingsFilePath = Property(str, lambda self: self._settings.fileName())
     os = Property(str, lambda self: "linux")
@@ -269,8 +275,8 @@ class qSlicerApplication(QObject):
     def mrmlScene(self) -> Any:
         return self._scene
 
-    def layoutManager(self) -> qSlicerLayoutManager:
-        return self._layout
+    def layoutManager(self) -> qSlicerLayoutManager | None:
+        return None if self._windowless else self._layout
 
     def moduleManager(self) -> ModuleManager:
         return self._modules
@@ -314,8 +320,8 @@ class qSlicerApplication(QObject):
     def resumeRender(self) -> None:
         """Do nothing; see pauseRender."""
 
-    def mainWindow(self) -> MainWindow:
-        return self._window
+    def translate(self, context: str, text: str) -> str:
+        return QCoreApplication.translate(context, text)
 
     def style(self) -> Any:
         return self._qt.style()
@@ -366,9 +372,11 @@ def import_scripted_module(path: Path) -> types.ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     parent = qSlicerScriptedLoadableModule(name, slicer.vtkSlicerScriptedLoadableModuleLogic(), str(path.resolve()))
-    slicer.app.moduleManager().add(parent)
+    slicer.app.moduleManager()._add(parent)
     module = load_file(name, path)
-    setattr(slicer.modules, f"{name}Instance", getattr(module, name)(parent))
+    instance = getattr(module, name)(parent)
+    setattr(slicer.modules, f"{name}Instance", instance)
+    getattr(instance, "setup", lambda: None)()
     return module
 
 

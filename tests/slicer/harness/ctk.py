@@ -68,7 +68,7 @@ class ctkCollapsibleButton(QWidget):
 
     contentsCollapsed = Signal(bool)
     toggled = Signal(bool)
-    HEIGHT = 24
+    _HEIGHT = 24
 
     def __init__(self, parent: QWidget | str | None = None) -> None:
         super().__init__(None if isinstance(parent, str) else parent)
@@ -78,10 +78,10 @@ class ctkCollapsibleButton(QWidget):
         self._header.setStyleSheet("text-align: left; font-weight: bold; padding-left: 4px")
         self._header.clicked.connect(lambda: self._collapse(not self._collapsed))
         self._set_text(parent if isinstance(parent, str) else "")
-        self.setContentsMargins(0, self.HEIGHT, 0, 0)
+        self.setContentsMargins(0, self._HEIGHT, 0, 0)
 
     def resizeEvent(self, event: Any) -> None:
-        self._header.setGeometry(0, 0, event.size().width(), self.HEIGHT)
+        self._header.setGeometry(0, 0, event.size().width(), self._HEIGHT)
 
     def showEvent(self, _event: Any) -> None:
         if self._collapsed:  # children that came while it was collapsed, as from a .ui file
@@ -97,7 +97,7 @@ class ctkCollapsibleButton(QWidget):
         self._collapsed = collapsed
         self._set_text(self._text)
         fold(self, collapsed, keep=self._header)
-        self.setMaximumHeight(self.HEIGHT if collapsed else 16777215)
+        self.setMaximumHeight(self._HEIGHT if collapsed else 16777215)
         self.updateGeometry()
         self.contentsCollapsed.emit(collapsed)
         self.toggled.emit(not collapsed)
@@ -131,17 +131,17 @@ class ctkCollapsibleGroupBox(QGroupBox):
 
 
 class ctkSliderWidget(QWidget):
-    """A slider and a spin box with one value, in the slider's `STEPS` steps or typed exactly."""
+    """A slider and a spin box with one value, in the slider's `_STEPS` steps or typed exactly."""
 
+    for_tests = ("spinBox", "slider")
     valueChanged = Signal(float)
     valueIsChanging = Signal(float)
-    valueChangedByUser = Signal(float)
-    STEPS = 1000
+    _STEPS = 1000
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._slider, self._box = QSlider(Qt.Orientation.Horizontal, self), QDoubleSpinBox(self)
-        self._slider.maximum, self._box.maximum = self.STEPS, 99.0
+        self._slider.maximum, self._box.maximum = self._STEPS, 99.0
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self._slider, 1)
@@ -152,13 +152,13 @@ class ctkSliderWidget(QWidget):
     def _changed(self, value: float) -> None:
         span = self._box.maximum - self._box.minimum
         self._slider.blockSignals(True)
-        self._slider.value = round(self.STEPS * (value - self._box.minimum) / span) if 0 < span < 1e300 else 0
+        self._slider.value = round(self._STEPS * (value - self._box.minimum) / span) if 0 < span < 1e300 else 0
         self._slider.blockSignals(False)
         self.valueChanged.emit(value)
         self.valueIsChanging.emit(value)
 
     def _dragged(self, step: int) -> None:
-        self._box.value = self._box.minimum + (self._box.maximum - self._box.minimum) * step / self.STEPS
+        self._box.value = self._box.minimum + (self._box.maximum - self._box.minimum) * step / self._STEPS
 
     value, minimum, maximum, singleStep = (
         inner(float, "_box", name=name) for name in ("value", "minimum", "maximum", "singleStep")
@@ -172,15 +172,6 @@ class ctkSliderWidget(QWidget):
 
     def setValue(self, value: float) -> None:
         self.value = value
-
-    def setRange(self, minimum: float, maximum: float) -> None:
-        self._box.setRange(minimum, maximum)
-
-    def setMinimum(self, minimum: float) -> None:
-        self.minimum = minimum
-
-    def setMaximum(self, maximum: float) -> None:
-        self.maximum = maximum
 
     def spinBox(self) -> QDoubleSpinBox:
         return self._box
@@ -283,9 +274,6 @@ class ctkDoubleSpinBox(QWidget):
     )
     decimals = inner(int, "_box", name="decimals")
     suffix, prefix = inner(str, "_box", name="suffix"), inner(str, "_box", name="prefix")
-
-    def setRange(self, minimum: float, maximum: float) -> None:
-        self._box.setRange(minimum, maximum)
 
     def setValue(self, value: float) -> None:
         self.value = value

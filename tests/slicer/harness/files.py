@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from PySide6.QtCore import QObject
 
 _BY_EXTENSION = {
     ".seg.nrrd": "SegmentationFile",
@@ -43,7 +44,7 @@ def _type_of(name: str) -> str:
     raise ValueError(f"no reader for {name}")
 
 
-class IOManager:
+class IOManager(QObject):
     """`loadNodes` and `saveNodes` of qSlicerCoreIOManager for the types above."""
 
     def fileType(self, path: str) -> str:
@@ -69,11 +70,11 @@ class IOManager:
         options = sum(bit for key, bit in flags.items() if properties.get(key))
         node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, options)
         if node is not None and properties.get("show", True):
-            self.show(node)
+            self._show(node)
         return node
 
     @staticmethod
-    def show(node: Any) -> None:
+    def _show(node: Any) -> None:
         """Make a loaded volume the active one and the background of the slice views, as Slicer does."""
         logic = slicer.app.applicationLogic()
         selection = logic.GetSelectionNode()

@@ -95,7 +95,7 @@ class qMRMLThreeDWidget(qSlicerWidget):
 class qMRMLPlotWidget(qSlicerWidget):
     def __init__(self, _application_logic: Any, node: Any) -> None:
         super().__init__()
-        self._view = qMRMLPlotView()
+        self._node, self._view = node, qMRMLPlotView()
         self._view.setMRMLScene(slicer.mrmlScene)
         self._view.setMRMLPlotViewNode(node)
         _fill(self, self._view)
@@ -104,7 +104,7 @@ class qMRMLPlotWidget(qSlicerWidget):
         return self._view
 
     def mrmlPlotViewNode(self) -> Any:
-        return self._view.mrmlPlotViewNode()
+        return self._node
 
 
 class qMRMLTableWidget(qSlicerWidget):
@@ -176,8 +176,9 @@ class qSlicerLayoutManager(QObject):
         self._shown = (node.GetViewArrangement(), description)
         frame = self._viewport.layout()
         old = frame.takeAt(0).widget()
-        for view in self._views.values():
+        for (class_name, tag), view in self._views.items():
             view.setParent(None)
+            self._node(class_name, tag).SetMappedInLayout(False)
         frame.addWidget(self._made(ElementTree.fromstring(description)))
         old.deleteLater()
         self.layoutChanged.emit(node.GetViewArrangement())
@@ -186,6 +187,7 @@ class qSlicerLayoutManager(QObject):
         """Return the widget of a <layout> or <view> element of a layout's description."""
         if element.tag == "view":
             view = self._view(element.get("class", ""), element.get("singletontag", ""))
+            self._node(element.get("class", ""), element.get("singletontag", "")).SetMappedInLayout(True)
             view.setVisible(True)
             return view
         kind = element.get("type", "vertical")
@@ -197,9 +199,12 @@ class qSlicerLayoutManager(QObject):
 
     def _view(self, class_name: str, tag: str) -> QWidget:
         if (class_name, tag) not in self._views:
-            node = self._scene.GetSingletonNode(tag, class_name)
+            node = self._node(class_name, tag)
             self._views[class_name, tag] = _WIDGETS[class_name](self._application_logic, node)
         return self._views[class_name, tag]
+
+    def _node(self, class_name: str, tag: str) -> Any:
+        return self._scene.GetSingletonNode(tag, class_name)
 
     def _of(self, class_name: str) -> list[QWidget]:
         return [view for (kind, _), view in self._views.items() if kind == class_name]

@@ -288,10 +288,11 @@ class _Wrapper:
     def dataType(self, name: str) -> Any:
         return self._parameter(name).kind
 
-    def connectGui(self, gui: Any) -> int:
+    def connectGui(self, gui: Any) -> None:
+        """Connect the widgets; as in Slicer 5.8 no tag is returned."""
         widgets = gui.findChildren(qt.QWidget) if isinstance(gui, qt.QWidget) else vars(gui).values()
         named = ((widget.property(SlicerParameterNamePropertyName), widget) for widget in widgets)
-        return self.connectParametersToGui({name: widget for name, widget in named if name})
+        self.connectParametersToGui({name: widget for name, widget in named if name})
 
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
         connectors = {name: _connector(widget, self._parameter(name)) for name, widget in mapping.items()}

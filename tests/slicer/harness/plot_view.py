@@ -38,6 +38,7 @@ class qMRMLPlotView(VtkWidget):
     point only makes the chart send its InteractionEvent.
     """
 
+    for_tests = ("position_of",)
     dataSelected = Signal(object, object)
     cpp_signals: ClassVar[dict[str, str]] = WithScene.cpp_signals | {
         "dataSelected(vtkStringArray*,vtkCollection*)": "dataSelected"
@@ -54,9 +55,6 @@ class qMRMLPlotView(VtkWidget):
     def setMRMLPlotViewNode(self, node: Any) -> None:
         self._node = node
         self._observe()
-
-    def mrmlPlotViewNode(self) -> Any:
-        return self._node
 
     def chart(self) -> Any:
         return self._chart
@@ -162,7 +160,8 @@ class qMRMLPlotView(VtkWidget):
 
     # Qt's mouse, handed on to VTK's chart
     def _tell(self, event: Any, name: str) -> None:
-        interactor = self.interactor()
+        self.renderWindow()
+        interactor = self._interactor
         interactor.SetEventInformation(round(event.position().x()), round(self.height - 1 - event.position().y()))
         interactor.InvokeEvent(name)
         self.update()

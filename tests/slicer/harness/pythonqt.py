@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 from PySide6 import QtCore, QtGui, QtNetwork, QtUiTools, QtWidgets
 from PySide6.QtCore import QMetaMethod, QMetaObject, QObject
 
+from .pythonqt_api import hidden
+
 _native_get: dict[type, Callable[[QObject, str], Any]] = {}  # what `install` replaced
 _set_attribute = QObject.__mro__[1].__setattr__  # of Shiboken's base: QObject's own is refused once it is replaced
 _read = QObject.property
@@ -171,6 +173,10 @@ def _get(self: QObject, name: str) -> Any:
         return _attribute(self, name)
     if name in _METHODS:
         return types.MethodType(_METHODS[name], self)
+    if hidden(type(self), name):
+        raise AttributeError(
+            f"PythonQt exposes no {name!r} of {_class_name(self)}: neither slot, property nor invokable"
+        )
     if name == "exec_":
         return _attribute(self, "exec")
     if name == "name" and name not in _properties(type(self)):
@@ -187,6 +193,8 @@ def _get(self: QObject, name: str) -> Any:
 
 
 def _set(self: QObject, name: str, value: Any) -> None:
+    if hidden(type(self), name):
+        raise AttributeError(f"PythonQt exposes no property {name!r} of {_class_name(self)}")
     if name == "name" and name not in _properties(type(self)):
         name = "objectName"
     known = _properties(type(self)).get(name)

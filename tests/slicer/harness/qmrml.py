@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QComboBox, QHBoxLayout, QWidget
 from . import ctk
 from .ctk import kept
 from .pythonqt import UiLoader
+from .pythonqt_api import hidden
 
 
 class WithScene:
@@ -21,12 +22,17 @@ class WithScene:
     cpp_slots: ClassVar[tuple[str, ...]] = ("setMRMLScene(vtkMRMLScene*)",)
 
     def setMRMLScene(self, scene: Any) -> None:
-        if scene is not self.mrmlScene():
+        if scene is not self._mrml_scene:
             self._scene = scene
             self._scene_changed()
-            self.mrmlSceneChanged.emit(scene)
+            if not hidden(type(self), "mrmlSceneChanged"):
+                self.mrmlSceneChanged.emit(scene)
 
     def mrmlScene(self) -> Any:
+        return self._mrml_scene
+
+    @property
+    def _mrml_scene(self) -> Any:
         return self.__dict__.get("_scene")
 
     def _scene_changed(self) -> None:
@@ -44,6 +50,7 @@ class qSlicerWidget(qMRMLWidget):
 class qMRMLNodeComboBox(WithScene, QWidget):
     """Selects a node of the scene. As in Slicer, the first suitable node is selected unless None is offered."""
 
+    for_tests = ("comboBox",)
     mrmlSceneChanged = Signal(object)
     currentNodeChanged = Signal(object)
     currentNodeIDChanged = Signal(str)
@@ -81,7 +88,7 @@ class qMRMLNodeComboBox(WithScene, QWidget):
     # nodes of the scene
     def _scene_changed(self) -> None:
         _forget(self._observed)
-        scene = self.mrmlScene()
+        scene = self._mrml_scene
         events = () if scene is None else (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent)
         self._observed += [(scene, scene.AddObserver(event, lambda *_: self._refresh())) for event in events]
         self._refresh()
@@ -96,14 +103,14 @@ class qMRMLNodeComboBox(WithScene, QWidget):
         )
 
     def _nodes(self) -> list[Any]:
-        scene = self.mrmlScene()
+        scene = self._mrml_scene
         if scene is None:
             return []
         every = (scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes()))
         return [node for node in every if self._fits(node)]
 
     def _refresh(self) -> None:
-        if self.mrmlScene() is not None and self.mrmlScene().IsBatchProcessing():
+        if self._mrml_scene is not None and self._mrml_scene.IsBatchProcessing():
             return
         nodes, before = self._nodes(), self._told
         _forget(self._named)
@@ -120,7 +127,7 @@ class qMRMLNodeComboBox(WithScene, QWidget):
 
     def _rename(self) -> None:
         for index, node_id in enumerate(self._ids):
-            node = node_id and self.mrmlScene().GetNodeByID(node_id)
+            node = node_id and self._mrml_scene.GetNodeByID(node_id)
             if node and self._box.itemText(index) != node.GetName():
                 self._box.setItemText(index, node.GetName())
 
@@ -136,7 +143,7 @@ class qMRMLNodeComboBox(WithScene, QWidget):
     def currentNode(self) -> Any:
         index = self._box.currentIndex
         node_id = self._ids[index] if 0 <= index < len(self._ids) else None
-        return self.mrmlScene().GetNodeByID(node_id) if node_id else None
+        return self._mrml_scene.GetNodeByID(node_id) if node_id else None
 
     def setCurrentNode(self, node: Any) -> None:
         node_id = node if isinstance(node, str) else node.GetID() if node is not None else None
@@ -154,10 +161,10 @@ class qMRMLNodeComboBox(WithScene, QWidget):
         return len(self._ids) - self._none
 
     def nodeFromIndex(self, index: int) -> Any:
-        return self.mrmlScene().GetNodeByID(self._ids[index + self._none])
+        return self._mrml_scene.GetNodeByID(self._ids[index + self._none])
 
     def addNode(self, kind: str | None = None) -> Any:
-        node = self.mrmlScene().AddNewNodeByClass(kind or self._types[0], self.baseName)
+        node = self._mrml_scene.AddNewNodeByClass(kind or self._types[0], self.baseName)
         self.setCurrentNode(node)
         self.nodeAdded.emit(node)
         self.nodeAddedByUser.emit(node)
@@ -167,26 +174,26 @@ class qMRMLNodeComboBox(WithScene, QWidget):
         self._attributes.append((kind, name, value))
         self._refresh()
 
-    def setNodeTypes(self, types: list[str]) -> None:
+    def _set_types(self, types: list[str]) -> None:
         self._types = tuple(types)
-        if self.mrmlScene() is not None:
+        if self._mrml_scene is not None:
             self._refresh()
 
     def _hide_types(self, types: list[str]) -> None:
         self._hidden = list(types)
-        if self.mrmlScene() is not None:
+        if self._mrml_scene is not None:
             self._refresh()
 
     def _set_none(self, enabled: bool) -> None:
         self._none = enabled
-        if self.mrmlScene() is not None:
+        if self._mrml_scene is not None:
             self._refresh()
 
     def comboBox(self) -> QComboBox:
         """Return the combo box itself, for a test's mouse and keys."""
         return self._box
 
-    nodeTypes = Property("QStringList", lambda self: list(self._types), setNodeTypes)
+    nodeTypes = Property("QStringList", lambda self: list(self._types), _set_types)
     hideChildNodeTypes = Property("QStringList", lambda self: self._hidden, _hide_types)
     noneEnabled = Property(bool, lambda self: self._none, _set_none)
     currentNodeID = Property(str, lambda self: self._told or "", setCurrentNodeID)

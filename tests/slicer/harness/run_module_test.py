@@ -14,7 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def main(module_path: Path, script: Path | None) -> bool:
-    """Load, enter and leave a module, with its test cases between; return whether all went well."""
+    """Load, enter and leave a module, with its test cases between; return whether all went well.
+
+    Without test cases it is loaded once more without a main window, as in Slicer's generic tests.
+    """
     import harness
 
     harness.start()
@@ -30,6 +33,9 @@ def main(module_path: Path, script: Path | None) -> bool:
                 raise SystemExit(f"{script.name} holds no test")
             passed = unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful()
         harness.unload(widget)
+        if script is None:  # Slicer's generic test has no main window
+            with harness.without_main_window():
+                harness.unload(harness.load(module_path)[1])
     return passed
 
 

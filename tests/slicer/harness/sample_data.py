@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import Any
 
+import slicer
 
-@dataclass
+_PARTS = ("uris", "fileNames", "nodeNames", "loadFiles", "loadFileTypes", "checksums")  # of one length
+
+
 class SampleDataSource:
-    sampleName: str | None = None
-    sampleDescription: str | None = None
-    uris: Any = None
-    fileNames: Any = None
-    nodeNames: Any = None
-    checksums: Any = None
-    loadFiles: Any = None
-    customDownloader: Any = None
-    thumbnailFileName: str | None = None
-    loadFileType: Any = None
-    loadFileProperties: dict[str, Any] = field(default_factory=dict)
+    """A sample; ValueError or TypeError for what Slicer refuses: every sample has addresses, also one with a loader."""
+
+    def __init__(
+        self,
+        sampleName: str | None = None,
+        customDownloader: Any = None,
+        thumbnailFileName: str | None = None,
+        loadFileProperties: dict[str, Any] | None = None,
+        **parts: Any,
+    ) -> None:
+        unknown = sorted(set(parts) - set(_PARTS))
+        if unknown:
+            raise TypeError(f"sample {sampleName}: unexpected {', '.join(unknown)}")
+        if thumbnailFileName and not os.path.isfile(thumbnailFileName):
+            raise ValueError(f"sample {sampleName}: no thumbnail at {thumbnailFileName}")
+        self.sampleName, self.customDownloader, self.thumbnailFileName = sampleName, customDownloader, thumbnailFileName
+        self.loadFileProperties = loadFileProperties or {}
+        several = isinstance(parts.get("uris"), (list, tuple))
+        for name in _PARTS:
+            value = parts.get(name)
+            if isinstance(parts.get("uris"), str):
+                value = [value]
+            elif several and value is None and name != "fileNames":
+                value = [None] * len(parts["uris"])
+            setattr(self, name, value)
+        if len({len(getattr(self, name)) for name in _PARTS}) > 1:  # TypeError without addresses, as in Slicer
+            raise ValueError(f"sample {sampleName}: the lists {', '.join(_PARTS)} differ in length")
 
 
 class SampleDataLogic:
-    """Records what is registered, after checks that Slicer makes only at the download."""
-
-    sources: dict[str, list[SampleDataSource]] = {}  # noqa: RUF012
+    """The registration alone."""
 
     @staticmethod
     def registerCustomSampleDataSource(category: str = "Custom", **fields: Any) -> None:
-        source = SampleDataSource(**fields)
-        lists = [source.uris, source.fileNames, source.nodeNames]
-        lengths = {len(item) for item in lists if isinstance(item, (list, tuple))}
-        if len(lengths) > 1:
-            raise ValueError(f"sample {source.sampleName}: uris, fileNames and nodeNames differ in length")
-        if source.uris is None and source.customDownloader is None:
-            raise ValueError(f"sample {source.sampleName}: neither uris nor customDownloader")
-        if source.thumbnailFileName and not os.path.isfile(source.thumbnailFileName):
-            raise ValueError(f"sample {source.sampleName}: no thumbnail at {source.thumbnailFileName}")
-        SampleDataLogic.sources.setdefault(category, []).append(source)
+        if not hasattr(slicer.modules, "sampleDataSources"):
+            slicer.modules.sampleDataSources = {}
+        slicer.modules.sampleDataSources.setdefault(category, []).append(SampleDataSource(**fields))

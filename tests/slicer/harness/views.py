@@ -35,6 +35,8 @@ class VtkWidget(qSlicerWidget):
     Mouse and keys do not reach the displayable managers: the MRML interactor styles crash without Slicer's own views.
     """
 
+    for_tests = ("pixels",)
+
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setMinimumSize(60, 60)
@@ -100,7 +102,7 @@ def _managed(view: VtkWidget, factory: Any, managers: tuple[str, ...], node: Any
 
 
 class qMRMLSliceView(VtkWidget):
-    MANAGERS: ClassVar[tuple[str, ...]] = (
+    _MANAGERS: ClassVar[tuple[str, ...]] = (
         "vtkMRMLCrosshairDisplayableManager",
         "vtkMRMLSegmentationsDisplayableManager2D",
         "vtkMRMLModelSliceDisplayableManager",
@@ -126,7 +128,7 @@ class qMRMLSliceView(VtkWidget):
         renderer.AddViewProp(self._actor)
         factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
         node = self._logic.GetSliceNode()
-        self._group = _managed(self, factory, self.MANAGERS, node, renderer)
+        self._group = _managed(self, factory, self._MANAGERS, node, renderer)
 
     def _resized(self, width: int, height: int) -> None:
         self._logic.ResizeSliceNode(width, height)
@@ -143,16 +145,13 @@ class qMRMLSliceView(VtkWidget):
     def mrmlSliceNode(self) -> Any:
         return self._logic.GetSliceNode()
 
-    def sliceLogic(self) -> Any:
-        return self._logic
-
     def displayableManagerByClassName(self, name: str) -> Any:
         self.renderWindow()
         return self._group.GetDisplayableManagerByClassName(name)
 
 
 class qMRMLThreeDView(VtkWidget):
-    MANAGERS: ClassVar[tuple[str, ...]] = (
+    _MANAGERS: ClassVar[tuple[str, ...]] = (
         "vtkMRMLVolumeRenderingDisplayableManager",
         "vtkMRMLCameraDisplayableManager",
         "vtkMRMLViewDisplayableManager",
@@ -173,7 +172,7 @@ class qMRMLThreeDView(VtkWidget):
         self._renderer = vtk.vtkRenderer()
         window.AddRenderer(self._renderer)
         factory = slicer.vtkMRMLThreeDViewDisplayableManagerFactory.GetInstance()
-        self._group = _managed(self, factory, self.MANAGERS, self._node, self._renderer)
+        self._group = _managed(self, factory, self._MANAGERS, self._node, self._renderer)
 
     def _resized(self, width: int, height: int) -> None:
         if self._fit:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NAME = "embedded"
 DEFAULT_SIZE = 224  # pixels: the size that the weights were trained at
+VOLUME_SIZE = 320  # pixels of the body's own frame: lesions of 6 to 12 mm need them
 SIZE_STEP = 32  # pixels: the total stride of the network
 MIN_SIZE = 64  # pixels: two tokens a side in the last stage
 
@@ -28,6 +29,7 @@ class EmbeddedFamily(EncoderFamily):
     examples = (NAME,)
     default_encoder = NAME
     default_image_size = DEFAULT_SIZE
+    volume_image_size = VOLUME_SIZE
     is_convolutional = True
     gains_from_bfloat16 = False  # a small CNN is not faster in it
 

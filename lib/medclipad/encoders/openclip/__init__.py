@@ -19,7 +19,7 @@ class OpenClipFamily(EncoderFamily):
 
     name = "open_clip"
     summary = "CLIP ViT of open_clip with its text tower, the papers' encoder: weights are downloaded on first use."
-    usage = 'a CLIP ViT of open_clip and its weights, such as "ViT-L-14-336/openai"'
+    usage = 'a CLIP ViT of open_clip, such as "ViT-L-14-336/openai"'
     examples = ("ViT-L-14-336/openai", "ViT-L-14-quickgelu/openai")
     has_text = True
 

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medclipad.encoders.base import N_STAGES, ImageEncoder, TextTower
+from medclipad.encoders.download import fetch
 from medclipad.encoders.openclip.architectures import check_image_size, model_config
-from medclipad.encoders.openclip.download import fetch
-from medclipad.encoders.openclip.weights import load_part, reason
+from medclipad.encoders.openclip.weights import load_part
 from medclipad.encoders.registry import encoder_usage
+from medclipad.encoders.weight_errors import not_downloaded
 from medclipad.errors import DetectorError, MedCLIPADError
 from medclipad.files import sha256_of_file
 
@@ -221,7 +222,4 @@ def _weights_file(architecture: str, pretrained: str, progress: Progress | None)
     except MedCLIPADError:  # the file is not what it should be, or the user cancelled
         raise
     except Exception as error:  # a dozen classes of requests and the hub mean the same to the user
-        raise DetectorError(
-            f'The weights "{pretrained}" of {architecture} could not be downloaded ({reason(error)}): connect to the '
-            f'network, or download the file elsewhere and name it as "{architecture}/FILE".'
-        ) from error
+        raise not_downloaded(pretrained, architecture, error) from error

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medclipad.encoders.openclip.torch_archive import StoredTensor, read_archive
-from medclipad.errors import DetectorError
+from medclipad.encoders.weight_errors import not_weights
 
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # OpenAI's archives hold these too
 _POSITIONS = "visual.positional_embedding"
@@ -63,16 +63,8 @@ def load_part(
             for key, value in read.items():
                 value.copy_(_read_tensor(model, key, stored[key]))
     except Exception as error:  # a damaged or hostile file can raise nearly anything from inside torch
-        raise DetectorError(
-            f"The checkpoint {path.name} does not hold weights of this encoder ({reason(error)}): choose the file "
-            "that belongs to it, or fetch it again."
-        ) from error
+        raise not_weights(path, error) from error
     model.load_state_dict(read, strict=False, assign=True)
-
-
-def reason(error: Exception) -> str:
-    """Return class and first line of another library's error, which may have no message."""
-    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])[:200]
 
 
 @contextmanager

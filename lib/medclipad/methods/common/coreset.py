@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 10_000  # points in a chunk of `coreset`: they fit in the processor's cache
+PROJECTED = 24  # dimensions in which points are chosen well enough (Johnson and Lindenstrauss)
 SURVIVORS = 3  # points that the chunks keep for each point of the coreset
 
 

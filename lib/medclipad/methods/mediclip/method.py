@@ -25,6 +25,7 @@ class MediCLIP(Method):
     learns_from = frozenset({"normal", "abnormal", "masks"})
     needs = frozenset({"normal"})
     default_image_size = 224
+    default_shots = 96  # its memory gains from more, and its training does not take longer
     Options = MediCLIPOptions
     is_default = True
 

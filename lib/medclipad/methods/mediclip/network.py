@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from medclipad.encoders import N_STAGES, ImageEncoder
 from medclipad.errors import DetectorError
-from medclipad.methods.base import AnomalyModel, as_rgb, option_or_default
+from medclipad.methods.base import AnomalyModel, Shots, as_rgb, option_or_default
 from medclipad.methods.common.layers import TokenLinear
 from medclipad.methods.common.learned_vectors import LearnedVectors
-from medclipad.methods.mediclip.normal_memory import NormalMemory
+from medclipad.methods.common.normal_memory import NormalMemory
 from medclipad.methods.mediclip.options import MediCLIPOptions
 from medclipad.methods.mediclip.prompts import LearnablePrompts
 
 FIRST_STAGE = 1  # taps after 1/2, 3/4 and all of the encoder: blocks 12, 18 and 24 of ViT-L
 PAPER_TEMPERATURE = 0.07
-MEMORY_SHARE_WITHOUT_TEXT = 0.9  # of the map; docs/explanation/accuracy.md compares shares
+MEMORY_SHARE_WITHOUT_TEXT = 1.0  # of the map; docs/explanation/accuracy.md compares shares
 SCORE_SHARE_WITHOUT_TEXT = 0.02  # of a map's pixels; see `AnomalyModel.score_share`
 
 
@@ -163,31 +163,36 @@ class MediCLIPNetwork(AnomalyModel):
         """Return the feature maps (B, C, grid, grid) of the two stages that the memory joins, of `patch_tokens`."""
         return [self.encoder.patch_maps(tokens[index], FIRST_STAGE + index) for index in (0, 1)]
 
-    def _memory_tokens(self, images: np.ndarray) -> Tensor:
+    def _memory_tokens(self, images: np.ndarray, told: Callable[[int, int], None] | None = None) -> Tensor:
         """Return the memory's tokens (n, grid, grid, width) of slices float32 (n, S, S)."""
-        joined = [
-            NormalMemory.join(self.memory_maps(self.patch_tokens(part)), part.to(self.encoder.device))
-            for part in torch.from_numpy(images).split(self.encoder.batch)
-        ]
+        joined, done = [], 0
+        for part in torch.from_numpy(images).split(self.encoder.batch):
+            joined.append(NormalMemory.join(self.memory_maps(self.patch_tokens(part)), part.to(self.encoder.device)))
+            done += len(part)
+            if told:
+                told(done, len(images))
         return torch.cat(joined)
 
     @torch.inference_mode()
-    def remember(self, normal: np.ndarray, seed: int, volumes: np.ndarray | None = None) -> None:
-        """Fill the memory, if there is one.
+    def remember(self, shots: Shots, seed: int, told: Callable[[int, int], None] | None = None) -> None:
+        """Fill the memory, if there is one, with the normal slices of shots.
 
         Parameters
         ----------
-        normal
-            Normal slices, float32 (n, S, S) in [0, 1].
+        shots
+            Their normal slices are remembered.
         seed
-            Seed of the coreset.
-        volumes
-            Number of the volume that each slice comes from, int (n,), for `leave_out`.
+            Of what is drawn.
+        told
+            Called as told(done, slices) after each batch; an exception raised in it stops.
         """
         if self.memory is None:
             return
-        numbers = None if volumes is None else torch.as_tensor(volumes)
-        self.memory.remember(self._memory_tokens(normal).cpu(), torch.Generator().manual_seed(seed), numbers)
+        volumes, heights = (
+            None if known is None else torch.as_tensor(known) for known in (shots.volumes, shots.heights)
+        )
+        tokens = self._memory_tokens(shots.normal, told).cpu()
+        self.memory.remember(tokens, torch.Generator().manual_seed(seed), volumes, heights)
 
     @property
     def can_leave_out(self) -> bool:
@@ -199,19 +204,17 @@ class MediCLIPNetwork(AnomalyModel):
         if self.memory is not None:
             self.memory.leave_out(volume)
 
-    @torch.inference_mode()
     def calibrate(self, normal: np.ndarray) -> None:
-        """Set the scale of the memory's distances; the text map is a probability and needs none.
-
-        Parameters
-        ----------
-        normal
-            Normal slices, float32 (n, S, S) in [0, 1].
-        """
-        if self.memory is not None:
-            self.memory.calibrate(self.memory.distance(self._memory_tokens(normal)))
+        """Set the scale of the memory's distances; the text map is a probability and needs none."""
+        self.calibrate_at(normal, None)
 
     @torch.inference_mode()
+    def calibrate_at(self, normal: np.ndarray, heights: np.ndarray | None) -> None:
+        """Set the scale of the memory's distances, of slices whose heights are known; see `AnomalyModel`."""
+        if self.memory is not None:
+            at = None if heights is None else torch.as_tensor(heights)
+            self.memory.calibrate(self.memory.distance(self._memory_tokens(normal), at))
+
     def anomaly(self, images: Tensor) -> tuple[Tensor, None]:
         """Return the anomaly maps of slices; their scores follow from the maps.
 
@@ -232,11 +235,25 @@ class MediCLIPNetwork(AnomalyModel):
         DetectorError
             If the model was not trained and its text features were not frozen.
         """
+        return self.anomaly_at(images, None)
+
+    @torch.inference_mode()
+    def anomaly_at(self, images: Tensor, heights: Tensor | None) -> tuple[Tensor, None]:
+        """Return the same for slices whose heights are known; see `AnomalyModel`."""
         if self.encoder.has_text and not self.text_features.any():
             raise DetectorError("This MediCLIP model has no text features yet: fit it, or freeze its text features.")
         tokens = self.patch_tokens(images)
-        maps = self.probabilities(tokens, self.text_features if self.encoder.has_text else None)[:, 1]
+        parts = []
+        if self.memory_share < 1:
+            text = self.text_features if self.encoder.has_text else None
+            parts.append((1 - self.memory_share) * self.probabilities(tokens, text)[:, 1])
         if self.memory is not None:
-            remembered = self.memory(self.memory_maps(tokens), images.to(maps.device))
-            maps = (1 - self.memory_share) * maps + self.memory_share * remembered
-        return maps, None
+            remembered = self.memory(self.memory_maps(tokens), images.to(tokens[0].device), heights)
+            parts.append(self.memory_share * remembered)
+        return sum(parts[1:], parts[0]), None
+
+    def load_head_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load the trained tensors that `head_state` returned, with a memory of any size; see `AnomalyModel`."""
+        if self.memory is not None:
+            self.memory.take_sizes(state, "memory.")
+        super().load_head_state(state)

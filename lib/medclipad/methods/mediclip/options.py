@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from medclipad.methods.registry import ADVANCED, MethodOptions, Variant
+from medclipad.methods.registry import ADVANCED, SCORE_SHARE, MethodOptions, Variant
 
 
 class MediCLIPOptions(MethodOptions):
@@ -20,7 +20,8 @@ class MediCLIPOptions(MethodOptions):
         ge=1,
         le=10_000,
         title="Epochs",
-        description="passes over the normal slices, each time with a new synthetic anomaly",
+        description="passes over the normal slices, each time with a new synthetic anomaly; without effect where the "
+        "memory alone makes the map (memory share 1)",
     )
     variant: Variant = Field(
         default="reference",
@@ -65,16 +66,16 @@ class MediCLIPOptions(MethodOptions):
         ge=0,
         le=1,
         title="Memory share",
-        description="weight of the memory of normal tokens in the map; default: 0, as published, or 0.9 on an encoder "
-        "without a text tower",
+        description="weight of the memory of normal tokens in the map; default: 0, as published, or 1 on an encoder "
+        "without a text tower: the memory alone, and nothing is trained",
         json_schema_extra=ADVANCED,
     )
     memory_size: int = Field(
-        default=4000,
+        default=24_000,
         ge=1,
         le=100_000,
         title="Memory size",
-        description="normal tokens that the memory holds",
+        description="normal tokens that the memory holds at most",
         json_schema_extra=ADVANCED,
     )
     score_share: float | None = Field(
@@ -82,7 +83,6 @@ class MediCLIPOptions(MethodOptions):
         ge=0,
         le=1,
         title="Score share",
-        description="a slice's score is the mean of the highest values of its map, this share of them; 0: the maximum; "
-        "default: 0, as published, or 0.02 on an encoder without a text tower",
+        description=SCORE_SHARE,
         json_schema_extra=ADVANCED,
     )

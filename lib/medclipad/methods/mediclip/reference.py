@@ -70,7 +70,7 @@ class MediCLIPReference(ReferenceFormat):
         """Load adapters and contexts, and fill the memory, if there is one; see `ReferenceFormat.load`."""
         self.load_state(model, state)
         if shots is not None:
-            _network(model).remember(shots.normal, seed, shots.volumes)
+            _network(model).remember(shots, seed)
 
     def left_out(self, options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
         """Return the parts of a detector that the format cannot hold, in words."""

@@ -35,10 +35,12 @@ def fit(model: MediCLIPNetwork, shots: Shots, seed: int, progress: Progress = no
     The weights after the last step are kept: there is no test set to choose an epoch by. Beyond the paper, abnormal
     shots with a mask, where given, take the place of half of the synthetic anomalies.
 
+    Where the memory alone makes the map, nothing is trained.
+
     Returns
     -------
     dict of str to float
-        `focal_loss` and `dice_loss`, means over the last epoch, and `steps`.
+        `focal_loss` and `dice_loss`, means over the last epoch, and `steps`; empty if nothing was trained.
 
     Raises
     ------
@@ -47,6 +49,18 @@ def fit(model: MediCLIPNetwork, shots: Shots, seed: int, progress: Progress = no
     """
     if not len(shots.normal):
         raise TrainingError("MediCLIP learns from normal slices: give at least one.")
+    figures = _train(model, shots, seed, progress) if model.memory_share < 1 else {}
+    phase = "memory" if figures else "train"  # to fill the memory is then all the training there is
+
+    def told(done: int, total: int) -> None:
+        progress(phase, done, total, {})
+
+    model.remember(shots, seed, told)
+    return figures
+
+
+def _train(model: MediCLIPNetwork, shots: Shots, seed: int, progress: Progress) -> dict[str, float]:
+    """Train adapters and prompts in place, and return the last losses."""
     normal = np.round(shots.normal * 255).astype(np.uint8)
     lesions = [
         (np.round(image * 255).astype(np.uint8), mask.astype(np.float64))
@@ -82,9 +96,6 @@ def fit(model: MediCLIPNetwork, shots: Shots, seed: int, progress: Progress = no
         epochs = {"epoch": number // per_epoch + 1, "epochs": -(-total // per_epoch)}
         progress("train", len(losses), total, {**epochs, "loss": sum(losses[-1])})
     model.freeze_text_features()
-    progress("memory", 0, 1, {})
-    model.remember(shots.normal, seed, shots.volumes)
-    progress("memory", 1, 1, {})
     focal, dice = np.mean(losses[-per_epoch:], axis=0)
     return {"focal_loss": float(focal), "dice_loss": float(dice), "steps": total}
 

@@ -17,6 +17,7 @@ from medclipad.encoders import load_encoder
 from medclipad.encoders.registry import encoder_family
 from medclipad.errors import DetectorError
 from medclipad.methods.base import Shots
+from medclipad.methods.common.augment import square
 from medclipad.methods.common.benchmark import (
     UNKNOWN_FIGURES,
     BenchmarkProtocol,
@@ -27,6 +28,7 @@ from medclipad.methods.common.benchmark import (
     Tick,
     no_tick,
 )
+from medclipad.methods.common.frozen_states import FrozenStates
 from medclipad.methods.common.labelled_images import (
     LabelledImage,
     LabelledImages,
@@ -35,13 +37,12 @@ from medclipad.methods.common.labelled_images import (
     require_lesions,
 )
 from medclipad.methods.mvfa import bmad
-from medclipad.methods.mvfa.augment import square
 from medclipad.methods.mvfa.evidence import Evidence, combine, unit_range
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import PAPER_BATCH, MVFAOptions
 from medclipad.methods.mvfa.prompts import CLASS_NAMES, text_features
 from medclipad.methods.mvfa.reference import MVFAReference
-from medclipad.methods.mvfa.training import FrozenStates, Trainer, encode_class, initialise, samples
+from medclipad.methods.mvfa.training import Trainer, encode_class, initialise, samples
 from medclipad.volume.progress import Progress, no_progress
 
 REFERENCE: dict[str, Any] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from medclipad.methods.registry import ADVANCED, CountOrAll, MethodOptions, Variant
+from medclipad.methods.registry import ADVANCED, SCORE_SHARE, CountOrAll, MethodOptions, Variant
 
 PAPER_BATCH = 16  # slices in a training step, as the paper says
 
@@ -58,7 +58,7 @@ class MVFAOptions(MethodOptions):
         ge=0,
         title="Largest number of training samples",
         description="training ends after so many slices, whatever the epochs; 0: no limit, as in the reference code; "
-        "default: 600, or 2400 on an encoder without a text tower",
+        "default: 600, or 2400 on an encoder without a text tower, shared by the planes",
         json_schema_extra=ADVANCED,
     )
     memory_tokens: CountOrAll = Field(
@@ -81,8 +81,7 @@ class MVFAOptions(MethodOptions):
         ge=0,
         le=1,
         title="Score share",
-        description="a slice's score is the mean of the highest values of its map, this share of them; 0: the "
-        "published score; default: 0, or 0.02 on an encoder without a text tower",
+        description=SCORE_SHARE,
         json_schema_extra=ADVANCED,
     )
 

@@ -9,23 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medclipad.encoders import TextTower
+from medclipad.methods.common.states import ABNORMAL_STATES, NORMAL_STATES
 
-NORMAL_STATES = (
-    "{}",
-    "flawless {}",
-    "perfect {}",
-    "unblemished {}",
-    "{} without flaw",
-    "{} without defect",
-    "{} without damage",
-)
-ABNORMAL_STATES = (
-    "damaged {}",
-    "broken {}",
-    "{} with flaw",
-    "{} with defect",
-    "{} with damage",
-)
 TEMPLATES = (
     "a bad photo of a {}.",
     "a low resolution photo of the {}.",

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from medclipad.errors import DetectorError
 from medclipad.methods.base import AnomalyModel, Shots
+from medclipad.methods.common.augment import augment
 from medclipad.methods.common.reference import ReferenceFormat, State, check_state
-from medclipad.methods.mvfa.augment import augment
 from medclipad.methods.mvfa.evidence import extremes
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.prompts import CLASS_NAMES

@@ -13,16 +13,15 @@ from torch import Tensor
 
 from medclipad.errors import TrainingError
 from medclipad.methods.base import Shots
-from medclipad.methods.common.labelled_images import LabelledImages
+from medclipad.methods.common.augment import augment
+from medclipad.methods.common.frozen_states import FrozenStates
 from medclipad.methods.common.losses import dice_loss, focal_loss
 from medclipad.methods.mvfa.adapters import HEADS
-from medclipad.methods.mvfa.augment import augment
 from medclipad.methods.mvfa.evidence import extremes
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.volume.progress import Progress, no_progress
 
 BETAS = (0.5, 0.999)  # of Adam, as in the reference code
-STATES_LIMIT = 1 << 30  # bytes of states that `FrozenStates` keeps
 
 
 class Losses(NamedTuple):
@@ -135,39 +134,6 @@ class Trainer:
         return Losses(*(loss.detach() for loss in losses))
 
 
-class FrozenStates:
-    """The encoder's states that training does not change: computed when first needed, kept while they fit.
-
-    `states[indices]`, int64 (B,), is what `MVFANetwork.frozen` returns for these images.
-
-    Parameters
-    ----------
-    model
-        Model whose encoder computes the states.
-    images
-        Grey (n, S, S) or RGB (n, 3, S, S) in [0, 1], or pictures that are read when needed.
-    limit
-        Bytes of states to keep, at most.
-    """
-
-    def __init__(self, model: MVFANetwork, images: Tensor | LabelledImages, limit: int = STATES_LIMIT) -> None:
-        self._model, self._images, self._left = model, images, limit
-        self._kept: dict[int, tuple[Tensor, ...]] = {}
-
-    def __getitem__(self, indices: Tensor) -> list[Tensor]:
-        chosen: list[int] = indices.tolist()
-        states = {index: self._kept[index] for index in chosen if index in self._kept}
-        new = [index for index in dict.fromkeys(chosen) if index not in states]
-        if new:
-            levels = (level.split(1) for level in self._model.frozen(self._images[new]))
-            for index, state in zip(new, zip(*levels, strict=True), strict=True):
-                states[index] = state
-                self._left -= sum(level.nbytes for level in state)
-                if self._left >= 0:
-                    self._kept[index] = tuple(level.clone() for level in state)  # a slice would keep its whole batch
-        return [torch.cat(level) for level in zip(*(states[index] for index in chosen), strict=True)]
-
-
 class Samples(NamedTuple):
     """Augmented shots, the abnormal ones first.
 
@@ -237,7 +203,8 @@ def fit(model: MVFANetwork, shots: Shots, seed: int, progress: Progress = no_pro
     model.has_masks = data.has_mask.any().to(device)
 
     trainer = Trainer(model, options.learning_rate)
-    total = min(len(data.images) * model.epochs, model.max_samples or sys.maxsize)
+    most = model.max_samples if options.max_samples is not None else model.max_samples // shots.planes
+    total = min(len(data.images) * model.epochs, most or sys.maxsize)
     steps = -(-total // options.batch)
     order = torch.empty(0, dtype=torch.int64)
     frozen, history = FrozenStates(model, data.images), []

@@ -8,17 +8,19 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from medclipad.detection.cases import Reading
 from medclipad.export.dicom import DicomSource, dicom_objects, read_source
 from medclipad.server.inference.queue import Analysis
-from medclipad.volume import Volume, read_volume
+from medclipad.server.security.upload_limits import read_image
+from medclipad.volume import Volume
 
 DICOM_OUTPUTS = {"dicom_seg": "segmentation", "dicom_map": "map", "dicom_report": "report"}
 """Values of the request's `output`, and what `medclipad.export.dicom` calls them."""
 
 
-def read_dicom_image(path: str) -> tuple[Volume, DicomSource]:
+def read_dicom_image(path: str, reading: Reading) -> tuple[Volume, DicomSource]:
     """Return an image and what its results refer to; raise VolumeError if it is not a DICOM series."""
-    volume = read_volume(path)
+    volume = read_image(path, reading)
     return volume, read_source(path, volume)
 
 

@@ -135,10 +135,10 @@ class Jobs:
             job.end("done")
 
     @property
-    def busy(self) -> bool:
-        """Whether any request waits for an inference."""
+    def active(self) -> int:
+        """Number of requests that wait for an inference."""
         with self._lock:
-            return any(job.active for job in self._jobs.values())
+            return sum(job.active for job in self._jobs.values())
 
     def cancel_all(self) -> None:
         """Cancel all jobs."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medclipad.detection.calibration import Calibration
+from medclipad.detection.cases import AS_IS, Reading
 from medclipad.detection.result import AnomalyResult
 from medclipad.detection.storage import DetectorInfo
 from medclipad.errors import Cancelled
@@ -23,9 +24,10 @@ from medclipad.server.errors import RequestError
 from medclipad.server.inference.jobs import Job
 from medclipad.server.inference.result_cache import CacheKey, ResultCache
 from medclipad.server.params import to_json
-from medclipad.server.stores.image_state import file_state
+from medclipad.server.security.upload_limits import read_image
+from medclipad.server.stores.file_state import file_state
 from medclipad.server.training.versions import DetectorCache, identity
-from medclipad.volume import Slicing, Volume, read_volume
+from medclipad.volume import Slicing, Volume
 from medclipad.volume.progress import Progress
 
 _POLL = 0.1  # seconds between two checks whether the request was cancelled
@@ -43,6 +45,10 @@ class Target:
         Folder of the detector version.
     plane
         Plane to analyse, as `AnomalyDetector.detect` takes it.
+    reading
+        Which of several volumes it is, and the like.
+    force_modality
+        Whether a volume of another modality is analysed.
     key
         Key to store the result under; None for an image that came with the request, whose result is not stored.
     """
@@ -50,6 +56,8 @@ class Target:
     path: str
     folder: Path
     plane: str
+    reading: Reading
+    force_modality: bool
     key: CacheKey | None
 
 
@@ -139,7 +147,15 @@ class DetectionQueue:
         self._lock = threading.Lock()
         self._running: dict[CacheKey, _Detection] = {}
 
-    def target(self, image: str, path: str, folder: Path, plane: str) -> Target:
+    def target(
+        self,
+        image: str,
+        path: str,
+        folder: Path,
+        plane: str,
+        reading: Reading = AS_IS,
+        force_modality: bool = False,
+    ) -> Target:
         """Return a detection target for an image of the studies, or with `image` "" for one that came with a request.
 
         Parameters
@@ -152,9 +168,14 @@ class DetectionQueue:
             Folder of the detector version.
         plane
             Plane to analyse.
+        reading
+            Which of several volumes it is, and the like.
+        force_modality
+            Whether a volume of another modality is analysed.
         """
-        key = CacheKey(image, file_state(path), identity(folder), plane) if image else None
-        return Target(path, folder, plane, key)
+        options = "" if (reading, force_modality) == (AS_IS, False) else f" {reading} {force_modality}"
+        key = CacheKey(image, file_state(path), identity(folder), plane, options) if image else None
+        return Target(path, folder, plane, reading, force_modality, key)
 
     def find(self, target: Target, info: DetectorInfo) -> Analysis | None:
         """Return the stored result of a target, by the detector that `info` describes; None if there is none."""
@@ -186,7 +207,7 @@ class DetectionQueue:
     def run_detection(self, volume: Volume, target: Target, report: Progress) -> Analysis:
         """Detect in this thread, and store the result if the target has a key."""
         detector = self._detectors.get(target.folder)
-        result = detector.detect(volume, plane=target.plane, progress=report)
+        result = detector.detect(volume, target.plane, report, force_modality=target.force_modality)
         scores = to_json(result.summary())
         if target.key is not None:
             self._results.put(target.key, result.anomaly_map, {"scores": scores})
@@ -216,7 +237,8 @@ class DetectionQueue:
     def _run(self, detection: _Detection, target: Target) -> None:
         try:
             detection.report("load", 0, 1)
-            analysis = self.run_detection(read_volume(target.path), target, detection.report)
+            volume = read_image(target.path, target.reading, lambda: detection.report("load", 0, 1))
+            analysis = self.run_detection(volume, target, detection.report)
         except BaseException as error:  # the waiting requests raise it
             detection.future.set_exception(error)
         else:

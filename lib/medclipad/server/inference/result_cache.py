@@ -46,12 +46,15 @@ class CacheKey:
         Identity of the detector, see `versions.identity`.
     plane
         Plane as requested.
+    options
+        Further choices of the request, such as a time point; "" if it made none.
     """
 
     image: str
     state: str
     detector: str
     plane: str
+    options: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class ResultCache:
         return self._folder / sha256_of_text(image)
 
     def _result_folder(self, key: CacheKey) -> Path:
-        return self._image_folder(key.image) / sha256_of_text(f"{key.state} {key.detector} {key.plane}")
+        return self._image_folder(key.image) / sha256_of_text(f"{key.state} {key.detector} {key.plane}{key.options}")
 
     def _remove_other_states(self, image_folder: Path, state: str) -> None:
         for folder in image_folder.glob("[!.]*"):

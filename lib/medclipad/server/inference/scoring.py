@@ -1,6 +1,6 @@
 """Score every image with the detector in use, in the background.
 
-    <models>/scores/<detector>/<image>.npz      one small file per detector identity and image, both hashed
+    <models>/scores/<detector>/<image>.safetensors      one small file per detector identity and image, both hashed
 
 The strategies of active learning only read what has been scored.
 """
@@ -11,13 +11,14 @@ import logging
 import shutil
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from medclipad.active_learning import Candidate, project
 from medclipad.errors import Cancelled, MedCLIPADError
@@ -25,12 +26,13 @@ from medclipad.files import atomic_file, sha256_of_text
 from medclipad.methods import method_names
 from medclipad.server.inference.queue import DetectionQueue
 from medclipad.server.inference.result_cache import ResultCache
-from medclipad.server.stores.image_state import image_state
+from medclipad.server.security.upload_limits import read_image
+from medclipad.server.stores.image_state import image_states
 from medclipad.server.training.versions import DetectorCache, VersionStore, identity, is_complete
-from medclipad.volume import read_volume
 
 logger = logging.getLogger(__name__)
 IDLE = 2.0  # seconds without an inference or training before the next image is scored
+_SUFFIX = ".safetensors"
 _CHECK_INTERVAL = 5.0  # seconds until a new image or version is noticed that no request announced
 
 
@@ -48,10 +50,18 @@ class ScoreStore:
         self._lock = threading.Lock()
         self._loaded: dict[tuple[str, str], tuple[str, Candidate | None]] = {}
 
-    def get(self, detector: str, image: str, state: str) -> Candidate | None:
-        """Return the scores of an image; None if it has none, or those of an earlier file."""
-        found = self._find(detector, image)
-        return found[1] if found and found[0] == state else None
+    def all(self, detector: str, images: Iterable[str]) -> dict[str, tuple[str, Candidate]]:
+        """Return state and scores of those of some images that have any, by image; no image's file is looked at."""
+        on_disk = {file.stem for file in (self._folder / sha256_of_text(detector)).glob(f"*{_SUFFIX}")}
+        found = {}
+        for image in images:
+            with self._lock:
+                known = self._loaded.get((detector, image))
+            if known is None and sha256_of_text(image) in on_disk:
+                known = self._find(detector, image)
+            if known is not None and known[1] is not None:
+                found[image] = (known[0], known[1])
+        return found
 
     def has(self, detector: str, image: str, state: str) -> bool:
         """Return whether an image was scored, with success or not: an attempt that failed would fail again."""
@@ -79,15 +89,8 @@ class ScoreStore:
         path = self._path(detector, image)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as temp_path, temp_path.open("wb") as stream:
-                np.savez(
-                    stream,
-                    state=state,
-                    volume_score=candidate.volume_score,
-                    slice_scores=candidate.slice_scores,
-                    boundary=candidate.boundary,
-                    features=candidate.features,
-                )
+            with atomic_file(path) as temp_path:
+                temp_path.write_bytes(_packed(state, candidate))
         except OSError as error:
             logger.warning("Scores could not be stored: %s", error.strerror)
 
@@ -103,22 +106,34 @@ class ScoreStore:
             if (detector, image) in self._loaded:
                 return self._loaded[detector, image]
         try:
-            with np.load(self._path(detector, image), allow_pickle=False) as arrays:
-                candidate = Candidate(
-                    name=image,
-                    volume_score=float(arrays["volume_score"]),
-                    slice_scores=arrays["slice_scores"],
-                    boundary=float(arrays["boundary"]),
-                    features=arrays["features"],
-                )
-                found = (str(arrays["state"]), candidate)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            found = _unpacked(self._path(detector, image).read_bytes(), image)
+        except (OSError, SafetensorError, KeyError, ValueError):
             return None
         with self._lock:
             return self._loaded.setdefault((detector, image), found)
 
     def _path(self, detector: str, image: str) -> Path:
-        return self._folder / sha256_of_text(detector) / f"{sha256_of_text(image)}.npz"
+        return self._folder / sha256_of_text(detector) / f"{sha256_of_text(image)}{_SUFFIX}"
+
+
+def _packed(state: str, candidate: Candidate) -> bytes:
+    """Return state and scores of an image as a file; reading thousands of .npz files would take seconds."""
+    return save(
+        {
+            "state": np.frombuffer(state.encode(), np.uint8),
+            "numbers": np.array([candidate.volume_score, candidate.boundary]),
+            "slice_scores": np.asarray(candidate.slice_scores, dtype=float),
+            "features": candidate.features,
+        }
+    )
+
+
+def _unpacked(data: bytes, image: str) -> tuple[str, Candidate]:
+    """Return what `_packed` made a file of."""
+    arrays = load(data)
+    volume_score, boundary = map(float, arrays["numbers"])
+    candidate = Candidate(image, volume_score, arrays["slice_scores"], boundary, arrays["features"])
+    return arrays["state"].tobytes().decode(), candidate
 
 
 class Scorer:
@@ -132,6 +147,8 @@ class Scorer:
         The queue that detects, and the stored results.
     is_busy
         Called for whether an inference or training is running.
+    enabled
+        Whether images are scored at all; if not, the scores of an earlier server still count.
 
     Attributes
     ----------
@@ -146,7 +163,9 @@ class Scorer:
         detections: DetectionQueue,
         results: ResultCache,
         is_busy: Callable[[], bool],
+        enabled: bool = True,
     ) -> None:
+        self._enabled = enabled
         self.scores = ScoreStore(versions.folder / "scores")
         self._versions, self._detectors, self._detections, self._results = versions, detectors, detections, results
         self._is_busy = is_busy
@@ -157,7 +176,9 @@ class Scorer:
         self._pruned_for: tuple[list[str], list[Path]] | None = None
 
     def request_scoring(self, method: str | None, datastore: Datastore) -> None:
-        """Score the images of the studies with the method's current detector from now on."""
+        """Score the images of the studies with the method's current detector from now on, unless scoring is off."""
+        if not self._enabled:
+            return
         self._method = method or self._method
         if self._thread is None and method:
             self._thread = threading.Thread(target=self._run, args=(datastore,), name="scorer", daemon=True)
@@ -185,21 +206,22 @@ class Scorer:
         entry = self._versions.entry(method, self._versions.current(method) or "")
         return entry["plane"] if entry else None
 
-    def candidate(self, method: str, image: str, datastore: Datastore) -> Candidate | None:
-        """Return the scores of an image, without reading or fetching it; None if it has none."""
-        detector, state = self.detector(method), image_state(datastore, image)
-        return self.scores.get(detector, image, state) if detector and state else None
+    def candidates(self, method: str, images: Iterable[str]) -> dict[str, tuple[str, Candidate]]:
+        """Return state and scores of those of some images that were scored; see `ScoreStore.all`."""
+        detector = self.detector(method)
+        return self.scores.all(detector, images) if detector else {}
 
     def status(self, method: str, datastore: Datastore) -> dict[str, Any]:
         """Return what GET /scoring/ answers; an image that cannot be read counts as done, since it is not retried."""
-        images, detector = datastore.list_images(), self.detector(method)
-        states = ((image, image_state(datastore, image)) for image in images)
-        done = sum(bool(detector and state and self.scores.has(detector, image, state)) for image, state in states)
+        detector, states = self.detector(method), dict(image_states(datastore))
+        done = sum(
+            bool(detector and state and self.scores.has(detector, image, state)) for image, state in states.items()
+        )
         return {
             "method": method,
             "detector": self._versions.current(method),
             "done": done,
-            "total": len(images),
+            "total": len(states),
             "running": self._running,
         }
 
@@ -223,16 +245,14 @@ class Scorer:
             return False
         folder = self._versions.path(method)
         detector = identity(folder)
-        images = datastore.list_images()
-        unlabelled = set(datastore.get_unlabeled_images())
-        for image in sorted(images, key=lambda name: (name not in unlabelled, name)):
-            state = image_state(datastore, image)
+        unlabelled, states = set(datastore.get_unlabeled_images()), dict(image_states(datastore))
+        for image, state in sorted(states.items(), key=lambda pair: (pair[0] not in unlabelled, pair[0])):
             if state and not self.scores.has(detector, image, state):
                 self._running = True
                 self._wait_until_idle()
                 self.scores.put(detector, image, state, self._score(folder, image, datastore))
                 return True
-        self._prune(images)
+        self._prune(list(states))
         return False
 
     def _prune(self, images: list[str]) -> None:
@@ -248,7 +268,7 @@ class Scorer:
     def _score(self, folder: Path, image: str, datastore: Datastore) -> Candidate | None:
         path = datastore.get_image_uri(image)
         try:
-            detector, volume = self._detectors.get(folder), read_volume(path)
+            detector, volume = self._detectors.get(folder), read_image(path)
             target = self._detections.target(image, path, folder, detector.info.config.planes)
             scores = self._detections.scores(target)
             if scores is None:

@@ -85,13 +85,17 @@ class InferenceService:
             started = time.perf_counter()
             info = read_info(folder)
             plane = info.config.planes if params.plane == "default" else params.plane
-            target = self._detections.target(request.get("id") or "", request["image"], folder, plane)
+            target = self._detections.target(
+                request.get("id") or "", request["image"], folder, plane, params.reading(), params.force_modality
+            )
             analysis = self._detections.find(target, info) or self._detections.analyse(target, job)
             seconds = time.perf_counter() - started
         rate = params.false_regions_per_scan
         chosen = {} if rate is None else analysis.result.chosen(rate)
+        largest = (chosen or analysis.scores)["regions"][:1]
         answer = {
             "label_names": LABELS,
+            "centroids": {name: [value, *largest[0]["ijk"]] for name, value in LABELS.items() if largest},
             "result": params.result,
             **analysis.scores,
             **chosen,
@@ -113,7 +117,9 @@ class InferenceService:
         path = Path(name)
         try:
             if not is_map:
-                write_volume(analysis.result.segmentation(false_per_scan=params.false_regions_per_scan), path)
+                mask = analysis.result.segmentation(false_per_scan=params.false_regions_per_scan)
+                mask = mask.with_array(mask.array.astype(params.result_dtype, copy=False))
+                write_volume(mask, path, params.result_compress)
             elif analysis.key is None or not self._results.copy_map(analysis.key, path):
                 write_volume(analysis.anomaly_map, path)
         except BaseException:

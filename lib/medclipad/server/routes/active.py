@@ -11,12 +11,15 @@ from monailabel.config import settings
 from medclipad.methods import default_method, method_names
 from medclipad.server.errors import RequestError
 from medclipad.server.next_sample import check_request
+from medclipad.server.routes.datastore import sent_name
+from medclipad.server.routes.work_pools import STUDIES
 from medclipad.server.services import current_services
 
 router = APIRouter(tags=["ActiveLearning"])
 
 
 @router.post("/activelearning/{strategy}", summary="Choose the image to label next; {} when all images have a label")
+@STUDIES
 def next_sample(strategy: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
     """Choose the image to label next; the body may hold `method`, whose scores count, and `seed`."""
     services, request = current_services(), params or {}
@@ -35,10 +38,11 @@ def next_sample(strategy: str, params: dict[str, Any] | None = None) -> dict[str
     if not settings.MONAI_LABEL_DATASTORE_READ_ONLY:
         offer = {"ts": int(time.time()), "client_id": request.get("client_id")}
         store.update_image_info(image, {"strategy": {**info.get("strategy", {}), strategy: offer}})
-    return {**info, **chosen, "strategy": strategy}
+    return {**info, **chosen, "strategy": strategy, "name": sent_name(image)}  # stock clients save it under this name
 
 
 @router.get("/scoring/", summary="Show how many images the current detector has scored in the background")
+@STUDIES
 def scoring(method: str | None = None) -> dict[str, Any]:
     """Show how many images the current detector of a method has scored; by default the detector selected last."""
     check_request({"method": method}, method_names())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from fastapi.responses import StreamingResponse
 from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 _BLOCK = 1024 * 1024
 
@@ -41,19 +42,27 @@ def file_response(
     FileNotFoundError
         If there is no such file.
     """
-    stream = open(path, "rb")  # noqa: SIM115  closed by _blocks
+    stream = open(path, "rb")  # noqa: SIM115  closed by _FileResponse
     headers = {
         "Content-Length": str(os.fstat(stream.fileno()).st_size),
         "Content-Disposition": f"attachment; {_filename(name)}",
     }
     background = BackgroundTask(after) if after else None
-    return StreamingResponse(_blocks(stream), media_type=media_type, headers=headers, background=background)
+    return _FileResponse(stream, media_type=media_type, headers=headers, background=background)
 
 
-def _blocks(stream: BinaryIO) -> Iterator[bytes]:
-    with stream:
-        while block := stream.read(_BLOCK):
-            yield block
+class _FileResponse(StreamingResponse):
+    """Response that sends a file and closes it, also when the client goes away in the middle."""
+
+    def __init__(self, stream: BinaryIO, **options: Any) -> None:
+        super().__init__(iter(lambda: stream.read(_BLOCK), b""), **options)
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._stream.close()
 
 
 def _filename(name: str) -> str:

@@ -6,8 +6,9 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
+from medclipad.server.routes.documentation import POLICY, page
 from medclipad.server.security.guard import BODY_LIMIT
 from medclipad.server.services import current_app
 
@@ -18,6 +19,12 @@ router = APIRouter(tags=["App"])
 def home() -> RedirectResponse:
     """Show the list of routes."""
     return RedirectResponse("/docs")
+
+
+@router.get("/docs", include_in_schema=False)
+def documentation(request: Request) -> HTMLResponse:
+    """Show all routes as a page."""
+    return HTMLResponse(page(request.app.openapi()), headers={"Content-Security-Policy": POLICY})
 
 
 @router.get("/info/", summary="List models, trainers with their parameters, strategies, and counts of the studies")

@@ -6,21 +6,37 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from medclipad.methods import default_method, method_names
 from medclipad.server.errors import RequestError
+from medclipad.server.routes.work_pools import STUDIES
 from medclipad.server.services import current_services
 from medclipad.server.training.runner import ACTIVE
 
 router = APIRouter(prefix="/train", tags=["Train"])
 
 
+@router.post("/", summary="Start a training of the method whose detector was selected last")
+@STUDIES
+def start_default(params: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Start a training without naming a method, as MONAI Label's clients may; they nest the options of each method."""
+    model = current_services().scoring_method() or default_method()
+    options = {key: value for key, value in (params or {}).items() if key not in method_names()}
+    return _start(model, {**options, **((params or {}).get(model) or {})})
+
+
 @router.post("/{model}", summary="Start a training; 429 while one runs")
+@STUDIES
 def start(model: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
     """Start a training. The body is a JSON object, see `trainers` of GET /info/; it is checked before the answer."""
+    return _start(model, params or {})
+
+
+def _start(model: str, params: dict[str, Any]) -> dict[str, Any]:
     services = current_services()
     service = services.training.get(model)
     if service is None:
         raise RequestError(f"Trainer {model!r} was not found; available: {', '.join(services.training)}.", 404)
-    plan, sources = service.plan(params or {}, services.datastore)
+    plan, sources = service.plan(params, services.datastore)
     return services.runner.start(service.job(plan), lambda: sources.cases(services.datastore))
 
 

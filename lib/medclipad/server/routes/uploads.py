@@ -14,11 +14,17 @@ from typing import Any, NoReturn
 from fastapi import UploadFile
 
 from medclipad.server.errors import RequestError
-from medclipad.server.security.upload_limits import check_free_space, check_volume_size
+from medclipad.server.security.upload_limits import check_free_space
 from medclipad.server.stores.folder import UPLOADABLE, is_plain
 
 INFO_LIMIT = 1024**2  # characters of one image's or label's info: all infos are in one file, which is often rewritten
-_MANAGED_KEYS = ("marks", "strategy", "sha256", "sha256_of")  # of an image's info: only the server writes them
+_MANAGED_KEYS = (
+    "marks",
+    "strategy",
+    "sha256",
+    "sha256_of",
+    "replaced",
+)  # of an image's info: only the server writes them
 
 
 @contextmanager
@@ -40,7 +46,7 @@ def uploaded_file(upload: UploadFile, archives: bool = False) -> Iterator[Path]:
     Raises
     ------
     RequestError
-        413 if the volume is too large, 415 for an unknown suffix, 507 if the disk is full.
+        415 for an unknown suffix, 507 if the disk is full.
     """
     name = Path(upload.filename or "").name
     suffixes = (*UPLOADABLE, ".zip") if archives else UPLOADABLE
@@ -53,8 +59,6 @@ def uploaded_file(upload: UploadFile, archives: bool = False) -> Iterator[Path]:
         path = Path(folder) / f"{stem if is_plain(stem) else 'upload'}{suffix}"  # errors name the file by its own name
         with open(path, "wb") as stream:
             shutil.copyfileobj(upload.file, stream, 1024 * 1024)
-        if suffix != ".zip":  # the contents of an archive are checked when it is unpacked
-            check_volume_size(path)
         yield path
 
 

@@ -10,10 +10,9 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from medclipad.errors import MedCLIPADError
-from medclipad.server.security.upload_limits import READ_SLOTS
+from medclipad.server.security.upload_limits import READ_SLOTS, read_image
+from medclipad.server.stores.file_state import file_state
 from medclipad.server.stores.folder import StudyDatastore
-from medclipad.server.stores.image_state import file_state
-from medclipad.volume import read_volume
 from medclipad.volume.fingerprint import content_sha256
 
 MAX_SECONDS = 5.0  # that one request may spend on hashing images; what is left is hashed by the next one
@@ -34,7 +33,7 @@ def hash_content(datastore: Datastore, image: str) -> str | None:
             return info.get("sha256")
         try:
             with READ_SLOTS:
-                digest = content_sha256(read_volume(path))
+                digest = content_sha256(read_image(path))
         except MedCLIPADError:
             digest = None
         datastore.update_image_info(image, {"sha256": digest, "sha256_of": state})

@@ -11,15 +11,15 @@ are in a folder beside the detectors:
 
 from __future__ import annotations
 
+import contextlib
 import json
-import re
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,37 +32,15 @@ from medclipad.export.dicom import read_source, segmentation, segmentation_to_ma
 from medclipad.files import atomic_folder, remove_leftovers, sha256_of_text, write_text
 from medclipad.server.errors import RequestError
 from medclipad.server.process_lifetime import is_stale
+from medclipad.server.security.upload_limits import read_image
+from medclipad.server.stores.archive_labels import LABEL_PREFIX, ArchiveLabels, Label
+from medclipad.server.stores.archive_list import ArchiveList
 from medclipad.server.stores.folder import check_tag
 from medclipad.server.stores.pacs import Pacs, RemoteSeries
-from medclipad.volume import Volume, read_volume, write_volume
+from medclipad.volume import Volume, write_volume
 
 LIMIT = 20 * 1024**3  # bytes of fetched series
-FRESH_SECONDS = 3.0  # how long a list of the archive is used before it is requested again
-LABEL_PREFIX = "MedCLIPAD label "
 FINAL = DefaultLabelTag.FINAL.value
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-
-
-@dataclass(frozen=True)
-class Label:
-    """A label in the archive.
-
-    Attributes
-    ----------
-    series
-        Series of the segmentation.
-    image
-        UID of the image's series.
-    tag
-        Tag of the label, such as "final".
-    made
-        DICOM date and time of the segmentation.
-    """
-
-    series: RemoteSeries
-    image: str
-    tag: str
-    made: str
 
 
 class DicomWebDatastore(Datastore):
@@ -83,8 +61,8 @@ class DicomWebDatastore(Datastore):
         self._folder = folder / sha256_of_text(url)[:16]
         self._lock = threading.RLock()
         self._series_locks: dict[str, threading.Lock] = {}
-        self._listed: tuple[float, dict[str, RemoteSeries], list[Label]] | None = None
-        self._labels: dict[str, Label | None] = {}  # by series UID; None for other programs' segmentations
+        self._archive = ArchiveList(self._request_list)
+        self._labels = ArchiveLabels(pacs)
 
     # --- names and lists ---
     def name(self) -> str:
@@ -126,13 +104,19 @@ class DicomWebDatastore(Datastore):
         return self.get_labels_by_image_id(image_id).get(tag, "")
 
     def status(self) -> dict[str, Any]:
-        """Return the numbers of images, of images with a final label, and of labels by tag."""
-        images, labels = self._list()
+        """Return the numbers of images, of images with a final label, and of labels by tag, without waiting.
+
+        They are those of the last list of the archive; "reachable" says whether it answers, "unreadable" how many
+        segmentations it cannot send.
+        """
+        images, labels = self._archive.last() or ({}, [])
         tags = [label.tag for label in labels]
         return {
             "total": len(images),
             "completed": len({label.image for label in labels if label.tag == FINAL}),
             "label_tags": {tag: tags.count(tag) for tag in sorted(set(tags))},
+            "reachable": self.reachable,
+            "unreadable": self._labels.unreadable,
         }
 
     def json(self) -> dict[str, Any]:
@@ -160,7 +144,12 @@ class DicomWebDatastore(Datastore):
 
     def refresh(self) -> None:
         """Request a new list from the archive at the next access."""
-        self._listed = None
+        self._archive.invalidate()
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the archive answers, as far as is known; it is not waited for."""
+        return self._archive.reachable
 
     # --- images ---
     def get_image_uri(self, image_id: str) -> str:
@@ -201,7 +190,7 @@ class DicomWebDatastore(Datastore):
         if not path.exists():
             with self._series_lock(label.series.uid), tempfile.TemporaryDirectory(dir=self._make_folders()) as folder:
                 (file,) = self._pacs.fetch(label.series, Path(folder))
-                volume = read_volume(self.get_image_uri(label.image))
+                volume = read_image(self.get_image_uri(label.image))
                 self._write_label(segmentation_to_mask(pydicom.dcmread(file), volume), label.series.uid)
         return str(path)
 
@@ -245,26 +234,25 @@ class DicomWebDatastore(Datastore):
         path = self.get_image_uri(image_id)
         if not path:
             raise RequestError(f"Image {image_id!r} was not found in the studies.", 404)
-        volume, mask = read_volume(path), read_volume(label_filename)
+        volume, mask = read_image(path), read_image(label_filename)
         made = segmentation(read_source(path, volume), volume.with_array(mask.array), None, f"{LABEL_PREFIX}{tag}"[:64])
+        made.TimezoneOffsetFromUTC = datetime.now().astimezone().strftime("%z")
+        older = [label.series.uid for label in self._labels.of(image_id, tag)]
         self._pacs.store([made])
         self._write_label(segmentation_to_mask(made, volume), made.SeriesInstanceUID)
         with self._edit_notes() as notes:
             notes["labels"][made.SeriesInstanceUID] = {**label_info, "ts": int(time.time())}
-        self.refresh()
+            notes["removed"] = sorted({*notes["removed"], *older})  # the clock may have been set back since
+        self._renew_list()
         return image_id
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Ignore a label, and older ones of its tag, from now on; DICOMweb cannot delete them."""
         self._list()
-        removed = [
-            label.series.uid
-            for label in self._labels.values()
-            if label and (label.image, label.tag) == (label_id, label_tag)
-        ]
+        removed = [label.series.uid for label in self._labels.of(label_id, label_tag)]
         with self._edit_notes() as notes:
             notes["removed"] = sorted({*notes["removed"], *removed})
-        self.refresh()
+        self._renew_list()
 
     def store(self, datasets: list[Dataset]) -> None:
         """Store results in the archive, beside their images."""
@@ -272,37 +260,19 @@ class DicomWebDatastore(Datastore):
 
     # --- the archive's lists ---
     def _list(self) -> tuple[dict[str, RemoteSeries], list[Label]]:
-        """Return the images by UID and the newest label of each image and tag, at most FRESH_SECONDS old."""
-        with self._lock:
-            if self._listed is None or time.monotonic() - self._listed[0] > FRESH_SECONDS:
-                images = {series.uid: series for series in self._pacs.images()}
-                self._listed = (time.monotonic(), images, self._newest_labels(images))
-            return self._listed[1:]
+        """Return the images by UID and the newest label of each image and tag."""
+        return self._archive.get()
 
-    def _newest_labels(self, images: dict[str, RemoteSeries]) -> list[Label]:
-        removed = set(self._notes()["removed"])
-        newest: dict[tuple[str, str], Label] = {}
-        for series in self._pacs.segmentations():
-            if series.uid not in self._labels:  # a series never changes: one look suffices
-                self._labels[series.uid] = self._read_label(series)
-            label = self._labels[series.uid]
-            if label is None or label.image not in images or series.uid in removed:
-                continue
-            key = (label.image, label.tag)
-            if key not in newest or label.made > newest[key].made:
-                newest[key] = label
-        return list(newest.values())
+    def _renew_list(self) -> None:
+        """Request a new list and wait for it, so that GET /info/, which does not wait, shows what was just changed."""
+        self.refresh()
+        with contextlib.suppress(RequestError):  # the change itself was stored
+            self._list()
 
-    def _read_label(self, series: RemoteSeries) -> Label | None:
-        """Return a segmentation as a label of ours; None if another program made it."""
-        if series.description and not series.description.startswith(LABEL_PREFIX):
-            return None
-        header = self._pacs.header(series)
-        description, references = str(header.get("SeriesDescription", "")), header.get("ReferencedSeriesSequence")
-        if not description.startswith(LABEL_PREFIX) or not references:
-            return None
-        made = f"{header.get('ContentDate', '')}{header.get('ContentTime', '')}"
-        return Label(series, str(references[0].SeriesInstanceUID), description.removeprefix(LABEL_PREFIX), made)
+    def _request_list(self) -> tuple[dict[str, RemoteSeries], list[Label]]:
+        """Return what `_list` does, from the archive; only the thread of `ArchiveList` calls it."""
+        images = {series.uid: series for series in self._pacs.images()}
+        return images, self._labels.newest(images, set(self._notes()["removed"]))
 
     def _label(self, image: str, tag: str) -> Label | None:
         return next((label for label in self._list()[1] if (label.image, label.tag) == (image, tag)), None)
@@ -322,8 +292,6 @@ class DicomWebDatastore(Datastore):
 
     def _fetch(self, series: RemoteSeries) -> Path:
         """Return the folder of a series, which is fetched whole or not at all."""
-        if not _UID.fullmatch(series.uid):
-            raise RequestError("The archive lists a series whose UID is not valid: check the archive.", 502)
         folder = self._make_folders() / "series" / series.uid
         with self._series_lock(series.uid):
             if not folder.is_dir():

@@ -8,7 +8,6 @@ changed, so no watcher thread is needed.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import shutil
@@ -25,18 +24,20 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from medclipad.files import atomic_file, remove_folder, remove_leftovers, sync_folder, write_text
 from medclipad.server.errors import RequestError
 from medclipad.server.process_lifetime import is_stale
-from medclipad.volume.readers.pictures import PICTURES
+from medclipad.server.stores.datastore_file import DATASTORE_FILE, restore_if_damaged
+from medclipad.server.stores.file_state import quick_look
+from medclipad.server.stores.replaced import is_about_content, is_same_image, set_aside
+from medclipad.server.stores.study_files import HEADERS, SUFFIXES, Found, StudyFiles, split_name, suffix_of
 
-# Of files with one name, the first suffix wins.
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURES)
-UPLOADABLE = tuple(suffix for suffix in SUFFIXES if suffix not in (".nhdr", ".mhd"))  # these have a second file
-NOT_IMAGES = ("labels", "models")  # sub-folders of a studies folder that are no series
+UPLOADABLE = tuple(suffix for suffix in SUFFIXES if suffix not in HEADERS)  # these have a second file
 INCOMING = ".incoming-"  # prefix of the folder that an archive is unpacked to
 
 # A name without separators, colons, wildcards or control characters that neither starts nor ends with a dot or space
 # is valid on every file system. Letters of any script are allowed.
 _NAME = re.compile(r"(?![. ])[^\x00-\x1f\x7f/\\:*?\"<>|]{1,128}(?<![. ])")
 _NAME_BYTES = 160  # file systems allow 255, suffixes included
+_STATUS_SECONDS = 0.05  # that GET /info/ waits for another thread's work on the folder
+_NOTICE_SECONDS = 1.0  # between two looks at all files that have labels
 _UPLOAD_SECONDS = 3600.0  # more than any upload takes
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -62,35 +63,14 @@ def check_tag(tag: str) -> str:
     return tag
 
 
-def suffix_of(filename: str) -> str:
-    """Return the suffix of an image or label file in lower case, such as ".nii.gz"; "" for any other file."""
-    return next((suffix for suffix in SUFFIXES if filename.lower().endswith(suffix)), "")
-
-
-def is_text(name: str) -> bool:
-    """Return whether a name is text that JSON can hold; a file from another system may have a name in raw bytes."""
-    return name.isascii() or name.encode("utf-8", "replace").decode() == name
-
-
-def is_dicom_folder(path: Path) -> bool:
-    """Return whether one of the first 20 files in a folder starts as DICOM files do."""
-    files = (entry for entry in sorted(path.iterdir())[:20] if entry.is_file())
-    return any(_has_magic(file) for file in files)
-
-
-def _has_magic(file: Path) -> bool:
-    with open(file, "rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
 def _fresh(method: Callable[..., Any]) -> Callable[..., Any]:
     """Run a method under the lock, after listing the folders again if they changed."""
 
     @functools.wraps(method)
     def wrapper(self: StudyDatastore, *args: Any, **kwargs: Any) -> Any:
         with self._lock:
-            if self._folder_state() != self._listed_state:
-                self.refresh()
+            self._look()
+            self._notice_replaced(args[0] if args and isinstance(args[0], str) else None)
             return method(self, *args, **kwargs)
 
     return wrapper
@@ -107,10 +87,16 @@ class StudyDatastore(LocalDatastore):
 
     def __init__(self, studies: str | Path) -> None:
         self._lock = threading.RLock()
-        self._listed_state: tuple[tuple[str, int], ...] = ()
+        self._files = StudyFiles(Path(studies), Path(studies) / "labels")
+        self._listed_state: tuple[Any, ...] = ()  # of the files, when they were last listed
+        self._listed_names: set[tuple[str, str]] = set()  # by then, and what was written since
+        self._seen: dict[str, tuple[int, ...]] = {}  # by image: what its file looked like when it was last checked
+        self._all_seen_at = -float("inf")
+        self._last_status: dict[str, Any] = {"total": 0, "completed": 0, "label_tags": {}, "unreadable": 0}
         self._read_only = settings.MONAI_LABEL_DATASTORE_READ_ONLY
         if not self._read_only:
             _remove_leftovers(Path(studies))
+            restore_if_damaged(Path(studies) / DATASTORE_FILE)
         super().__init__(str(studies), extensions=[f"*{suffix}" for suffix in SUFFIXES], auto_reload=False)
 
     # --- reading: MONAI Label's methods, on fresh lists and one at a time ---
@@ -123,10 +109,29 @@ class StudyDatastore(LocalDatastore):
     get_labels_by_image_id = _fresh(LocalDatastore.get_labels_by_image_id)
     get_unlabeled_images = _fresh(LocalDatastore.get_unlabeled_images)
     list_images = _fresh(LocalDatastore.list_images)
-    status = _fresh(LocalDatastore.status)
     json = _fresh(LocalDatastore.json)
     update_image_info = _fresh(LocalDatastore.update_image_info)
     update_label_info = _fresh(LocalDatastore.update_label_info)
+
+    def status(self) -> dict[str, Any]:
+        """Return the numbers of images, of images with a final label, of labels by tag, and of unreadable folders.
+
+        While another thread works on the folder, they are the last ones: GET /info/ waits for nothing.
+        """
+        if self._lock.acquire(timeout=_STATUS_SECONDS):
+            try:
+                self._look()
+                self._last_status = {**super().status(), "unreadable": len(self._files.unreadable)}
+            finally:
+                self._lock.release()
+        return self._last_status
+
+    @_fresh
+    def image_paths(self) -> dict[str, str]:
+        """Return the file or DICOM folder of each image, as `get_image_uri` does, by id."""
+        folder = os.path.realpath(self.folder)
+        paths = {image: f"{folder}{os.sep}{image}{entry.image.ext}" for image, entry in self._datastore.objects.items()}
+        return {image: os.path.realpath(path) if os.path.islink(path) else path for image, path in paths.items()}
 
     # --- writing ---
     @_fresh
@@ -156,12 +161,14 @@ class StudyDatastore(LocalDatastore):
         suffix = suffix_of(image_filename)
         path = self.folder / f"{image_id}{suffix}"
         _copy(image_filename, path)
+        self._listed_names.add(("", path.name))
         info = {**image_info, "ts": int(time.time()), "name": f"{image_id}{suffix}"}
         self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
         try:
             self._update_datastore_file()
         except OSError:  # a full disk: an image that was refused must not exist
             del self._datastore.objects[image_id]
+            self._listed_names.discard(("", path.name))
             path.unlink()
             raise
         return image_id
@@ -193,6 +200,7 @@ class StudyDatastore(LocalDatastore):
             self._check_no_labels(image_id)
         for image_id, source in series.items():
             os.rename(source, self.folder / image_id)
+            self._listed_names.add(("", image_id))
             info = {**image_info, "ts": int(time.time()), "name": image_id}
             self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=""))
         sync_folder(self.folder)
@@ -226,9 +234,11 @@ class StudyDatastore(LocalDatastore):
         folder = Path(self._datastore.label_path(tag))
         target = folder / f"{image_id}{suffix}"
         _copy(label_filename, target)
-        for other in folder.iterdir():
-            if other != target and suffix_of(other.name) and self._to_id(other.name)[0] == image_id:
-                other.unlink(missing_ok=True)
+        self._listed_names.add((tag, target.name))
+        for other in os.listdir(folder):
+            if other != target.name and suffix_of(other) and split_name(other)[0] == image_id:
+                (folder / other).unlink(missing_ok=True)
+                self._listed_names.discard((tag, other))
         info = {**label_info, "ts": int(time.time()), "name": f"{image_id}{suffix}"}
         entry.labels[tag] = DataModel(info=info, ext=suffix)
         self._update_datastore_file()
@@ -261,7 +271,7 @@ class StudyDatastore(LocalDatastore):
     def _check_no_labels(self, image_id: str) -> None:
         """Raise RequestError 409 if labels still exist of an image that was removed from the folder by hand."""
         for file in Path(self._datastore.label_path(None)).glob("*/*"):
-            if suffix_of(file.name) and self._to_id(file.name)[0] == image_id:
+            if suffix_of(file.name) and split_name(file.name)[0] == image_id:
                 raise RequestError(
                     f"Labels of an earlier image {image_id!r} still exist: choose another id, "
                     f"or remove {file.parent.name}/{file.name} first.",
@@ -269,46 +279,102 @@ class StudyDatastore(LocalDatastore):
                 )
 
     # --- LocalDatastore's hooks ---
-    def _to_id(self, file: str) -> tuple[str, str]:
-        end = len(file) - len(suffix_of(file))
-        return file[:end], file[end:]
+    def _notice_replaced(self, image: str | None) -> None:
+        """Set aside the labels and marks of an image, by default of all, whose file now holds another image."""
+        if self._read_only or (image is None and time.monotonic() - self._all_seen_at < _NOTICE_SECONDS):
+            return
+        if image is None:
+            self._all_seen_at = time.monotonic()
+        changed = False
+        for name in [image] if image is not None else list(self._datastore.objects):
+            entry = self._datastore.objects.get(name)
+            if entry is None or not (entry.labels or is_about_content(entry.image.info)):
+                continue
+            path = self.folder / f"{name}{entry.image.ext}"
+            try:
+                look = quick_look(path)
+                if self._seen.get(name) == look:
+                    continue
+                before = dict(entry.image.info)
+                if not is_same_image(str(path), entry.image.info):
+                    files = {
+                        tag: Path(self._datastore.label_path(tag)) / f"{name}{label.ext}"
+                        for tag, label in entry.labels.items()
+                    }
+                    entry.image.info = set_aside(files, entry.image.info)
+                    entry.labels.clear()
+                changed = changed or entry.image.info != before
+                self._seen[name] = look
+            except OSError:  # removed meanwhile, or not readable now
+                continue
+        if changed:
+            self._update_datastore_file()
 
-    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        """Return the images or labels in a folder, with suffixes in any case; of files with one name, one."""
-        files = [file for file in os.listdir(path) if suffix_of(file) and not file.startswith(".") and is_text(file)]
-        files.sort(key=lambda file: (-SUFFIXES.index(suffix_of(file)), file))  # the last one wins
-        return {file: file for file in {self._to_id(file)[0]: file for file in files}.values()}
+    def _to_id(self, file: str) -> tuple[str, str]:
+        return split_name(file)
+
+    def _look(self) -> None:
+        """List the folder again if a file was added or removed by something else than this object."""
+        state = self._files.state()  # before the names: a file that appears between is found the next time
+        if state == self._listed_state:
+            return
+        same_folders = state[1:] == self._listed_state[1:]  # none that may have become a series
+        if same_folders and self._is_read() and self._files.names() == self._listed_names:
+            self._listed_state = state
+        else:
+            self.refresh()
+
+    def _is_read(self) -> bool:
+        """Return whether the datastore file is the one that was last read or written."""
+        try:
+            return os.stat(self._datastore_config_path).st_mtime == self._config_ts
+        except FileNotFoundError:
+            return self._read_only  # it is made when something is first stored
 
     def _reconcile_datastore(self) -> None:
+        """List the folder; entries whose files are gone are dropped, and files without an entry get one."""
         with self._lock:
-            state = self._folder_state()  # before the listing: a file that appears during it is found the next time
-            super()._reconcile_datastore()
-            self._listed_state = state
-
-    def _add_non_existing_images(self) -> int:
-        added = super()._add_non_existing_images()
-        for folder in Path(self._datastore.image_path()).iterdir():
-            name = folder.name
-            known = name in self._datastore.objects or name in NOT_IMAGES or name.startswith(".")
-            if not known and is_text(name) and folder.is_dir() and is_dicom_folder(folder):
-                self._datastore.objects[name] = ImageLabelModel(image=DataModel(info={"name": name}, ext=""))
-                added += 1
-        return added
+            self._init_from_datastore_file()
+            state, names = self._files.state(), self._files.names()
+            found, known = self._files.list(self._datastore.objects), self._datastore.objects
+            objects = {image: entry for image, entry in known.items() if f"{image}{entry.image.ext}" in found.names}
+            changed = len(objects) < len(known)
+            for image in sorted(found.images.keys() - objects.keys()):
+                objects[image] = ImageLabelModel(image=_new_entry(image, found.images[image]))
+                changed = True
+            for image, entry in objects.items():
+                changed |= _match_labels(image, entry, found)
+            known.clear()
+            known.update(objects)
+            if changed:
+                self._update_datastore_file()
+            self._listed_state, self._listed_names = state, names
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         if self._read_only:
             return  # changes last until the server ends
         path = Path(self._datastore_config_path)
-        text = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
         with self._lock, FileLock(self._lock_file):
-            write_text(path, text)
+            write_text(path, self._datastore.model_dump_json(exclude={"base_path"}))
             self._config_ts = path.stat().st_mtime
 
-    def _folder_state(self) -> tuple[tuple[str, int], ...]:
-        """Return what changes when a file of the studies or the labels is added, removed or replaced."""
-        labels = Path(self._datastore.label_path(None))
-        folders = [Path(self._datastore.image_path()), labels, *(entry for entry in labels.glob("*") if entry.is_dir())]
-        return tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders if folder.is_dir())
+
+def _new_entry(image: str, suffix: str) -> DataModel:
+    """Return what is known of a file that was put into the folder by hand."""
+    return DataModel(info={"ts": int(time.time()), "name": f"{image}{suffix}"}, ext=suffix)
+
+
+def _match_labels(image: str, entry: ImageLabelModel, found: Found) -> bool:
+    """Make the labels of an image those that there are files of; return whether anything changed."""
+    labels = {
+        tag: label for tag, label in entry.labels.items() if f"{image}{label.ext}" in found.label_names.get(tag, ())
+    }
+    for tag, suffixes in found.labels.items():
+        if tag not in labels and image in suffixes:
+            labels[tag] = _new_entry(image, suffixes[image])
+    changed = labels.keys() != entry.labels.keys() or any(labels[tag] is not entry.labels[tag] for tag in labels)
+    entry.labels = labels
+    return changed
 
 
 def _copy(source: str | Path, target: Path) -> None:

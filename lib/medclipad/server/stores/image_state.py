@@ -1,29 +1,13 @@
-"""Notice that an image has changed, without reading its voxels."""
+"""Notice that an image of the studies has changed, without reading its voxels."""
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
+from collections.abc import Iterator
 
 from monailabel.interfaces.datastore import Datastore
 
-from medclipad.files import sha256_of_text
+from medclipad.server.stores.file_state import file_state
 from medclipad.server.stores.folder import StudyDatastore
-
-
-def file_state(path: str | os.PathLike[str]) -> str:
-    """Return a text that changes when the file, or a file of the DICOM folder, at `path` does.
-
-    Raises
-    ------
-    OSError
-        If there is no such file or folder.
-    """
-    path = Path(path)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    states = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
-    return sha256_of_text(json.dumps(states))
 
 
 def image_state(datastore: Datastore, image: str) -> str | None:
@@ -33,7 +17,18 @@ def image_state(datastore: Datastore, image: str) -> str | None:
     """
     if not isinstance(datastore, StudyDatastore):
         return "series"
-    path = datastore.get_image_uri(image)
+    return _state(datastore.get_image_uri(image))
+
+
+def image_states(datastore: Datastore) -> Iterator[tuple[str, str | None]]:
+    """Yield the id and the state of each image, as `image_state` returns it; each is looked at when it is its turn."""
+    if isinstance(datastore, StudyDatastore):
+        yield from ((image, _state(path)) for image, path in datastore.image_paths().items())
+    else:
+        yield from ((image, image_state(datastore, image)) for image in datastore.list_images())
+
+
+def _state(path: str) -> str | None:
     try:
         return file_state(path) if path else None
     except OSError:

@@ -7,6 +7,7 @@ message contains credentials, a patient's name or text from the archive.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from pydicom.uid import (
 
 from medclipad.server.errors import RequestError
 
+UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 TIMEOUT = (5.0, 60.0)  # seconds to connect, and between two packets of an answer
 NON_IMAGE_MODALITIES = frozenset(
     [
@@ -98,20 +100,22 @@ class Pacs:
         self._sop_classes: dict[str, str] = {}  # by series UID
 
     @classmethod
-    def from_environment(cls, url: str) -> Pacs:
+    def from_environment(cls, url: str, search: dict[str, Any] | None = None) -> Pacs:
         """Return the archive at an address, with the settings of the environment.
 
         They are MEDCLIPAD_PACS_USER and MEDCLIPAD_PACS_PASSWORD, or MEDCLIPAD_PACS_TOKEN; MEDCLIPAD_PACS_AUTHORITY; and
-        MEDCLIPAD_PACS_SEARCH, written as A=1&B=2.
+        MEDCLIPAD_PACS_SEARCH, written as A=1&B=2, which `search` takes the place of.
         """
-        search = dict(part.split("=", 1) for part in os.environ.get("MEDCLIPAD_PACS_SEARCH", "").split("&") if part)
+        if search is None:
+            parts = os.environ.get("MEDCLIPAD_PACS_SEARCH", "").split("&")
+            search = dict(part.split("=", 1) for part in parts if part)
         names = ("USER", "PASSWORD", "TOKEN", "AUTHORITY")
         return cls(url, *(os.environ.get(f"MEDCLIPAD_PACS_{name}", "") for name in names), search=search)
 
     def images(self) -> list[RemoteSeries]:
         """Return the series that can be volumes: no segmentations, maps, captures, reports or plans."""
         found = [series for series in self._series(self._search) if series.modality not in NON_IMAGE_MODALITIES]
-        return [series for series in found if self._sop_class(series) not in DERIVED_CLASSES]
+        return [series for series in found if self._known_sop_class(series) not in DERIVED_CLASSES]
 
     def segmentations(self) -> list[RemoteSeries]:
         """Return the series of segmentations, whoever made them."""
@@ -163,16 +167,17 @@ class Pacs:
             items = self._client.search_for_series(
                 search_filters=search, fields=["SeriesDescription", "Modality"], get_remaining=True
             )
-            found = [Dataset.from_json(item) for item in items]
-            return [
-                RemoteSeries(
-                    uid=str(item.SeriesInstanceUID),
-                    study=str(item.StudyInstanceUID),
-                    modality=str(item.get("Modality") or ""),
-                    description=str(item.get("SeriesDescription") or ""),
-                )
-                for item in found
-            ]
+        found = [_remote_series(item) for item in items]
+        return [series for series in found if series is not None]
+
+    def _known_sop_class(self, series: RemoteSeries) -> str:
+        """Return the SOP class of a series; "" if the archive cannot say: one such series must not hide the others."""
+        try:
+            return self._sop_class(series)
+        except RequestError as error:
+            if error.status == 503:  # not this series: the archive
+                raise
+            return ""
 
     def _sop_class(self, series: RemoteSeries) -> str:
         """Return the SOP class of a series, requested once: it never changes."""
@@ -181,6 +186,17 @@ class Pacs:
                 first = self._client.search_for_instances(series.study, series.uid, limit=1, fields=["SOPClassUID"])
                 self._sop_classes[series.uid] = first[0]["00080016"]["Value"][0] if first else ""
         return self._sop_classes[series.uid]
+
+
+def _remote_series(item: dict[str, Any]) -> RemoteSeries | None:
+    """Return an entry of the archive's list; None if it is not a series with valid UIDs."""
+    try:
+        entry = Dataset.from_json(item)
+        series, study = str(entry.SeriesInstanceUID), str(entry.StudyInstanceUID)
+        texts = [str(entry.get(name) or "") for name in ("Modality", "SeriesDescription")]
+    except Exception:  # whatever pydicom raises on values that are not DICOM
+        return None
+    return RemoteSeries(series, study, *texts) if UID.fullmatch(series) and UID.fullmatch(study) else None
 
 
 @contextmanager

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from medclipad.errors import VolumeError
-from medclipad.server.security.upload_limits import check_free_space
+from medclipad.server.security.upload_limits import FIRST, check_free_space, read_image
 from medclipad.server.stores.folder import INCOMING, StudyDatastore
-from medclipad.volume import read_volume
 from medclipad.volume.dicom.files import may_be_dicom, others_note
 from medclipad.volume.dicom.series import headers_of, series_of
 from medclipad.volume.readers.archives import unpack_dicom, unpacked_size
@@ -49,15 +48,16 @@ def add_archive(store: StudyDatastore, archive: Path, image: str, info: dict[str
         unpacked, series_root = Path(temp_folder) / "unpacked", Path(temp_folder) / "series"
         unpacked.mkdir()
         files = unpack_dicom(archive, unpacked, also=may_be_dicom)
-        folders, left_out = [], others_note(files)
-        groups = series_of(headers_of(files, False, archive.name))
+        headers, without_image = headers_of(files, False, archive.name)
+        folders, left_out = [], others_note(files) + without_image
+        groups = series_of(headers)
         for index, group in enumerate(groups.values()):
             folder = series_root / str(index)
             folder.mkdir(parents=True)
             for file in group:
                 shutil.move(file, folder / file.name)
             try:
-                read_volume(folder)
+                read_image(folder, FIRST)
                 folders.append(folder)
             except VolumeError as error:
                 left_out.append(_about_series(str(error), group))

@@ -11,11 +11,10 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
@@ -133,7 +132,8 @@ class TrainingRunner:
 
     def _describe(self, training: _Training) -> dict[str, Any]:
         """Return a training as MONAI Label shows it, with the reason if it failed."""
-        entry = {**training.entry, "details": list(training.details)}
+        lines = list(training.details) or ["The training is starting."]  # clients take the last one
+        entry = {**training.entry, "details": lines}
         if entry["status"] == "ERROR":
             reason = entry.get("error") or self._report(training).get("error")
             entry["error"] = reason or "The training process ended without giving a reason."
@@ -234,4 +234,4 @@ def _past_status(report: dict[str, Any]) -> str:
 
 
 def _now() -> str:
-    return datetime.fromtimestamp(time.time()).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
@@ -17,6 +19,25 @@ from medclipad.server.params import TrainRequest, parse_train_request, train_con
 from medclipad.server.training.sources import Sources
 from medclipad.server.training.versions import VersionStore
 from medclipad.server.training.worker import run
+
+ENCODERS = "encoders"
+"""Subfolder of the models folder with the weights of encoders that a request may name by their path."""
+
+
+@functools.cache
+def _schema(method: str) -> dict[str, Any]:
+    return train_model(method).model_json_schema()
+
+
+def _check_encoder(name: str, folder: Path) -> None:
+    """Raise RequestError 422 if a request names a file outside a folder: the answer would tell whether it exists."""
+    _, _, file = name.partition("/")
+    if ("/" in file or "\\" in file or file.startswith(".")) and not Path(file).resolve().is_relative_to(
+        folder.resolve()
+    ):
+        raise RequestError(
+            f"encoder: over HTTP, weights are read from the folder {ENCODERS} in the server's models folder only.", 422
+        )
 
 
 class TrainingService:
@@ -45,7 +66,7 @@ class TrainingService:
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the parameters."""
-        return train_model(self._method).model_json_schema()
+        return _schema(self._method)
 
     def stats(self) -> dict[str, Any]:
         """Return the version in use and the names of all versions."""
@@ -57,6 +78,7 @@ class TrainingService:
             plan = parse_train_request(self._method, request)
         except ValidationError as error:
             raise RequestError(first_error(error), 422) from error
+        _check_encoder(plan.config.encoder, self._versions.folder / ENCODERS)
         family = encoder_family(plan.config.encoder)
         if plan.config.image_size is not None:
             family.check_image_size(plan.config.encoder, plan.config.image_size)
@@ -84,8 +106,8 @@ class TrainingService:
         return run({**self.job(plan), "cases": sources.cases(datastore)})
 
     def _free_name(self) -> str:
-        """Return an unused name made of the method and the time; a clock that was set back gives a time twice."""
-        name = f"{self._method}-{time.strftime('%Y%m%d-%H%M%S')}"
+        """Return an unused name of the method and the time in UTC; a clock that was set back gives a time twice."""
+        name = f"{self._method}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
         taken = self._versions.names(self._method)
         others = (f"{name}-{number}" for number in itertools.count(2))
         return next(free for free in itertools.chain([name], others) if free not in taken)

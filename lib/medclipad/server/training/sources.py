@@ -6,11 +6,13 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
+from medclipad.files import sha256_of_text
 from medclipad.methods import Method
 from medclipad.server.errors import RequestError
 from medclipad.server.params import TrainParams
 
 FINAL = DefaultLabelTag.FINAL.value
+MEASURED = 20  # images that a request does not name and that are measured on: each costs seconds
 
 
 class Sources:
@@ -49,7 +51,8 @@ class Sources:
                     "an abnormal case needs one of them.",
                     422,
                 )
-        self._normal = {*params.normal} if named else {name for name in known if infos[name].get("normal") is True}
+        self._known_normal = {name for name in known if infos[name].get("normal") is True}
+        self._normal = {*params.normal} if named else self._known_normal
         self._abnormal = {*params.abnormal} if named else {*self._labelled, *self._marks}
         self._named = bool(named)
         if not self.names:
@@ -68,22 +71,35 @@ class Sources:
 
     @property
     def names(self) -> list[str]:
-        """Ids of all images, sorted so that the same request always learns the same."""
+        """Ids of all images to learn from, sorted so that the same request always learns the same."""
         return sorted(self._normal | self._abnormal)
 
     def cases(self, datastore: Datastore) -> list[dict[str, Any]]:
-        """Return the cases of a training job, after fetching images that are in an archive."""
-        return [self._case(name, datastore) for name in self.names]
+        """Return the cases of a training job, after fetching images that are in an archive.
+
+        Images that are labelled but not named by the request come last: they are measured on, not learned from.
+        """
+        learned = [self._case(name, datastore) for name in self.names]
+        return [*learned, *({**self._case(name, datastore), "only_measure": True} for name in self._measured())]
+
+    def _measured(self) -> list[str]:
+        """Return labelled images that the request does not name, those with an anomaly first, at most MEASURED."""
+        sick = {*self._labelled, *(name for name, marks in self._marks.items() if marks["abnormal"])}
+        labelled = {*self._labelled, *self._marks, *self._known_normal} - {*self.names}
+        ranked = sorted(labelled, key=lambda name: (name not in sick, sha256_of_text(name)))
+        healthy = [name for name in ranked if name not in sick][: MEASURED // 2]
+        return [*[name for name in ranked if name in sick][: MEASURED - len(healthy)], *healthy]
 
     def _case(self, name: str, datastore: Datastore) -> dict[str, Any]:
         labelled = name in self._labelled
         marks = self._marks.get(name) or {"plane": None, "normal": [], "abnormal": []}
-        whole = labelled or name in self._normal  # every slice that is not abnormal is then normal
+        whole = labelled or name in self._normal | self._known_normal  # what is not abnormal is then normal
         return {
             "name": name,
             "volume": datastore.get_image_uri(name),
             "label": datastore.get_label_uri(name, FINAL) if labelled else None,
-            "only_normal": name not in self._abnormal,
+            "only_normal": name in self._normal and name not in self._abnormal,
+            "only_measure": False,
             "must_show": self._named and name in self._abnormal,
             "normal": None if whole else marks["normal"],
             "abnormal": marks["abnormal"],

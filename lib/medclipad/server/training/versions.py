@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 STARTER = "starter"
 CURRENT = "current"
-_Stamp = tuple[tuple[int, int], ...]
+DAMAGED = "?"  # in place of the name of the version in use, if the file that should hold it does not
+_Stamp = tuple[tuple[int, ...], ...]
 VERSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _selection_lock = threading.Lock()  # a version must not be deleted while it is being selected
 
@@ -58,14 +59,15 @@ class VersionStore:
         return [*names, STARTER] if self._starter_method() == method else names
 
     def current(self, method: str) -> str | None:
-        """Return the name of the version in use; None while the method has none."""
+        """Return the name of the version in use; None while the method has none.
+
+        It may be damaged or missing, as `path` then says: who selected it must not be shown another one's maps.
+        """
         try:
-            name = (self.folder / method / CURRENT).read_text(encoding="utf-8").strip()
+            name = (self.folder / method / CURRENT).read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
-            name = ""
-        if name and _is_version(self.folder / method / name):
-            return name
-        return STARTER if self._starter_method() == method else None
+            return STARTER if self._starter_method() == method else None
+        return name or DAMAGED
 
     def selected_at(self, method: str) -> float:
         """Return when a version was last selected, in seconds since 1970; 0 if that never happened."""
@@ -85,6 +87,12 @@ class VersionStore:
         chosen = self.current(method) if name == CURRENT else name
         if chosen is None:
             raise RequestError(f"No {method} detector has been trained yet: start a training first.", 409)
+        if name == CURRENT and (chosen not in self.names(method) or not is_complete(self._folder_of(method, chosen))):
+            raise RequestError(
+                f"The {method} detector in use, {chosen!r}, is missing or damaged: "
+                "restore it, or select another version.",
+                409,
+            )
         if chosen not in self.names(method):
             available = ", ".join(self.names(method)) or "none"
             raise RequestError(f"The {method} detector {chosen!r} was not found; available: {available}.", 404)
@@ -177,7 +185,7 @@ class VersionStore:
     def _starter_method(self) -> str | None:
         if self.starter is None or not _is_version(self.starter):
             return None
-        return json.loads((self.starter / INFO).read_text(encoding="utf-8"))["config"]["method"]
+        return _method(self.starter, _stamp(self.starter, INFO))
 
 
 def starter_folder(app_folder: Path) -> Path:
@@ -216,13 +224,18 @@ def _summary(folder: Path, _: _Stamp) -> tuple[dict[str, Any], int]:
     return fields, sum(file.stat().st_size for file in folder.iterdir())
 
 
-def _stamp(folder: Path) -> _Stamp:
+@functools.lru_cache(maxsize=16)
+def _method(folder: Path, _: _Stamp) -> str:
+    return json.loads((folder / INFO).read_text(encoding="utf-8"))["config"]["method"]
+
+
+def _stamp(folder: Path, *names: str) -> _Stamp:
     """Return what changes if a version's files are replaced, though they never should be; raise OSError without them.
 
-    It is part of the keys of the caches above.
+    It is part of the keys of the caches above. `names` are the files to look at, by default both.
     """
-    stats = [(folder / name).stat() for name in (INFO, WEIGHTS)]
-    return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
+    stats = [(folder / name).stat() for name in names or (INFO, WEIGHTS)]
+    return tuple((stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino) for stat in stats)
 
 
 def _is_version(path: Path) -> bool:
@@ -241,19 +254,26 @@ class DetectorCache:
     def __init__(self, size: int = 4) -> None:
         self._size = size
         self._lock = threading.Lock()
-        self._loaded: OrderedDict[Path, AnomalyDetector] = OrderedDict()
+        self._loaded: OrderedDict[Path, tuple[str, AnomalyDetector]] = OrderedDict()  # with its identity
 
     def get(self, path: Path) -> AnomalyDetector:
-        """Return the detector in a folder; raise DetectorError if it is damaged."""
+        """Return the detector in a folder; raise DetectorError if it is damaged.
+
+        A version that was deleted and made again under its name is another one: it is loaded anew.
+        """
         from medclipad.detection.detector import load_detector  # imports torch: not before the first request
 
         with self._lock:
-            if path not in self._loaded:
-                self._loaded[path] = load_detector(path)
+            try:
+                found = identity(path)
+            except OSError as error:
+                raise DetectorError("The detector was removed: select another version.") from error
+            if path not in self._loaded or self._loaded[path][0] != found:
+                self._loaded[path] = (found, load_detector(path))
             self._loaded.move_to_end(path)
             while len(self._loaded) > self._size:
                 self._loaded.popitem(last=False)
-            return self._loaded[path]
+            return self._loaded[path][1]
 
     def remove(self, path: Path) -> None:
         """Remove a detector, whose folder was deleted, from memory."""

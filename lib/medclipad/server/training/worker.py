@@ -24,13 +24,13 @@ from medclipad.detection.config import FitConfig
 from medclipad.errors import MedCLIPADError, TrainingError
 from medclipad.files import write_text
 from medclipad.server.params import TrainParams, to_json
+from medclipad.server.training.measurement import choose_held_out, outcome
 from medclipad.server.training.versions import VersionStore
 
 if TYPE_CHECKING:
-    from medclipad.detection.cases import Case
+    from medclipad.detection.cases import Case, Reading
     from medclipad.detection.detector import AnomalyDetector
-    from medclipad.evaluation.comparison import HeldOutEvaluation
-    from medclipad.evaluation.held_out import HeldOut
+    from medclipad.volume import Volume
 
 _REPORT_INTERVAL = 0.25  # seconds
 _MAX_POINTS = 200  # of the loss curve
@@ -147,22 +147,27 @@ def learn(job: dict[str, Any], progress: ProgressFile) -> dict[str, Any]:
         If the cases cannot train a detector, or it cannot be stored.
     """
     from medclipad.detection.fit import fit
-    from medclipad.evaluation.held_out import hold_out
 
     config, params = FitConfig.model_validate(job["config"]), TrainParams.model_validate(job["params"])
     versions = VersionStore(Path(job["models"]), Path(job["starter"]) if job["starter"] else None)
-    cases, notes = _read(job["cases"], config.plane, progress)
+    learned_from = [case for case in job["cases"] if not case["only_measure"]]
+    volumes = _volumes(learned_from, params.reading(), progress)
+    config = config.for_volumes(volumes, any(entry["normal"] is None for entry in learned_from))
+    cases, notes = _known(learned_from, volumes, config.plane)
+    measured = [case for case in job["cases"] if case["only_measure"]] if params.held_out else []
+    others = _readable(measured, config.plane, params.reading(), progress, notes)
     old = _previous(versions, job["method"], job["previous"], notes)
-    kept, held = hold_out(cases, params.held_out, config.plane, _learned_volumes(old))
+    learned = _learned_volumes(old)
+    kept, held = choose_held_out(cases, others, params.held_out, config.plane, learned)
     detector = fit(cases=kept, config=config, name=job["name"], progress=progress.report)
-    outcome = _outcome(detector, old, held, job, params.select, progress)
-    if outcome["new"]:
-        detector.info.metrics = {**detector.info.metrics, "held_out": {**outcome["held_out"], **outcome["new"]}}
+    found = outcome(detector, old, held, job, params.select, learned, progress.report)
+    if found["new"]:
+        detector.info.metrics = {**detector.info.metrics, "held_out": {**found["held_out"], **found["new"]}}
     progress.write("save", 0, 1, {})
     versions.publish(detector, job["method"], job["name"])
-    if outcome["selected"]:
+    if found["selected"]:
         versions.select(job["method"], job["name"])
-    return {"version": job["name"], "outcome": {**outcome, "notes": notes}}
+    return {"version": job["name"], "outcome": {**found, "notes": notes}}
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -187,16 +192,24 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     return done
 
 
-def _read(entries: Sequence[dict[str, Any]], plane: str, progress: ProgressFile) -> tuple[list[Case], list[str]]:
-    """Return the cases, and a sentence about each part of them that cannot be used."""
-    from medclipad.detection.cases import Case
-    from medclipad.volume import Slicing, read_volume
-
-    cases, notes = [], []
+def _volumes(entries: Sequence[dict[str, Any]], reading: Reading, progress: ProgressFile) -> list[Volume]:
+    """Return the volumes of the cases, by the names of their images."""
+    volumes = []
     for number, entry in enumerate(entries):
         progress.report("load", number, len(entries), {"volume": entry["name"]})
-        volume = replace(read_volume(entry["volume"]), name=entry["name"])  # the file's own name may not be unique
-        mask = read_volume(entry["label"]) if entry["label"] else None
+        volumes.append(replace(reading.read(entry["volume"]), name=entry["name"]))  # the file's may not be unique
+    progress.report("load", len(entries), len(entries), {})
+    return volumes
+
+
+def _known(entries: Sequence[dict[str, Any]], volumes: Sequence[Volume], plane: str) -> tuple[list[Case], list[str]]:
+    """Return the cases, and a sentence about each part of them that cannot be used."""
+    from medclipad.detection.cases import Case
+    from medclipad.volume import Slicing, read_untrusted
+
+    cases, notes = [], []
+    for entry, volume in zip(entries, volumes, strict=True):
+        mask = read_untrusted(entry["label"]) if entry["label"] else None
         normal, abnormal = entry["normal"], entry["abnormal"]
         if entry["plane"] and Slicing(volume, plane).plane != entry["plane"]:
             notes.append(
@@ -214,8 +227,20 @@ def _read(entries: Sequence[dict[str, Any]], plane: str, progress: ProgressFile)
         if entry["only_normal"] and is_abnormal.any():  # the training must not learn from its lesions
             case = Case(volume, None, np.flatnonzero(is_normal).tolist())
         cases.append(case)
-    progress.report("load", len(entries), len(entries), {})
     return cases, notes
+
+
+def _readable(
+    entries: Sequence[dict[str, Any]], plane: str, reading: Reading, progress: ProgressFile, notes: list[str]
+) -> list[Case]:
+    """Return the cases that can be read; images that the request does not name must not make it fail."""
+    cases = []
+    for entry in entries:
+        try:
+            cases += _known([entry], _volumes([entry], reading, progress), plane)[0]
+        except MedCLIPADError as error:
+            notes.append(f"Not measured on {entry['name']}: {error}")
+    return cases
 
 
 def _previous(versions: VersionStore, method: str, name: str | None, notes: list[str]) -> AnomalyDetector | None:
@@ -233,72 +258,6 @@ def _previous(versions: VersionStore, method: str, name: str | None, notes: list
 
 def _learned_volumes(detector: AnomalyDetector | None) -> set[str]:
     return {entry["volume"] for entry in detector.info.training_slices} if detector else set()
-
-
-def _outcome(
-    new: AnomalyDetector,
-    old: AnomalyDetector | None,
-    held: list[HeldOut],
-    job: dict[str, Any],
-    select: str,
-    progress: ProgressFile,
-) -> dict[str, Any]:
-    """Return the figures of both versions, whether the new one is to be used, and the reason in words."""
-    from medclipad.evaluation.comparison import compare, evaluate_held_out
-
-    measured = evaluate_held_out(new, held, new.info.plane, job["name"], progress.report) if held else None
-    before = evaluate_held_out(old, held, new.info.plane, job["previous"], progress.report) if held and old else None
-    comparison = compare(before, measured) if before is not None and measured is not None else None
-    worse = comparison is not None and comparison.worse
-    selected = select == "always" or (select == "better" and not worse)
-    names = [part.case.volume.name for part in held]
-    return {
-        "version": job["name"],
-        "previous": job["previous"],
-        "selected": selected,
-        "held_out": {
-            "slices": len(measured.scores) if measured else 0,
-            "abnormal": int(measured.truth.sum()) if measured else 0,
-            "images": names,
-            "unit": comparison.unit if comparison else None,
-            "units": comparison.units if comparison else 0,
-        },
-        "old": before.metrics.model_dump() if before else None,
-        "new": measured.metrics.model_dump() if measured else None,
-        "verdict": _verdict(job, measured, before, worse, selected, bool(_learned_volumes(old) & {*names})),
-    }
-
-
-def _verdict(
-    job: dict[str, Any],
-    new: HeldOutEvaluation | None,
-    old: HeldOutEvaluation | None,
-    worse: bool,
-    selected: bool,
-    seen: bool,
-) -> str:
-    """Return the outcome in one sentence; `seen` says whether the old version learned from held-out images."""
-    in_use = f"{job['name']} is now in use"
-    if not selected:
-        in_use = f"{job['previous']} stays in use" if job["previous"] else "no version is in use"
-    if new is None or new.metrics.slice_auroc is None:
-        return f"Too few slices are labelled to hold some out and evaluate {job['name']} on them; {in_use}."
-    patients = len(set(new.volumes.tolist()))
-    patients = "1 patient" if patients == 1 else f"{patients} patients"
-    result = f"On {len(new.scores)} held-out slices of {patients}, the new version has {_in_words(new)}"
-    if old is None or old.metrics.slice_auroc is None:
-        return f"{result}; {in_use}."
-    relation = "which is measurably worse than" if worse else "compared with"
-    unfair = " (which learned from some of these images)" if seen else ""
-    return f"{result}, {relation} {_in_words(old)} of {job['previous']}{unfair}; {in_use}."
-
-
-def _in_words(measured: HeldOutEvaluation) -> str:
-    metrics = measured.metrics
-    slices = f"slice AUROC {metrics.slice_auroc:.2f}"
-    if metrics.average_precision is None:
-        return slices
-    return f"{slices} and voxel average precision {metrics.average_precision:.2f}"
 
 
 if __name__ == "__main__":

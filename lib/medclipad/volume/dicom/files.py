@@ -3,24 +3,65 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import pydicom
-from pydicom.uid import MediaStorageDirectoryStorage
+from pydicom.filereader import read_dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from medclipad.errors import VolumeError
+from medclipad.errors import VolumeError, VolumeSizeError
+from medclipad.volume.memory_budget import bytes_in_words
 from medclipad.volume.read_errors import BoundedFile, volume_errors
-from medclipad.volume.readers.archives import is_dicom_name, is_dicom_start, require_no_dicom_name, unpack_dicom
+from medclipad.volume.readers.archives import (
+    inflation_allowance,
+    is_dicom_name,
+    is_dicom_start,
+    require_no_dicom_name,
+    unpack_dicom,
+)
 
 ARCHIVE = ".zip"
+
+_META_START = 132  # preamble and DICM
+_BLOCK = 1 << 20
 
 
 def is_dicom(path: Path) -> bool:
     """Return whether a file starts as DICOM: with its preamble or, in old files, with a tag of the first groups."""
     with path.open("rb") as stream:
         return is_dicom_start(stream.read(132))
+
+
+def require_bounded_deflate(path: Path) -> None:
+    """Raise VolumeSizeError if a deflated DICOM file inflates to far more than its size: pydicom would take it all.
+
+    Parameters
+    ----------
+    path
+        DICOM file; one that is not deflated is accepted.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(_META_START + _BLOCK // 256)
+        if DeflatedExplicitVRLittleEndian.encode() not in start:
+            return
+        stream.seek(_META_START)
+        meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != 2)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return
+        allowed, inflated = inflation_allowance(path.stat().st_size), 0
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        packed = stream.read(_BLOCK)
+        while packed and not inflater.eof:
+            inflated += len(inflater.decompress(packed, _BLOCK))
+            if inflated > allowed:
+                raise VolumeSizeError(
+                    f"{path.name}: it inflates to more than {bytes_in_words(allowed)}, as no image of its size does; "
+                    "export it again, uncompressed."
+                )
+            packed = inflater.unconsumed_tail or stream.read(_BLOCK)
 
 
 def may_be_dicom(name: str) -> bool:
@@ -102,6 +143,7 @@ def _listed_files(path: Path) -> list[Path] | None:
     if not path.is_file() or not is_dicom(path):
         return None
     with volume_errors(path):
+        require_bounded_deflate(path)
         with BoundedFile(path) as stream:
             dataset = pydicom.dcmread(stream, force=True, specific_tags=["DirectoryRecordSequence"])
         if dataset.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage:

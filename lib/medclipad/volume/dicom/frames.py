@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ParametricMapStorage
 
 from medclipad.errors import VolumeError
+from medclipad.volume.dicom.labels import LABEL_TAGS, labels_of, ranks_of
 from medclipad.volume.read_errors import volume_errors
 
-# What may distinguish images at the same position, most telling first; in multi-frame files from the functional groups.
-VARYING_TAGS = (
-    "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoTime", "EffectiveEchoTime", "InversionTime",
-    "DiffusionBValue", "TriggerTime", "ComplexImageComponent", "ImageType", "FrameType", "AcquisitionNumber",
-    "AcquisitionTime", "ContentTime", "ReferencedSegmentNumber",
-)  # fmt: skip
-
 HEADER_TAGS = (
-    *VARYING_TAGS, "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID",
+    *LABEL_TAGS, "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID",
     "SeriesInstanceUID", "FrameOfReferenceUID", "SeriesDescription", "Modality", "NumberOfFrames", "Rows", "Columns",
     "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices",
@@ -61,7 +56,11 @@ class Frame:
     padding : int or None
         Stored value of pixels outside the image, if given.
     labels : dict of str
-        Those of `VARYING_TAGS` that the frame has.
+        What may tell it from other images at its place, see `labels_of`.
+    ranks : dict of float
+        What may put it in order among them, see `ranks_of`.
+    tiles : int
+        Tiles along each side of the picture, if it is a mosaic of which the frame is tile `number`; else 0.
     """
 
     path: Path
@@ -76,6 +75,8 @@ class Frame:
     thickness: float | None = None
     padding: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    ranks: dict[str, float] = field(default_factory=dict)
+    tiles: int = 0
 
     @property
     def normal(self) -> np.ndarray:
@@ -135,7 +136,9 @@ def _items(groups: list[Dataset]) -> list[Dataset]:
     Vendors' private sequences and references to other images are left out: they may use the same tags for other values.
     """
     sequences = [element for group in groups for element in group if element.VR == "SQ" and not element.tag.is_private]
-    return [item for element in sequences if "ImageSequence" not in element.keyword for item in element.value]
+    items = [item for element in sequences if "ImageSequence" not in element.keyword for item in element.value]
+    directions = [item.get("DiffusionGradientDirectionSequence") or () for item in items]
+    return items + [item for sequence in directions for item in sequence]
 
 
 def _find(items: Sequence[Dataset], *keywords: str) -> Any:
@@ -178,7 +181,8 @@ def _frame(path: Path, number: int, header: Dataset, items: list[Dataset]) -> Fr
         intercept=intercept,
         thickness=thickness,
         padding=header.get("PixelPaddingValue"),
-        labels={keyword: str(value) for keyword in VARYING_TAGS if (value := _find(items, keyword)) is not None},
+        labels=labels_of(header, partial(_find, items)),
+        ranks=ranks_of(partial(_find, items), number),
     )
 
 

@@ -80,7 +80,10 @@ def stored_values(frame: Frame) -> np.ndarray:
             _require_whole_element(dataset)
             _require_no_more_pixels(dataset)
         values = _decoded_by_gdcm(dataset) if syntax in _BY_GDCM else dataset.pixel_array
-        return values.reshape(-1, *frame.size).astype(frame.dtype, casting="safe", copy=False)
+        tiles = max(1, frame.tiles)
+        return values.reshape(-1, frame.size[0] * tiles, frame.size[1] * tiles).astype(
+            frame.dtype, casting="safe", copy=False
+        )
     except Exception as error:  # decoders raise many kinds of exception over damaged or unknown pixels
         raise VolumeError(
             f"{frame.path.name}: its pixels ({encoding}) cannot be decoded ({reason(error)}); "
@@ -95,10 +98,9 @@ def _require_whole_element(dataset: Dataset) -> None:
     the length goes beyond the end of the file, it reads what there is.
     """
     element = dataset.get_item("PixelData")
-    implicit, _ = dataset.original_encoding
     if not isinstance(element, RawDataElement):
         return
-    if (element.VR is None and not implicit) or element.length != len(element.value or b""):
+    if (element.VR is None and not element.is_implicit_VR) or element.length != len(element.value or b""):
         raise ValueError(f"the header of their element, which gives {element.length} bytes, is damaged")
 
 

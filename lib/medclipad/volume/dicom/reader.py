@@ -10,13 +10,17 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from medclipad.errors import VolumeError
+from medclipad.volume.components import Component
+from medclipad.volume.dicom.copies import without_copies
 from medclipad.volume.dicom.files import ARCHIVE, dicom_files, others_note
-from medclipad.volume.dicom.frames import Frame, frames_of
-from medclipad.volume.dicom.grid import grid_of, one_frame_per_position, require_uniform
+from medclipad.volume.dicom.frames import Frame
+from medclipad.volume.dicom.grid import grid_of
+from medclipad.volume.dicom.mosaic import require_no_lost_mosaic, slices_of, untiled
 from medclipad.volume.dicom.pixels import stored_values
 from medclipad.volume.dicom.series import headers_of, select_series
 from medclipad.volume.dicom.tilt import is_tilted, resample_upright, tilt_degrees
-from medclipad.volume.memory_budget import in_words, require_memory
+from medclipad.volume.dicom.volumes import choose_volume, volumes_of
+from medclipad.volume.memory_budget import in_words, require_allowed, require_memory
 from medclipad.volume.scaling import scaled_type
 from medclipad.volume.volume import Volume
 
@@ -24,7 +28,7 @@ _KEPT = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Series
 
 
 def read_dicom(
-    source: Path | Sequence[Path], *, series: str | None = None, component: int | None = None, tilt: str = "refuse"
+    source: Path | Sequence[Path], *, series: str | None = None, component: Component = None, tilt: str = "refuse"
 ) -> Volume:
     """Read a DICOM series as a volume.
 
@@ -35,15 +39,15 @@ def read_dicom(
     series
         SeriesInstanceUID of the series to read, if there are several.
     component
-        Index of the image to read at each position (time point, echo, b-value), if there are several.
+        Volume to read of a series that holds several, by its number or by what tells it apart, such as "b=1000".
     tilt
         "resample" a gantry tilt to upright slices, or "refuse" it.
 
     Raises
     ------
     VolumeError
-        If there are several series, mixed sizes or orientations, several images at one position, a gantry tilt, missing
-        or unevenly spaced slices, colours, or pixels that cannot be decoded. The message names the remedy.
+        If there are several series, several volumes in the series, a gantry tilt, missing or unevenly spaced slices,
+        colours, or pixels that cannot be decoded. The message names the remedy.
 
     Notes
     -----
@@ -58,8 +62,9 @@ def read_dicom(
             raise VolumeError("the list of DICOM files is empty; pass at least one file.")
         name = _name(source, files)
         others = [] if explicit else others_note(files)
-        headers, notes = select_series(headers_of(files, explicit, name), series, name)
-        return _read(headers, notes + others, name, component, tilt == "resample")
+        found, without_image = headers_of(files, explicit, name)
+        headers, notes = select_series(found, series, name)
+        return _read(headers, notes + others + without_image, name, component, tilt == "resample")
 
 
 def _name(source: Path | Sequence[Path], files: Sequence[Path]) -> str:
@@ -69,14 +74,15 @@ def _name(source: Path | Sequence[Path], files: Sequence[Path]) -> str:
     return files[0].name if len(files) == 1 else files[0].parent.resolve().name
 
 
-def _read(headers: dict[Path, Dataset], notes: list[str], name: str, component: int | None, tilted: bool) -> Volume:
+def _read(headers: dict[Path, Dataset], notes: list[str], name: str, component: Component, tilted: bool) -> Volume:
     """Return the images of one series as a volume."""
-    frames = [frame for path, header in headers.items() for frame in frames_of(path, header)]
-    require_uniform(frames, name)
-    frames = one_frame_per_position(frames, component, name)
+    headers, copies = without_copies(headers)
+    frames = [frame for path, header in headers.items() for frame in slices_of(path, header)]
+    frames = choose_volume(volumes_of(frames, name), component, name).frames
     affine, grid_notes = grid_of(frames, name, tilted)
-    notes = notes + grid_notes
+    notes = notes + copies + grid_notes
     first = headers[frames[0].path]
+    require_no_lost_mosaic(frames, first)
     if first.get("PhotometricInterpretation") == "MONOCHROME1":
         notes.append("the images are MONOCHROME1: a viewer shows their low values bright, here the values count")
     identity = {keyword: str(first.get(keyword, "")) for keyword in _KEPT}
@@ -112,15 +118,17 @@ def _pixels(frames: list[Frame], name: str) -> tuple[np.ndarray, int]:
     shape = (len(frames), *frames[0].size)
     per_file = max(Counter(frame.path for frame in frames).values())  # held twice: encoded and decoded
     slice_bytes = frames[0].size[0] * frames[0].size[1] * dtype.itemsize
+    require_allowed(len(frames) * slice_bytes, name, shape[::-1])
     require_memory((len(frames) + 2 * per_file) * slice_bytes, name, f"reading {in_words(shape[::-1])}")
     array, padded = np.empty(shape, dtype=dtype), 0
     path, values = None, array
     for k, frame in enumerate(frames):
         if frame.path != path:
             path, values = frame.path, stored_values(frame)
-        array[k] = values[frame.number]
+            values = untiled(values, frame.tiles) if frame.tiles else values
         if frame.padding is not None:
             padded += int(np.count_nonzero(values[frame.number] == frame.padding))
-        if (frame.slope, frame.intercept) != (1, 0):
-            array[k] = array[k] * frame.slope + frame.intercept
+        # Integers times a Python float are float64, so that the sum is rounded once.
+        plain = (frame.slope, frame.intercept) == (1, 0)
+        array[k] = values[frame.number] if plain else values[frame.number] * frame.slope + frame.intercept
     return array.transpose(2, 1, 0), padded

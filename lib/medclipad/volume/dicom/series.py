@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
@@ -21,9 +20,13 @@ from pydicom.uid import (
 )
 
 from medclipad.errors import VolumeError
-from medclipad.volume.dicom.files import dicom_files, is_dicom
-from medclipad.volume.dicom.frames import HEADER_TAGS, frames_of
-from medclipad.volume.dicom.grid import grid_of, one_frame_per_position, require_uniform
+from medclipad.volume.dicom.copies import without_copies
+from medclipad.volume.dicom.files import dicom_files, is_dicom, require_bounded_deflate
+from medclipad.volume.dicom.frames import HEADER_TAGS
+from medclipad.volume.dicom.grid import grid_of
+from medclipad.volume.dicom.mosaic import MOSAIC_TAGS, slices_of
+from medclipad.volume.dicom.series_info import SeriesInfo, VolumeInfo
+from medclipad.volume.dicom.volumes import FoundVolume, volumes_of
 from medclipad.volume.read_errors import BoundedFile, not_found_error, volume_errors
 
 _LISTED = 12  # series named in an error; more would not be read
@@ -40,42 +43,11 @@ _COMMON = {
     "FrameOfReferenceUID": "frames of reference",
     "Modality": "modalities",
 }
-_TAGS = frozenset(map(Tag, HEADER_TAGS))
+_TAGS = frozenset(map(Tag, (*HEADER_TAGS, *MOSAIC_TAGS)))
 _PIXELS = frozenset(map(Tag, ("PixelData", "FloatPixelData", "DoubleFloatPixelData")))
 _PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\x00|\x7f\xe0\x00\x10")
 
 _Groups = dict[str, dict[Path, Dataset]]
-
-
-@dataclass(frozen=True)
-class SeriesInfo:
-    """Series of images in a DICOM source.
-
-    Attributes
-    ----------
-    uid : str
-        SeriesInstanceUID, to pass as `series` to `read_volume`.
-    description : str
-        SeriesDescription.
-    modality : str
-        DICOM modality, such as "CT" or "MR".
-    images : int
-        Number of images, frames of multi-frame files included.
-    size : tuple of int or None
-        Voxels along columns, rows and slices; None if the images do not lie on one grid.
-    spacing : tuple of float or None
-        Distance between voxels in mm along columns, rows and slices; None if the images do not lie on one grid.
-    problem : str or None
-        Why the images do not lie on one grid, with the remedy.
-    """
-
-    uid: str
-    description: str
-    modality: str
-    images: int
-    size: tuple[int, int, int] | None
-    spacing: tuple[float, float, float] | None
-    problem: str | None
 
 
 def list_series(source: str | Path | Sequence[str | Path]) -> list[SeriesInfo]:
@@ -109,7 +81,8 @@ def list_series(source: str | Path | Sequence[str | Path]) -> list[SeriesInfo]:
         raise not_found_error(source)
     with dicom_files(source) as (files, explicit):
         name = source.name if isinstance(source, Path) else "the list"
-        return [_series_info(uid, group) for uid, group in series_of(headers_of(files, explicit, name)).items()]
+        headers, _ = headers_of(files, explicit, name)
+        return [_series_info(uid, group) for uid, group in series_of(headers).items()]
 
 
 def _series_info(uid: str, group: dict[Path, Dataset]) -> SeriesInfo:
@@ -118,23 +91,34 @@ def _series_info(uid: str, group: dict[Path, Dataset]) -> SeriesInfo:
     count = sum(int(header.get("NumberOfFrames") or 1) for header in group.values())
     description = str(first.get("SeriesDescription", ""))
     size = spacing = problem = None
+    volumes: list[VolumeInfo] = []
     try:
-        frames = [frame for path, header in group.items() for frame in frames_of(path, header)]
         name = description or "the series"
-        require_uniform(frames, name)
-        frames = one_frame_per_position(frames, None, name)
-        affine, _ = grid_of(frames, name)
-        rows, columns = frames[0].size
-        size = (columns, rows, len(frames))
-        along_columns, along_rows, along_slices = (float((affine[:3, axis] ** 2).sum() ** 0.5) for axis in range(3))
-        spacing = (along_columns, along_rows, along_slices)
+        group, _ = without_copies(group)
+        count = sum(int(header.get("NumberOfFrames") or 1) for header in group.values())
+        found = volumes_of([frame for path, header in group.items() for frame in slices_of(path, header)], name)
+        volumes = [_volume_info(each, name) for each in found]
+        size, spacing, problem = volumes[0].size, volumes[0].spacing, volumes[0].problem
     except VolumeError as error:
         problem = str(error)
-    return SeriesInfo(uid, description, str(first.get("Modality", "")), count, size, spacing, problem)
+    modality = str(first.get("Modality", ""))
+    several = tuple(volumes) if len(volumes) > 1 else ()
+    return SeriesInfo(uid, description, modality, count, size, spacing, problem, several)
 
 
-def headers_of(files: Sequence[Path], explicit: bool, name: str) -> dict[Path, Dataset]:
-    """Return the headers of the files that are DICOM images.
+def _volume_info(found: FoundVolume, name: str) -> VolumeInfo:
+    """Return what there is to know about one volume of a series."""
+    try:
+        affine, _ = grid_of(found.frames, name)
+    except VolumeError as error:
+        return VolumeInfo(str(found), None, None, str(error))
+    rows, columns = found.frames[0].size
+    along_columns, along_rows, along_slices = (float((affine[:3, axis] ** 2).sum() ** 0.5) for axis in range(3))
+    return VolumeInfo(str(found), (columns, rows, len(found.frames)), (along_columns, along_rows, along_slices), None)
+
+
+def headers_of(files: Sequence[Path], explicit: bool, name: str) -> tuple[dict[Path, Dataset], list[str]]:
+    """Return the headers of the files that are DICOM images, and a note on those that are DICOM but hold no image.
 
     Parameters
     ----------
@@ -150,44 +134,67 @@ def headers_of(files: Sequence[Path], explicit: bool, name: str) -> dict[Path, D
     VolumeError
         If a file is damaged, if one is not an image although it must be, or if there are no images at all.
     """
-    headers = {path: header for path in files if (header := _header(path, required=explicit)) is not None}
+    headers: dict[Path, Dataset] = {}
+    without_image: list[str] = []
+    for path in files:
+        header = _header(path, required=explicit)
+        if isinstance(header, str):
+            without_image.append(header)
+        elif header is not None:
+            headers[path] = header
     if not headers:
         raise VolumeError(f"{name}: it holds no DICOM images; pass a folder or a list of DICOM image files.")
-    return headers
+    kinds = ", ".join(dict.fromkeys(without_image))
+    if len(without_image) > 1:
+        return headers, [f"{len(without_image)} DICOM objects without an image were left out ({kinds})"]
+    return headers, [f"1 DICOM object without an image was left out ({kinds})"] if without_image else []
 
 
-def _header(path: Path, required: bool) -> Dataset | None:
-    """Return the header of a DICOM image; for another file None, or VolumeError if an image is `required`."""
+def _header(path: Path, required: bool) -> Dataset | str | None:
+    """Return the header of a DICOM image.
+
+    Of another DICOM object return what it is, of a DICOMDIR or a file that is not DICOM None. Raise VolumeError if an
+    image is `required`.
+    """
     if not path.is_file():
         raise VolumeError(f"{path}: there is no such file; check the list.")
+    other = None
     with volume_errors(path):
         if is_dicom(path):
+            require_bounded_deflate(path)
+            elements = _Elements()
             with BoundedFile(path) as stream:
-                header = read_partial(stream, _until_pixels(), force=True, specific_tags=list(_TAGS))
+                header = read_partial(stream, elements, force=True, specific_tags=list(_TAGS))
             _require_complete_numbers(header)
             list(header)  # pydicom parses a value, and finds its damage, only when it is accessed
-            if header.get("Rows") and header.get("Columns"):
+            if header.get("Rows") and header.get("Columns") and (elements.have_pixels or _is_image(header)):
                 return header
-            _require_no_image(header, path)
+            other = _kind_without_image(header, path)
+    if required and other:
+        raise VolumeError(f"{path.name}: it is {other}, which holds no image; pass image files, or their folder.")
     if required:
         raise VolumeError(f"{path.name}: not a DICOM image; pass the image files of one series, or their folder.")
-    return None
+    return other
 
 
-def _until_pixels() -> Callable[[BaseTag, str | None, int], bool]:
-    """Return a function that tells `read_partial` where to stop.
+class _Elements:
+    """Callback that tells `read_partial` to stop at the pixels.
 
     It raises ValueError if one of our tags is there twice: pydicom would use the last one, other readers the first.
     """
-    seen = set()
 
-    def reached(tag: BaseTag, representation: str | None, length: int) -> bool:
-        if tag in seen and tag in _TAGS:
+    def __init__(self) -> None:
+        self._seen: set[BaseTag] = set()
+        self.have_pixels = False
+
+    def __call__(self, tag: BaseTag, representation: str | None, length: int) -> bool:
+        if not self._seen and length == 0:  # pydicom looks ahead where the transfer syntax is not what it found
+            return tag in _PIXELS
+        if tag in self._seen and tag in _TAGS:
             raise ValueError(f"its header gives {keyword_for_tag(tag)} twice")
-        seen.add(tag)
-        return tag in _PIXELS
-
-    return reached
+        self._seen.add(tag)
+        self.have_pixels = tag in _PIXELS
+        return self.have_pixels
 
 
 def _require_complete_numbers(dataset: Dataset) -> None:
@@ -201,17 +208,27 @@ def _require_complete_numbers(dataset: Dataset) -> None:
             raise ValueError(f"its {keyword_for_tag(element.tag)} is not a number, or is cut off")
 
 
-def _require_no_image(header: Dataset, path: Path) -> None:
-    """Raise ValueError if a file without rows and columns ought to have them: a slice must not be lost unnoticed."""
+def _is_image(header: Dataset) -> bool:
+    """Return whether an object is an image by its SOP class, so that missing pixels are damage."""
+    name = UID(str(header.get("SOPClassUID", ""))).name
+    return "Spectroscopy" not in name and ("Image" in name or not name.startswith(("MR ", "Raw", "RT ")))
+
+
+def _kind_without_image(header: Dataset, path: Path) -> str | None:
+    """Return what a DICOM object without rows, columns or pixels is; None if it is a DICOMDIR.
+
+    Raise ValueError if it ought to be an image: a slice must not be lost unnoticed.
+    """
     sop_class, in_meta = UID(str(header.get("SOPClassUID", ""))), header.file_meta.get("MediaStorageSOPClassUID")
     if in_meta == MediaStorageDirectoryStorage:
-        return
+        return None
     if not sop_class or (in_meta and in_meta != sop_class):
         raise ValueError("it does not name its SOP class")
     unknown = sop_class.name == sop_class  # a vendor's private class, or a damaged one
     standard = sop_class.startswith("1.2.840.10008.") or not sop_class.is_valid
     if "Image Storage" in sop_class.name or (unknown and (standard or _PIXEL_DATA.search(path.read_bytes()))):
         raise ValueError("an image without its number of rows and columns")
+    return "a private object" if unknown else sop_class.name.removesuffix(" Storage")
 
 
 def series_of(headers: dict[Path, Dataset]) -> dict[str, dict[Path, Dataset]]:
@@ -256,7 +273,7 @@ def select_series(headers: dict[Path, Dataset], uid: str | None, name: str) -> t
     kept = _without(_without(groups, _not_analysed), _derived)
     if len(kept) > 1:
         raise VolumeError(
-            f"{name}: it holds {len(kept)} series, {_listing(kept)}; pass the files of one series, or series=UID."
+            f"{name}: it holds {len(kept)} series, {_listing(kept)}; choose one with series=UID (--series)."
         )
     chosen = next(iter(kept.values()))
     _require_common_frame(chosen, name)
@@ -274,7 +291,7 @@ def _require_common_frame(headers: dict[Path, Dataset], name: str) -> None:
         if len(values) > 1:
             raise VolumeError(
                 f"{name}: it holds images of {len(values)} {what} under one series UID; "
-                "pass a list of the files that belong together."
+                "move those that belong together to a folder of their own."
             )
 
 

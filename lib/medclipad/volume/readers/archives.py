@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from medclipad.errors import VolumeError
+from medclipad.errors import VolumeError, VolumeSizeError
 from medclipad.volume.read_errors import reason
 
 MAX_FILES = 50_000
@@ -81,7 +81,7 @@ def unpack_dicom(
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             _require_harmless(members, archive.stat().st_size, name)
-            left, found = _allowance(archive.stat().st_size), []
+            left, found = inflation_allowance(archive.stat().st_size), []
             for number, member in enumerate(members):
                 own = PurePosixPath(member.filename).name
                 target = folder / f"{number:05d}_{_UNSAFE.sub('_', own)[-60:]}"
@@ -107,6 +107,11 @@ def unpacked_size(archive: Path) -> int:
         return 0
 
 
+def inflation_allowance(packed: int) -> int:
+    """Return the bytes that an archive or a deflated file of `packed` bytes may unpack to."""
+    return min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * packed))
+
+
 def _require_harmless(members: list[zipfile.ZipInfo], packed: int, name: str) -> None:
     """Raise VolumeError if the archive's own list of members is unacceptable, before anything is written."""
     if len(members) > MAX_FILES:
@@ -119,18 +124,13 @@ def _require_harmless(members: list[zipfile.ZipInfo], packed: int, name: str) ->
             raise VolumeError(f"{name}: the archive holds a link instead of a file; pack it again without links.")
         if member.flag_bits & 0x1:
             raise VolumeError(f"{name}: the archive is encrypted; pack it again without a password.")
-    if sum(member.file_size for member in members) > _allowance(packed):
+    if sum(member.file_size for member in members) > inflation_allowance(packed):
         raise _too_large(name)
-
-
-def _allowance(packed: int) -> int:
-    """Return the bytes that an archive of `packed` bytes may unpack to."""
-    return min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * packed))
 
 
 def _too_large(name: str) -> VolumeError:
     """Return the error for an archive that unpacks to too much."""
-    return VolumeError(
+    return VolumeSizeError(
         f"{name}: the archive unpacks to more than {MAX_BYTES // 1024**3} GiB or {MAX_RATIO} times its size; "
         "unpack it yourself, or split it."
     )

@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK
 
 from medclipad.errors import VolumeError
-from medclipad.volume.components import select_component
-from medclipad.volume.memory_budget import in_words, require_memory
+from medclipad.volume.components import Component, select_component
+from medclipad.volume.memory_budget import in_words, require_allowed, require_memory
 from medclipad.volume.read_errors import itk_path, require_enough_bytes, volume_errors
 from medclipad.volume.readers.itk_checks import check_header, check_text, check_voxels
 from medclipad.volume.volume import LPS_TO_RAS, Volume, check_affine
@@ -19,7 +19,7 @@ READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO"
 """ITK's reader for each suffix."""
 
 
-def read_itk(path: Path, component: int | None, name: str) -> Volume:
+def read_itk(path: Path, component: Component, name: str) -> Volume:
     """Read a .nrrd, .nhdr, .mha or .mhd file.
 
     Parameters
@@ -45,6 +45,7 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
         reader.ReadImageInformation()
         shape = (*reader.GetSize(), reader.GetNumberOfComponents())
         size = np.prod(shape, dtype=float) * _component_bytes(reader)
+        require_allowed(size, path.name, reader.GetSize())
         if suffix in (".nrrd", ".mha"):
             require_enough_bytes(path, size)
         check_voxels(path, int(size))
@@ -55,6 +56,7 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
         keys = {
             key: image.GetMetaData(key) for key in ("NRRD_space", "modality", "Modality") if image.HasMetaDataKey(key)
         }
+        segments = _segments(image)
     if "complex" in image.GetPixelIDTypeAsString():
         raise VolumeError(f"{path.name}: its voxels are complex numbers; save their magnitude as a real image.")
     dimension = image.GetDimension()
@@ -81,7 +83,11 @@ def read_itk(path: Path, component: int | None, name: str) -> Volume:
         LPS_TO_RAS @ lps + 0.0,  # + 0.0: no negative zeros
         name=name,
         modality=_modality(keys.get("modality") or keys.get("Modality", "")),
-        metadata={"format": READERS[suffix].removesuffix("ImageIO"), "notes": notes},
+        metadata={
+            "format": READERS[suffix].removesuffix("ImageIO"),
+            "notes": notes,
+            **({"segments": segments} if segments else {}),
+        },
     )
 
 
@@ -109,6 +115,16 @@ def _component_bytes(reader: SimpleITK.ImageFileReader) -> int:
     text = SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())
     bits = re.search(r"(\d+)-bit", text)
     return (int(bits[1]) if bits else 64) // 8 * (2 if "complex" in text else 1)
+
+
+def _segments(image: SimpleITK.Image) -> dict[str, str]:
+    """Return the names of the segments of a .seg.nrrd, which 3D Slicer writes, by their value in the label map."""
+    names = {}
+    for key in image.GetMetaDataKeys():
+        found = re.fullmatch(r"(Segment\d+_)Name", key)
+        if found and image.HasMetaDataKey(f"{found[1]}LabelValue"):
+            names[image.GetMetaData(f"{found[1]}LabelValue").strip()] = image.GetMetaData(key)
+    return names
 
 
 def _modality(text: str) -> str | None:

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from medclipad.errors import VolumeError
+from medclipad.volume.readers.header_lines import check_meta_lines, check_nrrd_lines
 
 _HEADER = 1 << 20  # no header is longer
 _PIECE = 1 << 22  # bytes inflated at a time
+_GZIP = b"\x1f\x8b"
 _REAL = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _VECTOR = rf"(?:\(\s*{_REAL}(?:\s*,\s*{_REAL})*\s*\)|none)"
 _NRRD_FORMS = {  # teem continues in the next line where a number ends too early
@@ -69,6 +71,7 @@ def check_header(path: Path) -> list[str]:
     if _NO_TEXT.search(header[:end]):  # it is undefined where ITK sees a key or a line end
         raise ValueError("its header is not text")
     if header.startswith(b"NRRD"):
+        check_nrrd_lines(header[:end].decode("latin-1"))
         fields = _fields(header[:end], rb":")
         units = re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))
         notes = _check_nrrd(fields)
@@ -108,7 +111,9 @@ def _check_meta(path: Path, header: bytes, fields: dict[str, str]) -> list[str]:
             raise ValueError(f"its {key} is {fields[key][:40]}, which is not a list of numbers")
     if fields.get("ndims") not in ("1", "2", "3", "4", "5"):
         raise ValueError(f"its number of dimensions is {fields.get('ndims', '')[:20] or 'missing'}, not 1 to 5")
-    keys = _meta_keys(header)
+    pairs = _meta_fields(header)
+    check_meta_lines(pairs)
+    keys = [key for key, _ in pairs]
     notes = []
     for names, default in _META_GEOMETRY.items():
         if sum(keys.count(name) for name in names) > (len(names) if "ElementSize" in names else 1):
@@ -125,17 +130,18 @@ def _check_meta(path: Path, header: bytes, fields: dict[str, str]) -> list[str]:
     return notes
 
 
-def _meta_keys(header: bytes) -> list[str]:
-    """Return the keys of a MetaImage header, as often as they are there; raise ValueError over a line without one."""
-    keys = []
-    for line in header.splitlines():
-        key, *value = re.split(_META_SEPARATOR, line, maxsplit=1)
+def _meta_fields(header: bytes) -> list[tuple[str, str]]:
+    """Return key and value of each line of a MetaImage header; raise ValueError over a line without a key."""
+    pairs = []
+    for line in header.decode("latin-1").splitlines():
+        key, *value = re.split(r"[=:]", line, maxsplit=1)
         if line.strip() and not value:  # ITK would skip the next line too
-            raise ValueError(f"its header has a line that is not a field ({line.decode(errors='replace')[:40]})")
-        keys.append(key.decode(errors="replace").strip())
-        if keys[-1].lower() in _META_SWITCHES and value[0].strip().lower() not in (b"true", b"false", b"1", b"0"):
-            raise ValueError(f"its {keys[-1]} is neither True nor False")  # ITK looks at the first letter only
-    return keys
+            raise ValueError(f"its header has a line that is not a field ({line[:40]})")
+        key, text = key.strip(), "".join(value).strip()
+        if key.lower() in _META_SWITCHES and text.lower() not in ("true", "false", "1", "0"):
+            raise ValueError(f"its {key} is neither True nor False")  # ITK looks at the first letter only
+        pairs.append((key, text))
+    return pairs
 
 
 def _check_meta_sizes(path: Path, keys: list[str], fields: dict[str, str]) -> None:
@@ -258,15 +264,20 @@ def check_voxels(path: Path, expected: int) -> None:
     left = held if stream.size is None else stream.size
     if not 0 <= left <= held:
         raise EOFError(f"its compressed voxels are {held} bytes instead of the {left} in its header")
-    inflated = 0
-    inflater = zlib.decompressobj(wbits=47)  # zlib or gzip
+    inflated, inflater = 0, zlib.decompressobj(wbits=47)  # zlib or gzip
     with source.open("rb") as file:
         file.seek(stream.offset)
-        while not inflater.eof and (chunk := file.read(min(left, 1 << 20))):
-            left -= len(chunk)
-            while chunk and not inflater.eof and inflated <= expected:
-                inflated += len(inflater.decompress(chunk, _PIECE))
-                chunk = inflater.unconsumed_tail
+        chunk = b""
+        while inflated <= expected and (chunk or left):
+            if not chunk:
+                chunk = file.read(min(left, 1 << 20))
+                left -= len(chunk)
+            if inflater.eof:
+                if not chunk.startswith(_GZIP[: len(chunk)]):
+                    break
+                inflater = zlib.decompressobj(wbits=47)  # gzip may have several members, as bgzip and pigz write
+            inflated += len(inflater.decompress(chunk, _PIECE))
+            chunk = inflater.unconsumed_tail or inflater.unused_data
     if not inflater.eof or inflated != expected:
         raise EOFError(f"its compressed voxels are {inflated} bytes instead of {expected}")
 

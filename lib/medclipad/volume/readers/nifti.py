@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
+from io import BufferedIOBase
 from pathlib import Path
 from typing import cast
 
 import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
+from nibabel.spatialimages import HeaderDataError
 
-from medclipad.errors import VolumeError
-from medclipad.volume.components import select_component
-from medclipad.volume.memory_budget import in_words, require_memory
+from medclipad.errors import VolumeError, VolumeSizeError
+from medclipad.volume.components import Component, select_component
+from medclipad.volume.memory_budget import in_words, require_allowed, require_memory
 from medclipad.volume.read_errors import BoundedFile, BoundedGzip, require_enough_bytes, volume_errors
 from medclipad.volume.scaling import scaled_type
 from medclipad.volume.volume import Volume, check_affine, furthest_apart
 
+_BEHIND = 64 * 1024**2  # bytes after the voxels that are read; more are refused, fewer if they make a slice
+_LONGER = 1e-4  # that the square of a quaternion may exceed 1; of what programs write, 1e-6 at most was seen
+_NO_REST = 1e-7  # of a quaternion's square that is left for its real part, below which ITK takes that for 0
+_UNITS = ("unknown", "meter", "mm", "micron")
 _GEOMETRY = (
     "pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
     "srow_x", "srow_y", "srow_z",
 )  # fmt: skip
 
 
-def read_nifti(path: Path, component: int | None, name: str) -> Volume:
+class _Header1(nib.Nifti1Header):
+    """NIfTI-1 header that takes a quaternion for one of length 1 as ITK does: programs round it to 32 bits."""
+
+    def get_qform_quaternion(self) -> np.ndarray:
+        """Return the quaternion (w, x, y, z) of length 1; HeaderDataError if the stored part is too long for one."""
+        stored = np.array([self[f"quatern_{part}"] for part in "bcd"], dtype=np.float64)
+        square = float(stored @ stored)
+        if square > 1 + _LONGER or np.isnan(square):
+            return super().get_qform_quaternion()
+        if square > 1 - _NO_REST:
+            return np.array([0.0, *stored]) / np.sqrt(square)
+        return np.array([np.sqrt(1 - square), *stored])
+
+
+class _Header2(_Header1, nib.Nifti2Header):
+    """NIfTI-2 header, as `_Header1`."""
+
+
+class _Nifti1(nib.Nifti1Image):
+    """NIfTI-1 image with `_Header1`."""
+
+    header_class = _Header1
+
+
+class _Nifti2(nib.Nifti2Image):
+    """NIfTI-2 image with `_Header2`."""
+
+    header_class = _Header2
+
+
+def read_nifti(path: Path, component: Component, name: str) -> Volume:
     """Read a .nii or .nii.gz file (NIfTI-1 or NIfTI-2).
 
     Parameters
@@ -44,20 +80,21 @@ def read_nifti(path: Path, component: int | None, name: str) -> Volume:
         sizeof_hdr = stream.read(4)
         stream.seek(0)
         version = 2 if 540 in (int.from_bytes(sizeof_hdr, order) for order in ("little", "big")) else 1
-        image_class = nib.Nifti2Image if version == 2 else nib.Nifti1Image
+        image_class = _Nifti2 if version == 2 else _Nifti1
         raw_header = image_class.header_class.from_fileobj(stream, check=False)  # before nibabel corrects it
         stream.seek(0)
         image = image_class.from_file_map(image_class.make_file_map({"image": stream}), mmap=False)
         header = image.header
         data = cast(ArrayProxy, image.dataobj)  # of every image that was read from a file
         affine = cast(np.ndarray, image.affine)
-        require_enough_bytes(path, np.prod(data.shape, dtype=float) * data.dtype.itemsize, data.offset, packed)
+        stored = np.prod(data.shape, dtype=float) * data.dtype.itemsize
+        require_allowed(stored, path.name, data.shape)
+        require_enough_bytes(path, stored, data.offset, packed)
         require_memory(_needed(data), path.name, f"reading {in_words(data.shape)}")
         raw, slope, intercept = data.get_unscaled(), float(data.slope), float(data.inter)
-        while stream.read(1 << 20):  # gzip compares its checksum only at the end
-            pass
+        _read_to_end(stream, path, data.offset + stored)
         _require_announced_length(header, data, stream.tell())
-        unit, notes = header.get_xyzt_units()[0], _notes(header, raw_header)
+        unit, notes = _unit(header), _notes(header, raw_header)
         geometry = {field: np.asarray(header[field]).tolist() for field in _GEOMETRY}
     if unit not in ("mm", "unknown"):
         raise VolumeError(f"{path.name}: its spacing is in units of {unit}; convert it to millimetres.")
@@ -98,8 +135,8 @@ def nifti_image(array: np.ndarray, volume: Volume) -> nib.Nifti1Image:
     source = dict(volume.metadata.get("nifti", {}))
     version = source.pop("version", 1)
     wide = max(volume.shape) > np.iinfo(np.int16).max
-    image_class = nib.Nifti2Image if wide else nib.Nifti1Image
-    candidates = (image_class, nib.Nifti2Image) if version == 2 else (image_class,)
+    image_class = _Nifti2 if wide else _Nifti1
+    candidates = (image_class, _Nifti2) if version == 2 else (image_class,)
     for candidate in candidates if source else ():
         image = candidate(array, None, dtype=array.dtype)
         for field, value in source.items():
@@ -115,6 +152,13 @@ def nifti_image(array: np.ndarray, volume: Volume) -> nib.Nifti1Image:
         image.set_qform(None, code=0)
     image.header.set_xyzt_units("mm")
     return image
+
+
+def _read_to_end(stream: BufferedIOBase, path: Path, announced: float) -> None:
+    """Read what follows the voxels, since gzip compares its checksum only at the end; raise an error over a flood."""
+    while stream.read(1 << 20):
+        if stream.tell() > announced + _BEHIND:
+            raise VolumeSizeError(f"{path.name}: it decompresses to more than its header declares; export it again.")
 
 
 def _require_announced_length(header: nib.Nifti1Header, data: ArrayProxy, size: int) -> None:
@@ -135,10 +179,23 @@ def _needed(data: ArrayProxy) -> float:
     return stored + (np.prod(data.shape[:3], dtype=float) * returned.itemsize if changed else 0)
 
 
+def _unit(header: nib.Nifti1Header) -> str:
+    """Return the unit of the spacing; bits that stand for none are as good as none."""
+    code = int(header["xyzt_units"]) % 8
+    return _UNITS[code] if code < len(_UNITS) else _UNITS[0]
+
+
 def _notes(header: nib.Nifti1Header, raw_header: nib.Nifti1Header) -> list[str]:
     """Return sentences for the user on what the header leaves open."""
-    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-    flat = raw_header["pixdim"][1 : 1 + min(3, int(header["dim"][0]))] == 0
+    sform = header.get_sform(coded=True)[0]
+    try:
+        qform = header.get_qform(coded=True)[0]
+    except (HeaderDataError, ValueError):  # it decides nothing, or the affine could not have been read
+        return ["its qform is not valid; the sform is used, other programs may use the qform"]
+    spacing = np.asarray(raw_header["pixdim"], dtype=float)[1 : 1 + min(3, int(header["dim"][0]))]
+    if (spacing < 0).any():
+        return ["its spacing is negative along an axis; its size is taken, ITK and 3D Slicer may mirror that axis"]
+    flat = spacing == 0
     if sform is None and flat.any():
         return ["the file gives no spacing along an axis; 1 mm is assumed"]
     if sform is None and qform is None:

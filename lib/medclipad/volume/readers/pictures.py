@@ -14,8 +14,8 @@ import SimpleITK
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from medclipad.errors import VolumeError
-from medclipad.volume.components import component_index
-from medclipad.volume.memory_budget import in_words, require_memory
+from medclipad.volume.components import Component, component_index
+from medclipad.volume.memory_budget import in_words, require_allowed, require_memory
 from medclipad.volume.read_errors import itk_path, volume_errors
 from medclipad.volume.readers.png_checks import check_png
 from medclipad.volume.volume import LPS_TO_RAS, Volume
@@ -48,7 +48,7 @@ def picture_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", path.name.lower())])
 
 
-def read_pictures(files: Sequence[Path], component: int | None, name: str) -> Volume:
+def read_pictures(files: Sequence[Path], component: Component, name: str) -> Volume:
     """Read pictures of one size as the axial slices of a volume.
 
     Parameters
@@ -81,7 +81,9 @@ def read_pictures(files: Sequence[Path], component: int | None, name: str) -> Vo
     _, size, dtype, channels = first
     source = files[0].name if len(files) == 1 else name
     shape = (len(pages), size[1], size[0])
-    require_memory(np.prod(shape, dtype=float) * dtype.itemsize * channels, source, f"reading {in_words(shape[::-1])}")
+    size = np.prod(shape, dtype=float) * dtype.itemsize * channels
+    require_allowed(size, source, shape[::-1])
+    require_memory(size, source, f"reading {in_words(shape[::-1])}")
     array = np.empty((*shape, channels), dtype=dtype)
     filled = 0
     for path in files:

@@ -1,4 +1,4 @@
-"""Download weights by open_clip's names into the caches that open_clip itself uses, the whole file or nothing."""
+"""Download weights into the caches that open_clip and the hub's own library use, the whole file or nothing."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def fetch(config: dict, progress: Progress | None = None) -> Path:
     Parameters
     ----------
     config
-        Entry of open_clip's registry of pretrained weights: {"url": ...}, {"hf_hub": "owner/model/[file]"}, or both, of
-        which the Hugging Face hub comes first, as in open_clip.
+        Where they are, as in open_clip's registry: {"url": ...}, {"hf_hub": "owner/model/[file]"}, or both, of which
+        the Hugging Face hub comes first.
     progress
         Called as `progress("download", MiB done, MiB in all, {})`. With None, a bar is drawn on standard error.
 
@@ -85,11 +85,16 @@ def _from_url(url: str, progress: Progress | None) -> Path:
 
 def _from_hub(name: str, progress: Progress | None) -> Path:
     """Download a file of "owner/model/[file]" into the hub's cache."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repository, _, file = name.rpartition("/")
-    *others, last = (file,) if file else HUB_FILES
+    files = (file,) if file else HUB_FILES
+    for candidate in files:
+        if isinstance(known := try_to_load_from_cache(repository, candidate), str):
+            return Path(known)
+    _require_network(constants.ENDPOINT)
+    *others, last = files
     for candidate in others:
         try:
             return Path(hf_hub_download(repository, candidate, tqdm_class=_bar(progress)))
@@ -98,6 +103,13 @@ def _from_hub(name: str, progress: Progress | None) -> Path:
         except EntryNotFoundError:
             continue
     return Path(hf_hub_download(repository, last, tqdm_class=_bar(progress)))
+
+
+def _require_network(address: str) -> None:
+    """Raise the error of a connection that fails at once: the hub's own library tries five times, for 20 s."""
+    import requests
+
+    requests.head(address, timeout=TIMEOUT)
 
 
 def _bar(progress: Progress | None) -> type[tqdm]:
