@@ -6,7 +6,7 @@ BIN = .venv/bin
 export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup system demo test test-long lint wheels docs parity starter slicer-pictures slicer-faults clean
+.PHONY: setup system demo test test-long lint wheels release docs parity starter slicer-pictures slicer-faults clean
 
 setup: system .venv/.test  ## everything that tests and development need
 
@@ -29,6 +29,10 @@ system:  ## Debian packages that some tests need (debian-packages.txt)
 	$(BIN)/pip install --quiet --editable ".[server,sample,docs]"
 	touch $@
 
+.venv/.release: .venv/.docs
+	$(BIN)/pip install --quiet --editable ".[server,sample,docs,release]"
+	touch $@
+
 demo: .venv/.demo  ## anomaly maps of the sample study, over HTTP, into demo/
 	$(BIN)/python -m sample_data.demo demo
 
@@ -45,6 +49,9 @@ lint: .venv/.test  ## style, docstrings, complexity, types and docstring coverag
 
 wheels: .venv/.test  ## the package's wheel and the client's own, into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist . packaging/client
+
+release: .venv/.release  ## everything of a release, checked, into dist/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python packaging/release.py
 
 docs: .venv/.docs  ## the documentation site, into site/; first the pages that follow from the code
 	$(BIN)/python docs/tools/generate.py
