@@ -60,6 +60,8 @@ PARTS: dict[str, tuple[dict[str, Any], list[tuple[str, Callable[[AnomalyDetector
         {"planes": "all"},
         [("", _map_alone), (", usual at its place", _places_alone), (", unusual brightness", _as_it_is)],
     ),
+    # Everywhere what a second, finer pass would see where the first is suspicious: the most that it could bring.
+    "all planes, 480 pixels": ({"planes": "all", "image_size": 480}, [("", _as_it_is)]),
 }
 """Options of a fit, and what is switched off in the detector for each row."""
 

@@ -139,6 +139,7 @@ def take_states_before_connecting(reader: Reader) -> None:
         (qt.QPalette.WindowText, "#f0f0f0"),
         (qt.QPalette.Text, "#f0f0f0"),
         (qt.QPalette.ButtonText, "#f0f0f0"),
+        (qt.QPalette.PlaceholderText, "#9a9a9a"),
     ):
         dark.setColor(role, qt.QColor(colour))
     for role in (qt.QPalette.WindowText, qt.QPalette.Text, qt.QPalette.ButtonText):
@@ -148,6 +149,8 @@ def take_states_before_connecting(reader: Reader) -> None:
     user.wait_until(lambda: ui.testButton.enabled, 30)
     states.grab("dark")
     window.setPalette(plain)
+    user.click(ui.testButton)  # the error gets the colour of a light panel again
+    user.wait_until(lambda: ui.testButton.enabled, 30)
     long = (
         "Verbindungszeitüberschreitung: Der Server http://radiologie-server.klinikum.example:8000 antwortet nicht "
         "innerhalb von 10 Sekunden; bitte Netzwerkverbindung und Firewalleinstellungen überprüfen."

@@ -123,7 +123,9 @@ def fill_table(table: Any, titles: list[str], rows: list[tuple]) -> None:
     table.verticalHeader().setVisible(False)
     for row, values in enumerate(rows):
         for column, value in enumerate(values):
-            table.setItem(row, column, qt.QTableWidgetItem(str(value)))
+            item = qt.QTableWidgetItem(str(value))
+            item.setToolTip(str(value))  # a narrow panel clips the last column
+            table.setItem(row, column, item)
     table.horizontalHeader().setStretchLastSection(False)  # otherwise the last column keeps its previous width
     table.resizeColumnsToContents()
     table.horizontalHeader().setStretchLastSection(True)

@@ -155,7 +155,8 @@ class TrainingPanel(Panel):
     def update(self) -> None:
         """Show parameters and versions of the method, and enable what can be pressed."""
         ui, trainers = self.ui, self.module.trainer.methods
-        fill_combo(ui.trainMethodComboBox, [(name, name) for name in trainers], self.method)
+        detecting = self.parameters.method  # what the reader works with, until another one is chosen here
+        fill_combo(ui.trainMethodComboBox, [(name, name) for name in trainers], self.method or detecting)
         self.form.show(trainers.get(self.method, {}))
         versions = self.session.versions_of(self.method)
         current = self.session.current(self.method)
