@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LIBRARY = ROOT / "lib" / "medclipad"
 SERVER, COHORT = LIBRARY / "server", LIBRARY / "cohort"
+EXTRAS = {"anomalib": LIBRARY / "export" / "anomalib.py"}  # modules with an extra of their own
 OWN = {"medclipad", "monailabel_app", "sample_data", "benchmarks"}
 PLUGINS = {"pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls"}  # pydicom loads them by name
 DATA = {"nilearn"}  # its template is read as a file
@@ -79,7 +80,8 @@ def extra_requires(distribution: str, extra: str) -> set[str]:
 
 
 def library_files() -> list[Path]:
-    return [file for file in LIBRARY.rglob("*.py") if not {SERVER, COHORT} & set(file.parents)]
+    apart = {SERVER, COHORT, *EXTRAS.values()}
+    return [file for file in LIBRARY.rglob("*.py") if not apart & {file, *file.parents}]
 
 
 def server_files() -> list[Path]:
@@ -100,6 +102,11 @@ def test_the_cohort_declares_what_it_imports_and_nothing_else() -> None:
     found = imported(COHORT.rglob("*.py")) - declared()
     assert found <= declared("cohort")
     assert declared("cohort") - found == {"dicomweb-client"}  # by the server's archive, which it reads
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_a_module_with_an_extra_declares_what_it_imports_and_nothing_else(extra: str) -> None:
+    assert imported([EXTRAS[extra]]) - declared() == declared(extra)
 
 
 def test_the_server_declares_nothing_that_neither_it_nor_monai_label_needs() -> None:

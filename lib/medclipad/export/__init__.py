@@ -1,1 +1,1 @@
-"""Results as files that other programs read: NIfTI, CSV, JSON, PNG and DICOM."""
+"""Results in the form that other programs read: NIfTI, CSV, JSON, PNG, DICOM and the fields of anomalib."""
