@@ -17,9 +17,10 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LIBRARY = ROOT / "lib" / "medclipad"
 SERVER, COHORT = LIBRARY / "server", LIBRARY / "cohort"
-EXTRAS = {"anomalib": LIBRARY / "export" / "anomalib.py"}  # modules with an extra of their own
+EXTRAS = {name: LIBRARY / "export" / f"{name}.py" for name in ("anomalib", "onnx")}  # of one module each
 OWN = {"medclipad", "monailabel_app", "sample_data", "benchmarks"}
 PLUGINS = {"pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls"}  # pydicom loads them by name
+EXPORTER = {"onnx", "onnxscript"}  # torch's exporter loads them
 DATA = {"nilearn"}  # its template is read as a file
 BESIDE = {"monailabel"}  # installed by a command of its own, see pyproject.toml
 PARTS = {"itk": "itk-core"}  # the part of a distribution that is enough
@@ -106,7 +107,7 @@ def test_the_cohort_declares_what_it_imports_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_a_module_with_an_extra_declares_what_it_imports_and_nothing_else(extra: str) -> None:
-    assert imported([EXTRAS[extra]]) - declared() == declared(extra)
+    assert imported([EXTRAS[extra]]) - declared() == declared(extra) - EXPORTER
 
 
 def test_the_server_declares_nothing_that_neither_it_nor_monai_label_needs() -> None:
@@ -117,7 +118,7 @@ def test_the_server_declares_nothing_that_neither_it_nor_monai_label_needs() -> 
 
 
 def test_no_extra_repeats_a_base_dependency() -> None:
-    assert declared() & declared("server", "sample", "cohort", "dev") == set()
+    assert declared() & declared("server", "sample", "cohort", "onnx", "dev") == set()
 
 
 @pytest.mark.parametrize(
@@ -131,4 +132,4 @@ def test_scripts_import_what_their_extras_declare(folder: str, extras: list[str]
 def test_every_declared_distribution_has_a_pinned_version() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {canonical(Requirement(line).name) for line in lines if line and not line.startswith("#")}
-    assert declared() | declared("server", "sample", "cohort", "dev") <= pinned
+    assert declared() | declared("server", "sample", "cohort", "onnx", "dev") <= pinned

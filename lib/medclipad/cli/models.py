@@ -1,4 +1,4 @@
-"""The command line's `models` commands: list, show, push, pull, import, export."""
+"""The command line's `models` commands: list, show, push, pull, import, export, export-onnx."""
 
 from __future__ import annotations
 
@@ -151,3 +151,17 @@ def models_export(
 
     left_out = export_checkpoint(folder, out)
     print(f"{out}: written. Left out, as the format has no place for them: {'; '.join(left_out)}.")
+
+
+@models_app.command("export-onnx", epilog=epilog("medclipad models export-onnx models/mine mine.onnx"))
+def models_export_onnx(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Detector folder.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE", help="New file, such as mine.onnx; of several planes, one file each.")
+    ],
+) -> None:
+    """Write encoder and trained head as ONNX, and compare what onnxruntime computes with torch."""
+    from medclipad.export.onnx import TOLERANCE, export_onnx
+
+    for file in export_onnx(folder, out):
+        print(f"{file}: written; onnxruntime computes the same as torch to {TOLERANCE:g}.")

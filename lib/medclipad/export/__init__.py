@@ -1,1 +1,1 @@
-"""Results in the form that other programs read: NIfTI, CSV, JSON, PNG, DICOM and the fields of anomalib."""
+"""Results and detectors in the form that other programs read: NIfTI, CSV, JSON, PNG, DICOM, anomalib, ONNX."""

@@ -140,6 +140,11 @@ class AnomalyModel(nn.Module, ABC):
         return self.anomaly(images)
 
     @property
+    def uses_heights(self) -> bool:
+        """Whether `anomaly_at` gives other maps with heights than without."""
+        return False
+
+    @property
     def can_leave_out(self) -> bool:
         """Whether `leave_out` makes a volume that was learned from look like a new one.
 
@@ -197,6 +202,11 @@ class AnomalyModel(nn.Module, ABC):
         device = self.encoder.device
         # Assigned, not copied: a memory of all tokens is large.
         self.load_state_dict({key: value.to(device) for key, value in state.items()}, strict=False, assign=True)
+
+
+def has_values(features: Tensor) -> bool:
+    """Return whether features were ever set. A graph that is being exported cannot ask: there they are taken as set."""
+    return torch.compiler.is_compiling() or bool(features.any())
 
 
 def option_or_default(option: _Option | None, default: _Option) -> _Option:

@@ -68,6 +68,11 @@ class NormalMemory(nn.Module):
         self.register_buffer("places", torch.zeros(0, 3, dtype=torch.float16))
         self.register_buffer("scale", torch.ones(()))
 
+    @property
+    def has_heights(self) -> bool:
+        """Whether the height of the remembered slices is known. A graph cannot ask: with heights, it is taken as so."""
+        return torch.compiler.is_compiling() or bool(len(self.places) and self.places[0, 0] != UNKNOWN)
+
     @staticmethod
     def join(maps: Sequence[Tensor], images: Tensor) -> Tensor:
         """Return the tokens of slices, from the feature maps of two stages.
@@ -154,17 +159,17 @@ class NormalMemory(nn.Module):
         bank, places = self.tokens.float(), self.places.float()
         if self._in_use is not None:
             bank, places = bank[self._in_use], places[self._in_use]
-        if heights is None or places[0, 0] == UNKNOWN:
+        if heights is None or not self.has_heights:
             return nearest_distance(tokens, bank)
         bank = torch.cat([bank, PLACE_WEIGHT * places], dim=1)
         located = torch.cat([tokens, PLACE_WEIGHT * _places(heights, tokens.shape[1]).to(tokens)], dim=-1)
-        ranked = places[:, 0].contiguous()
+        ranks = torch.arange(len(bank), device=bank.device)
         parts = []
-        for part, height in zip(located, heights.tolist(), strict=True):
-            first, last = (int(torch.searchsorted(ranked, height + side)) for side in (-NEAR, NEAR))
-            short = max(0, min(LEAST_TOKENS, len(bank)) - (last - first))
-            first = max(0, min(first - short // 2, len(bank) - LEAST_TOKENS))
-            parts.append(nearest_distance(part, bank[first : max(last, first + LEAST_TOKENS)]))
+        for part, first, last in zip(located, *_near(places[:, 0], heights), strict=True):
+            if torch.compiler.is_compiling():  # a graph has no slices whose length depends on values
+                parts.append(nearest_distance(part, bank, (ranks >= first) & (ranks < last)))
+            else:
+                parts.append(nearest_distance(part, bank[int(first) : int(last)]))
         return torch.stack(parts)
 
     def leave_out(self, volume: int | None) -> None:
@@ -223,6 +228,15 @@ class NormalMemory(nn.Module):
             stored, own = state.get(f"{prefix}{name}"), getattr(self, name)
             if stored is not None and stored.ndim == 2 and stored.shape[1] == own.shape[1]:
                 setattr(self, name, torch.empty_like(stored, device="meta"))  # of that shape
+
+
+def _near(ranked: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first, and one after the last, of the tokens (n,) by height that slices (B,) are compared with."""
+    first, last = ((ranked < (heights[:, None] + side).to(ranked)).sum(dim=1) for side in (-NEAR, NEAR))
+    least = min(LEAST_TOKENS, len(ranked))
+    short = (least - (last - first)).clamp_min(0)
+    first = (first - short // 2).clamp(0, len(ranked) - least)
+    return first, torch.maximum(last, first + least)
 
 
 def _places(heights: Tensor, grid: int) -> Tensor:

@@ -90,7 +90,7 @@ class TokenMemory(nn.Module):
         return (1 - _largest_product(queries, bank)).reshape(tokens.shape[:-1])
 
 
-def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
+def nearest_distance(tokens: Tensor, bank: Tensor, compared: Tensor | None = None) -> Tensor:
     """Return the Euclidean distance of tokens to the nearest one in a bank.
 
     Parameters
@@ -99,6 +99,8 @@ def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
         (..., width).
     bank
         (n, width), n ≥ 1.
+    compared
+        Which of the bank are compared, bool (n,), at least one; None: all.
 
     Returns
     -------
@@ -107,7 +109,10 @@ def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
     """
     flat = tokens.flatten(0, -2)
     # x·m − m²/2 is greatest where the distance is least.
-    best = _largest_product(flat, bank, (bank * bank).sum(dim=1) / 2)
+    offset = (bank * bank).sum(dim=1) / 2
+    if compared is not None:
+        offset = offset.masked_fill(~compared, float("inf"))
+    best = _largest_product(flat, bank, offset)
     squared = (flat * flat).sum(dim=1) - 2 * best
     return squared.clamp_min(0).sqrt().view(tokens.shape[:-1])
 

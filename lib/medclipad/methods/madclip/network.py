@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medclipad.encoders import ImageEncoder
 from medclipad.errors import DetectorError
-from medclipad.methods.base import AnomalyModel, as_rgb, option_or_default
+from medclipad.methods.base import AnomalyModel, as_rgb, has_values, option_or_default
 from medclipad.methods.common.learned_vectors import LearnedVectors
 from medclipad.methods.madclip.adapters import HEADS, BranchAdapter, Head
 from medclipad.methods.madclip.options import MadCLIPOptions
@@ -197,7 +197,7 @@ class MadCLIPNetwork(AnomalyModel):
         DetectorError
             If the model was not trained.
         """
-        if self.prompts is not None and not self.text_features.any():
+        if self.prompts is not None and not has_values(self.text_features):
             raise DetectorError("This MadCLIP model has no text features yet: fit it.")
         maps, scores = [], []
         for part in images.split(self.encoder.batch):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medclipad.encoders import N_STAGES, ImageEncoder
 from medclipad.errors import DetectorError
-from medclipad.methods.base import AnomalyModel, Shots, as_rgb, option_or_default
+from medclipad.methods.base import AnomalyModel, Shots, as_rgb, has_values, option_or_default
 from medclipad.methods.common.layers import TokenLinear
 from medclipad.methods.common.learned_vectors import LearnedVectors
 from medclipad.methods.common.normal_memory import NormalMemory
@@ -195,6 +195,11 @@ class MediCLIPNetwork(AnomalyModel):
         self.memory.remember(tokens, torch.Generator().manual_seed(seed), volumes, heights)
 
     @property
+    def uses_heights(self) -> bool:
+        """Whether the remembered slices have heights."""
+        return self.memory is not None and self.memory.has_heights
+
+    @property
     def can_leave_out(self) -> bool:
         """Whether most of the map is the memory's: the head alone knows the volumes that it learned from."""
         return self.memory_share >= 0.5
@@ -240,7 +245,7 @@ class MediCLIPNetwork(AnomalyModel):
     @torch.inference_mode()
     def anomaly_at(self, images: Tensor, heights: Tensor | None) -> tuple[Tensor, None]:
         """Return the same for slices whose heights are known; see `AnomalyModel`."""
-        if self.encoder.has_text and not self.text_features.any():
+        if self.encoder.has_text and not has_values(self.text_features):
             raise DetectorError("This MediCLIP model has no text features yet: fit it, or freeze its text features.")
         tokens = self.patch_tokens(images)
         parts = []

@@ -106,6 +106,11 @@ class MemoryNetwork(AnomalyModel):
         return torch.cat(joined)
 
     @property
+    def uses_heights(self) -> bool:
+        """Whether the remembered slices have heights."""
+        return self.memory.has_heights
+
+    @property
     def can_leave_out(self) -> bool:
         """True: all that is known of a volume is its tokens."""
         return True

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from medclipad.encoders import N_STAGES, ImageEncoder
 from medclipad.encoders.tensor_cache import cached
 from medclipad.errors import DetectorError
-from medclipad.methods.base import AnomalyModel, as_rgb, option_or_default
+from medclipad.methods.base import AnomalyModel, as_rgb, has_values, option_or_default
 from medclipad.methods.common.learned_vectors import LearnedVectors
 from medclipad.methods.common.token_memory import TokenMemory, draw
 from medclipad.methods.mvfa.adapters import HEADS, RESIDUAL, VARIANTS, Head
@@ -274,7 +274,7 @@ class MVFANetwork(AnomalyModel):
         DetectorError
             If the prompts were never encoded; `fit` and `use_class` do that.
         """
-        if self.encoder.has_text and not self.text_features.any():
+        if self.encoder.has_text and not has_values(self.text_features):
             raise DetectorError("This MVFA model knows no class yet: fit it, or name the class of the pictures.")
         parts = []
         heads: set[Head] = {self.head, "det"} if scores else {self.head}
