@@ -22,7 +22,7 @@ system:  ## Debian packages that some tests need (debian-packages.txt)
 	touch $@
 
 .venv/.test: .venv/.demo
-	$(BIN)/pip install --quiet --editable ".[server,sample,cohort,onnx,dev]"
+	$(BIN)/pip install --quiet --editable ".[server,sample,cohort,onnx,bundle,dev]"
 	touch $@
 
 .venv/.docs: .venv/.demo

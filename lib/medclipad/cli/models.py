@@ -1,4 +1,4 @@
-"""The command line's `models` commands: list, show, push, pull, import, export, export-onnx."""
+"""The command line's `models` commands: list, show, push, pull, import, export, export-onnx, bundle."""
 
 from __future__ import annotations
 
@@ -165,3 +165,16 @@ def models_export_onnx(
 
     for file in export_onnx(folder, out):
         print(f"{file}: written; onnxruntime computes the same as torch to {TOLERANCE:g}.")
+
+
+@models_app.command("bundle", epilog=epilog("medclipad models bundle models/mine bundles/mine"))
+def models_bundle(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Detector folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUTDIR", help="New folder for the bundle.")],
+) -> None:
+    """Write a detector as a MONAI bundle, with numbers in place of the names of its volumes."""
+    from medclipad.export.monai_bundle import write_bundle
+
+    print(
+        f"{write_bundle(folder, out)}: written. In it: python -m monai.bundle run --config_file configs/inference.json"
+    )

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from medclipad.detection.storage import DetectorInfo
 
 CARD = "README.md"
+LICENCE = (
+    "It was learned from images whose owner decides what may be done with it. The encoder has a licence of its own."
+)
 _PLANES = {"all": "axial, coronal and sagittal slices"}
 
 
@@ -37,8 +40,7 @@ def model_card(info: DetectorInfo) -> str:
                     'result = detector.detect(mc.read_volume("case.nii.gz"))', "print(result.verdict())", "```",
                     f"The weights of the encoder, {info.encoder}, are not in this folder; their SHA-256 is "
                     f"{info.encoder_sha256}."]),
-        ("## Licence", ["It was learned from images whose owner decides what may be done with it. The encoder has a "
-                        "licence of its own."]),
+        ("## Licence", [LICENCE]),
     ]  # fmt: skip
     body = "\n\n".join("\n".join([title, "", *lines]) for title, lines in sections)
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"

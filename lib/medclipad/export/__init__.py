@@ -1,1 +1,1 @@
-"""Results and detectors in the form that other programs read: NIfTI, CSV, JSON, PNG, DICOM, anomalib, ONNX."""
+"""Results and detectors in the form of other programs: NIfTI, CSV, JSON, PNG, DICOM, anomalib, ONNX, MONAI."""
