@@ -127,9 +127,10 @@ class DetectorNetwork(nn.Module):
             raise DetectorError(
                 f"Images of shape {tuple(images.shape)} are not volumes of one channel, (B, 1, I, J, K): choose one."
             )
-        if not hasattr(images, "affine"):
+        known = getattr(images, "affine", None)
+        if known is None:
             raise DetectorError("The images have no affine: load them with MONAI's LoadImage, which keeps it.")
-        affines = np.broadcast_to(np.asarray(images.affine.cpu()), (len(images), 4, 4))  # one of a batch, or of each
+        affines = np.broadcast_to(np.asarray(known.cpu()), (len(images), 4, 4))  # one of a batch, or of each
         maps = torch.empty_like(images, dtype=torch.float32)
         for index, (array, affine) in enumerate(zip(images.numpy(force=True)[:, 0], affines, strict=True)):
             found = self.detector.detect(Volume(array, affine))
@@ -164,7 +165,7 @@ def write_bundle(folder: str | os.PathLike, target: str | os.PathLike) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(target) as bundle:
-            push(folder, str(bundle / DETECTOR))
+            push(Path(folder), str(bundle / DETECTOR))
             for name in ("configs", "docs"):
                 (bundle / name).mkdir()
             for name, content in files.items():
