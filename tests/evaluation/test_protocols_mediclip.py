@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from medclipad.cli import benchmark as cli_benchmark
 from medclipad.evaluation.protocols.run import train_and_test
-from medclipad.methods.common.benchmark import Settings
+from medclipad.methods.common.benchmark_settings import Settings
 from medclipad.methods.mediclip import benchmark as mediclip
 from medclipad.methods.mediclip.network import MediCLIPNetwork
 from medclipad.methods.mediclip.options import MediCLIPOptions

@@ -18,7 +18,7 @@ from medclipad.cli import benchmark as cli_benchmark
 from medclipad.encoders import load_encoder
 from medclipad.evaluation.protocols.run import train_and_test
 from medclipad.methods.base import Shots
-from medclipad.methods.common.benchmark import Settings
+from medclipad.methods.common.benchmark_settings import Settings
 from medclipad.methods.mvfa import benchmark as mvfa
 from medclipad.methods.mvfa.method import MVFA
 from medclipad.methods.mvfa.network import MVFANetwork

@@ -21,7 +21,7 @@ from protocol_trees import SHOTS
 from medclipad.errors import Cancelled, TrainingError
 from medclipad.evaluation.protocols.run import STATE, train_and_test
 from medclipad.evaluation.protocols.tables import record
-from medclipad.methods.common.benchmark import Settings
+from medclipad.methods.common.benchmark_settings import Settings
 from medclipad.methods.mediclip import benchmark as mediclip
 from medclipad.methods.mvfa import benchmark as mvfa
 

@@ -14,7 +14,7 @@ from protocol_trees import CLASSES, MASKED, SHOTS
 from medclipad.cli import benchmark as cli_benchmark
 from medclipad.errors import TrainingError
 from medclipad.evaluation.protocols.run import train_and_test
-from medclipad.methods.common.benchmark import Settings
+from medclipad.methods.common.benchmark_settings import Settings
 from medclipad.methods.common.frozen_states import FrozenStates
 from medclipad.methods.mediclip import benchmark as mediclip
 from medclipad.methods.mediclip.network import MediCLIPNetwork

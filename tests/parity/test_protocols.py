@@ -15,7 +15,7 @@ from PIL import Image
 
 from medclipad.cli import benchmark as cli_benchmark
 from medclipad.encoders import load_encoder
-from medclipad.methods.common.benchmark import Settings
+from medclipad.methods.common.benchmark_settings import Settings
 from medclipad.methods.mvfa import bmad
 from medclipad.methods.mvfa.benchmark import FewShot, ZeroShot
 from medclipad.methods.mvfa.reference import MVFAReference

@@ -77,7 +77,7 @@ def benchmark(
     from medclipad.evaluation.protocols.run import STATE, test_checkpoint, train_and_test
     from medclipad.evaluation.protocols.tables import write_results, write_run
     from medclipad.methods import get_method
-    from medclipad.methods.common.benchmark import Settings
+    from medclipad.methods.common.benchmark_settings import Settings
 
     suite = get_method(protocol).benchmark()
     if suite is None:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from medclipad.encoders import load_encoder
 from medclipad.errors import TrainingError
-from medclipad.methods.common.benchmark import BenchmarkProtocol, BenchmarkSuite, Scores, Settings, Tick, no_tick
+from medclipad.methods.common.benchmark import BenchmarkProtocol, BenchmarkSuite, Scores, Tick, no_tick
+from medclipad.methods.common.benchmark_settings import Settings
 from medclipad.methods.common.labelled_images import (
     LabelledImage,
     LabelledImages,

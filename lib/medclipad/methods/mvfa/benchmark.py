@@ -19,15 +19,14 @@ from medclipad.errors import DetectorError
 from medclipad.methods.base import Shots
 from medclipad.methods.common.augment import square
 from medclipad.methods.common.benchmark import (
-    UNKNOWN_FIGURES,
     BenchmarkProtocol,
     BenchmarkSuite,
     PublishedFigures,
     Scores,
-    Settings,
     Tick,
     no_tick,
 )
+from medclipad.methods.common.benchmark_settings import Settings
 from medclipad.methods.common.frozen_states import FrozenStates
 from medclipad.methods.common.labelled_images import (
     LabelledImage,
@@ -41,6 +40,7 @@ from medclipad.methods.mvfa.evidence import Evidence, combine, unit_range
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import PAPER_BATCH, MVFAOptions
 from medclipad.methods.mvfa.prompts import CLASS_NAMES, text_features
+from medclipad.methods.mvfa.published import published
 from medclipad.methods.mvfa.reference import MVFAReference
 from medclipad.methods.mvfa.training import Trainer, encode_class, initialise, samples
 from medclipad.volume.progress import Progress, no_progress
@@ -331,29 +331,6 @@ class ZeroShot(_BMADProtocol):
         return unit_range(scores[0]), unit_range(maps[0])
 
 
-_SOURCE = "README of MediaBrain-SJTU/MVFA-AD at a30bf7b"
-# (image AUROC, pixel AUROC) in %: of the paper, and of the published code and weights.
-_FIGURES: dict[int, dict[str, tuple[tuple[float, float | None], tuple[float, float | None]]]] = {
-    4: {
-        "Brain": ((92.44, 97.30), (92.31, 97.30)),
-        "Liver": ((81.18, 99.73), (81.18, 99.69)),
-        "Retina_RESC": ((96.18, 98.97), (96.18, 98.97)),
-        "Retina_OCT2017": ((99.38, None), (99.38, None)),
-        "Chest": ((81.95, None), (81.95, None)),
-        "Histopathology": ((82.71, None), (82.71, None)),
-    },
-    0: {
-        "Brain": ((78.63, 90.27), (79.80, 89.68)),
-        "Liver": ((76.24, 97.85), (81.18, 97.93)),
-        "Retina_RESC": ((83.31, 92.05), (88.99, 90.44)),
-        "Retina_OCT2017": ((95.40, None), (95.40, None)),
-        "Chest": ((71.11, None), (71.11, None)),
-        "Histopathology": ((77.90, None), (76.90, None)),
-    },
-}
-"""By shots, 0 for zero-shot."""
-
-
 class MVFABenchmark(BenchmarkSuite):
     """MVFA on the six classes of BMAD, few-shot and zero-shot."""
 
@@ -377,8 +354,4 @@ class MVFABenchmark(BenchmarkSuite):
 
     def published(self, class_name: str, shots: int) -> PublishedFigures:
         """Return the figures that the reference project's README gives."""
-        known = _FIGURES.get(shots, {}).get(class_name)
-        if known is None:
-            return UNKNOWN_FIGURES
-        paper, code = ((image / 100, None if pixel is None else pixel / 100) for image, pixel in known)
-        return PublishedFigures(_SOURCE, paper, code)
+        return published(class_name, shots)
