@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medclipad.detection.storage import DetectorInfo
     from medclipad.evaluation import CaseEvaluation
     from medclipad.evaluation.metrics import MeanMetrics
+    from medclipad.evaluation.protocols.comparison import Comparison
     from medclipad.methods.common.benchmark import BenchmarkSuite
     from medclipad.volume.progress import Progress as ProgressCallback
 
@@ -154,8 +155,7 @@ def print_benchmark(suite: BenchmarkSuite, records: Sequence[dict[str, Any]]) ->
     from medclipad.methods.common.benchmark import NOT_AT_HAND
 
     def cell(row: dict[str, Any], who: str, known: bool = True) -> str:
-        pair = [row[f"{who}image_auroc"], row[f"{who}pixel_auroc"]]
-        return " / ".join("–" if auroc is None else f"{100 * auroc:.2f}" for auroc in pair) if known else NOT_AT_HAND
+        return _aurocs(row[f"{who}image_auroc"], row[f"{who}pixel_auroc"]) if known else NOT_AT_HAND
 
     cells = []
     for row in [*rows(list(records)), *not_run(suite, list(records))]:
@@ -170,6 +170,24 @@ def print_benchmark(suite: BenchmarkSuite, records: Sequence[dict[str, Any]]) ->
         cells,
         f"AUROC in %, image / pixel; the paper's figures: {records[0]['published']['source']}",
     )
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print the AUROCs of runs in %, a row for each arm or class trained on, a column for each class tested on."""
+    cells = []
+    for row in comparison.rows:
+        figures = [comparison.cells.get((row, column)) for column in comparison.columns]
+        cells.append((row, *("–" if known is None else _aurocs(*known) for known in figures)))
+    weights = comparison.records[0]["selected"]
+    print_table(
+        (comparison.row, *comparison.columns),
+        cells,
+        f"AUROC in %, image / pixel, of the {weights} weights; columns: {comparison.column}",
+    )
+
+
+def _aurocs(*values: float | None) -> str:
+    return " / ".join("–" if value is None else f"{100 * value:.2f}" for value in values)
 
 
 def _number(value: float | None) -> str:

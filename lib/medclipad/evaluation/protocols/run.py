@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,15 +238,19 @@ def _evaluate(protocol: BenchmarkProtocol, history: History, epoch: int, positio
 def _final_test(protocol: BenchmarkProtocol, progress: Progress) -> tuple[Scores, list[int]]:
     """Evaluate with the chosen weights; return the scores and the indices of the pictures to draw."""
     examples = example_indices(protocol.tests.labels.numpy())
-    total = len(protocol.tests)
+    return test_with_progress(protocol, "final test", progress, examples), examples
+
+
+def test_with_progress(protocol: BenchmarkProtocol, phase: str, progress: Progress, keep: Sequence[int] = ()) -> Scores:
+    """Return what `BenchmarkProtocol.test` returns, and report its progress as a phase of this name."""
     done = 0
 
     def tick(count: int) -> None:
         nonlocal done
         done += count
-        progress("final test", done, total, {})
+        progress(phase, done, len(protocol.tests), {})
 
-    return protocol.test(examples, tick), examples
+    return protocol.test(keep, tick)
 
 
 def _settings(protocol: BenchmarkProtocol) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from medclipad.errors import TrainingError
 from medclipad.evaluation.protocols.examples import save_examples
 from medclipad.evaluation.protocols.run import Outcome, write_atomically
 from medclipad.files import write_text
-from medclipad.methods.common.benchmark import BenchmarkProtocol, BenchmarkSuite
+from medclipad.methods.common.benchmark import UNKNOWN_FIGURES, BenchmarkProtocol, BenchmarkSuite, PublishedFigures
 
 COLUMNS: tuple[str, ...] = (
     "class",
@@ -28,24 +28,14 @@ COLUMNS: tuple[str, ...] = (
 """Columns of results.csv."""
 
 
-def published(suite: BenchmarkSuite, class_name: str, shots: int) -> dict[str, Any]:
-    """Return the published AUROCs of a class, in [0, 1], in JSON's types.
-
-    Parameters
-    ----------
-    suite
-        The benchmark.
-    class_name
-        Class or data set.
-    shots
-        Training pictures of each kind; 0 for zero-shot.
+def published(known: PublishedFigures) -> dict[str, Any]:
+    """Return published AUROCs, in [0, 1], in JSON's types.
 
     Returns
     -------
     dict
         `source`, and for `paper` and `reference_code` the figures `image_auroc` and `pixel_auroc`.
     """
-    known = suite.published(class_name, shots)
     keys = ("image_auroc", "pixel_auroc")
     return {
         "source": known.source,
@@ -67,10 +57,12 @@ def record(suite: BenchmarkSuite, protocol: BenchmarkProtocol, outcome: Outcome)
         Its result.
     """
     settings, encoder = protocol.settings, protocol.model.encoder
+    whole = not settings.ablated  # published figures are those of the whole method
     return {
         "protocol": protocol.name,
         "class": settings.class_name,
         "variant": settings.variant,
+        "ablated": settings.ablated,
         "shots": settings.shots,
         "zero_shot": settings.shots == 0,
         "figures": outcome.figures,
@@ -79,7 +71,7 @@ def record(suite: BenchmarkSuite, protocol: BenchmarkProtocol, outcome: Outcome)
         + [protocol.scaling_leakage] * (protocol.scaling_leakage is not None)
         + protocol.duplicates,
         "deviations": protocol.deviations(trained=outcome.chosen != "checkpoint"),
-        "published": published(suite, settings.class_name, settings.shots),
+        "published": published(suite.published(settings.class_name, settings.shots) if whole else UNKNOWN_FIGURES),
         "encoder": settings.encoder_label,
         "encoder_sha256": encoder.sha256,
         "image_size": encoder.image_size,
@@ -131,7 +123,7 @@ def not_run(suite: BenchmarkSuite, records: Sequence[Mapping[str, Any]]) -> list
     no_figures = {"not run": {"image_auroc": None, "pixel_auroc": None}}
     missing = [
         {"class": name, "variant": variant, "shots": shots, "figures": no_figures,
-         "published": published(suite, name, shots)}
+         "published": published(suite.published(name, shots))}
         for name in suite.classes
         if name not in done
     ]  # fmt: skip
@@ -190,13 +182,34 @@ def write_results(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     TrainingError
         If a file cannot be written.
     """
+    write_table(folder / "results", COLUMNS, rows(records), records[0] if len(records) == 1 else list(records))
+
+
+def write_table(file: Path, columns: Sequence[str], lines: Sequence[Mapping[str, Any]], content: object) -> None:
+    """Write a table as FILE.csv, and what it comes from as FILE.json.
+
+    Parameters
+    ----------
+    file
+        Path of the files, without suffix.
+    columns
+        Columns of the table.
+    lines
+        Its lines, by column.
+    content
+        Content of the JSON file.
+
+    Raises
+    ------
+    TrainingError
+        If a file cannot be written.
+    """
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
-    table.writerows(rows(records))
-    _write(folder / "results.csv", text.getvalue())
-    content = to_json(records[0] if len(records) == 1 else list(records), indent=1, inf_nan_mode="null")
-    _write(folder / "results.json", content.decode() + "\n")
+    table.writerows(lines)
+    _write(file.with_suffix(".csv"), text.getvalue())
+    _write(file.with_suffix(".json"), to_json(content, indent=1, inf_nan_mode="null").decode() + "\n")
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from medclipad.errors import DetectorError, TrainingError
 from medclipad.methods.base import AnomalyModel
 from medclipad.methods.common.auroc import auroc
-from medclipad.methods.common.benchmark_settings import Settings
+from medclipad.methods.common.benchmark_settings import Ablation, Settings
 from medclipad.methods.common.labelled_images import LabelledImages
 from medclipad.methods.common.reference import ReferenceFormat
 from medclipad.methods.registry import Variant
@@ -160,6 +160,27 @@ class BenchmarkProtocol(ABC):
             Called after each part of the test set.
         """
 
+    def test_on(self, data: Path, class_name: str, progress: Progress) -> None:
+        """Take the test set of another class instead of the own one; the weights stay.
+
+        Only protocols of a suite with `has_transfer` can do that.
+
+        Parameters
+        ----------
+        data
+            Folder of the benchmark's pictures.
+        class_name
+            The other class.
+        progress
+            Called while its pictures are checked.
+
+        Raises
+        ------
+        VolumeError
+            If a picture or list is missing or damaged.
+        """
+        raise NotImplementedError
+
     def load_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Load weights as the reference code saves them.
 
@@ -175,8 +196,12 @@ class BenchmarkProtocol(ABC):
         self.format.load_state(self.model, dict(state))
 
     def checkpoint(self) -> dict[str, dict[str, Tensor]] | None:
-        """Return the weights as the reference code saves them; None where its format cannot hold learned vectors."""
-        return self.format.state(self.model) if self.model.encoder.has_text else None
+        """Return the weights as the reference code saves them; None where its format cannot hold them.
+
+        It holds neither learned vectors nor a method with parts left out.
+        """
+        whole = self.model.encoder.has_text and not self.settings.ablated
+        return self.format.state(self.model) if whole else None
 
     def deviations(self, trained: bool) -> list[str]:
         """Return how this run differs from the reference's, in words.
@@ -260,6 +285,8 @@ class BenchmarkSuite(ABC):
         Normal training pictures (and as many abnormal ones, if the method needs them) where the user names no number.
     has_zero_shot
         Whether there is a zero-shot experiment.
+    has_transfer
+        Whether a model that has learned from one class can be tested on another.
     checkpoint_variants
         Variants whose weights the reference code's checkpoints can hold.
     """
@@ -269,6 +296,7 @@ class BenchmarkSuite(ABC):
     classes: ClassVar[tuple[str, ...]]
     default_shots: ClassVar[int]
     has_zero_shot: ClassVar[bool] = False
+    has_transfer: ClassVar[bool] = False
     checkpoint_variants: ClassVar[tuple[Variant, ...]] = ("reference",)
 
     @abstractmethod
@@ -303,6 +331,16 @@ class BenchmarkSuite(ABC):
         DetectorError
             If the encoder is unknown or not suitable.
         """
+
+    def ablations(self, data: Path, settings: Settings, seeds: Path | None) -> Mapping[str, Ablation]:
+        """Return the ablations of an experiment by name; the parameters are those of `make`.
+
+        Raises
+        ------
+        VolumeError
+            If the data set is missing.
+        """
+        return {}
 
     def published(self, class_name: str, shots: int) -> PublishedFigures:
         """Return the figures of the paper and of its code; `shots` is 0 for zero-shot."""

@@ -1,9 +1,10 @@
-"""Settings of a benchmark run."""
+"""Settings of a benchmark run, and ablations: runs that differ in one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +41,9 @@ class Settings:
         Which weights count: those with the best AUROC on the test set, as in the reference codes, or the last.
     variant
         What the reference code computes, or what the paper says.
+    ablated
+        Parts of the method that are left out or replaced, by the method's own names and in JSON's types; empty for the
+        whole method.
     """
 
     class_name: str
@@ -53,6 +57,7 @@ class Settings:
     max_images: int | None = None
     select: Literal["best-test", "last"] = "best-test"
     variant: Variant = "reference"
+    ablated: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def encoder_label(self) -> str:
@@ -76,3 +81,66 @@ class Settings:
             for key, value in reference.items()
             if own[key] != value and (trained or key not in _TRAINING_SETTINGS)
         ]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the runs that an ablation compares.
+
+    Attributes
+    ----------
+    name
+        What tables call it, such as "level 1".
+    ablated
+        As in `Settings`; empty for the whole method.
+    shots
+        Training pictures of each kind; None for those of the run.
+    """
+
+    name: str
+    ablated: Mapping[str, Any] = field(default_factory=dict)
+    shots: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its results."""
+        return "-".join(re.findall(r"\w+", self.name))
+
+    def settings(self, run: Settings) -> Settings:
+        """Return the settings of a run with this arm's changes."""
+        return replace(run, ablated=self.ablated, shots=self.shots or run.shots)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Runs to compare.
+
+    Attributes
+    ----------
+    arms
+        The runs, in the order of the table.
+    left_out
+        Runs that are not possible, and why, in words; "" if all are.
+    """
+
+    arms: tuple[Arm, ...]
+    left_out: str = ""
+
+
+SHOTS = (1, 2, 4, 8, 16, 32)
+"""Numbers of shots that `compare_shots` compares."""
+
+
+def compare_shots(possible: Callable[[int], bool], reason: str) -> Ablation:
+    """Return the ablation of the number of training pictures.
+
+    Parameters
+    ----------
+    possible
+        Whether the data allow a number of shots.
+    reason
+        Why they do not allow others, in words.
+    """
+    arms = tuple(Arm(f"{k}-shot", shots=k) for k in SHOTS if possible(k))
+    missing = ", ".join(str(k) for k in SHOTS if not possible(k))
+    return Ablation(arms, f"{missing} shots, because {reason}" if missing else "")

@@ -18,7 +18,7 @@ from torch import Tensor
 from medclipad.encoders import load_encoder
 from medclipad.errors import TrainingError
 from medclipad.methods.common.benchmark import BenchmarkProtocol, BenchmarkSuite, Scores, Tick, no_tick
-from medclipad.methods.common.benchmark_settings import Settings
+from medclipad.methods.common.benchmark_settings import Ablation, Settings
 from medclipad.methods.common.labelled_images import (
     LabelledImage,
     LabelledImages,
@@ -26,9 +26,11 @@ from medclipad.methods.common.labelled_images import (
     open_picture,
     require_lesions,
 )
+from medclipad.methods.mediclip.ablations import Parts, ablations
 from medclipad.methods.mediclip.jsonlines import dataset_folder, test_pictures, train_pictures
 from medclipad.methods.mediclip.network import MediCLIPNetwork
 from medclipad.methods.mediclip.options import MediCLIPOptions
+from medclipad.methods.mediclip.prompts import N_CONTEXT
 from medclipad.methods.mediclip.reference import MediCLIPReference
 from medclipad.methods.mediclip.synthesis import AnomalySynthesis
 from medclipad.methods.mediclip.training import new_optimiser, step
@@ -89,9 +91,10 @@ class MediCLIPProtocol(BenchmarkProtocol):
             )
         chosen = random.Random(settings.seed).sample(train, settings.shots)
         self.pictures_sha256, self.duplicates = check_pictures(tests, chosen, progress)
-        encoder = load_encoder(settings.encoder, settings.image_size)
+        encoder, parts = load_encoder(settings.encoder, settings.image_size), Parts(**settings.ablated)
         size = encoder.image_size
-        self.settings = replace(settings, image_size=size)
+        learns = parts.learnable_tokens or parts.adapters  # otherwise every epoch is like the first
+        self.settings = replace(settings, image_size=size, epochs=settings.epochs if learns else 1)
         options = MediCLIPOptions(
             variant=settings.variant,
             schedule="published",
@@ -102,20 +105,34 @@ class MediCLIPProtocol(BenchmarkProtocol):
         )
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            self.model = MediCLIPNetwork(encoder, options)
+            n_context = N_CONTEXT if parts.learnable_tokens else 0
+            self.model = MediCLIPNetwork(encoder, options, n_context, parts.adapters)
         self.remarks = []
         if not encoder.has_text:
             self.remarks.append("learned vectors in place of prompts: the encoder has no text tower")
-        self.tests = LabelledImages(tests, partial(test_square, size=size))
-        self.truth = None
-        if any(picture.mask for picture in tests):
-            self.truth = require_lesions(np.stack([_mask(picture, size) for picture in tests]), folder)
+        self._take_tests(tests, folder)
         self.normal = np.stack([training_square(open_picture(picture.path), size) for picture in chosen])
-        self.synthesis = AnomalySynthesis(self.normal, options.variant)
+        self.synthesis = AnomalySynthesis(self.normal, options.variant, parts.mixture(options.variant))
+        self._dropped = parts.dropped_losses
         self.optimiser = new_optimiser(self.model)
         self.optimisers = {"all": self.optimiser}
         self.rng = np.random.default_rng(settings.seed)
         self.steps = -(-len(chosen) // self.batch)
+
+    def _take_tests(self, pictures: Sequence[LabelledImage], folder: Path) -> None:
+        """Make these pictures of a data set the test set."""
+        size = self.model.encoder.image_size
+        self.tests = LabelledImages(pictures, partial(test_square, size=size))
+        self.truth = None
+        if any(picture.mask for picture in pictures):
+            self.truth = require_lesions(np.stack([_mask(picture, size) for picture in pictures]), folder)
+
+    def test_on(self, data: Path, class_name: str, progress: Progress) -> None:
+        """Take the test set of another data set; see `BenchmarkProtocol.test_on`."""
+        folder = dataset_folder(data, class_name)
+        pictures = test_pictures(folder, self.settings.max_images)
+        check_pictures(pictures, (), progress)
+        self._take_tests(pictures, folder)
 
     @property
     def random_state(self) -> str:
@@ -135,7 +152,7 @@ class MediCLIPProtocol(BenchmarkProtocol):
         """Train on new synthetic anomalies in the pictures with these indices; return the loss."""
         pairs = [self.synthesis(self.normal[index], self.rng) for index in indices]
         images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
-        return sum(step(self.model, self.optimiser, images, masks))
+        return sum(step(self.model, self.optimiser, images, masks, self._dropped))
 
     def test(self, keep: Sequence[int] = (), tick: Tick = no_tick) -> Scores:
         """Score all test pictures; see `BenchmarkProtocol.test`."""
@@ -178,6 +195,7 @@ class MediCLIPBenchmark(BenchmarkSuite):
     layout = "MediCLIP's data sets, each with samples/train.json and test.json"
     classes = ("brainmri", "busi", "chexpert")
     default_shots = 16
+    has_transfer = True
     checkpoint_variants = ("reference", "paper")
 
     def reference(self, zero_shot: bool) -> Mapping[str, Any]:
@@ -189,3 +207,7 @@ class MediCLIPBenchmark(BenchmarkSuite):
     ) -> BenchmarkProtocol:
         """Return the experiment on a data set."""
         return MediCLIPProtocol(data, settings, progress)
+
+    def ablations(self, data: Path, settings: Settings, seeds: Path | None) -> Mapping[str, Ablation]:
+        """Return prompts and adapters where the encoder has a text tower, synthesis, losses and shots."""
+        return ablations(settings, len(train_pictures(dataset_folder(data, settings.class_name))))

@@ -16,7 +16,7 @@ from medclipad.methods.common.layers import TokenLinear
 from medclipad.methods.common.learned_vectors import LearnedVectors
 from medclipad.methods.common.normal_memory import NormalMemory
 from medclipad.methods.mediclip.options import MediCLIPOptions
-from medclipad.methods.mediclip.prompts import LearnablePrompts
+from medclipad.methods.mediclip.prompts import N_CONTEXT, LearnablePrompts
 
 FIRST_STAGE = 1  # taps after 1/2, 3/4 and all of the encoder: blocks 12, 18 and 24 of ViT-L
 PAPER_TEMPERATURE = 0.07
@@ -36,11 +36,15 @@ class MediCLIPNetwork(AnomalyModel):
         Frozen encoder.
     options
         The method's options. Where an option is None, the encoder decides.
+    n_context
+        Learnable tokens of a prompt.
+    adapted
+        Whether adapters are learned. Otherwise the encoder's own projection takes their place, for an ablation.
 
     Attributes
     ----------
     adapters
-        A linear map for each tapped stage.
+        A linear map for each tapped stage; empty if none is learned.
     prompts
         Learned prompts, or two learned vectors where the encoder has no text tower.
     text_features
@@ -66,11 +70,13 @@ class MediCLIPNetwork(AnomalyModel):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, encoder: ImageEncoder, options: MediCLIPOptions) -> None:
+    def __init__(
+        self, encoder: ImageEncoder, options: MediCLIPOptions, n_context: int = N_CONTEXT, adapted: bool = True
+    ) -> None:
         super().__init__(encoder, options)
-        has_text = encoder.has_text
-        self.adapters = nn.ModuleList(TokenLinear(width, encoder.embed_dim) for width in encoder.widths[FIRST_STAGE:])
-        self.prompts = LearnablePrompts(encoder) if has_text else LearnedVectors(encoder.embed_dim)
+        has_text, widths = encoder.has_text, encoder.widths[FIRST_STAGE:] if adapted else ()
+        self.adapters = nn.ModuleList(TokenLinear(width, encoder.embed_dim) for width in widths)
+        self.prompts = LearnablePrompts(encoder, n_context) if has_text else LearnedVectors(encoder.embed_dim)
         if has_text:
             self.register_buffer("text_features", torch.zeros(encoder.embed_dim, 2))
         self.schedule = options.schedule or ("short" if has_text else "published")
@@ -101,7 +107,8 @@ class MediCLIPNetwork(AnomalyModel):
 
     def adapt(self, tokens: Sequence[Tensor]) -> list[Tensor]:
         """Return the adapted tokens (B, grid², embed_dim) of each stage, L2-normalised, of its `patch_tokens`."""
-        return [F.normalize(adapter(x).float(), dim=-1) for adapter, x in zip(self.adapters, tokens, strict=True)]
+        adapters = self.adapters or [self.encoder.project] * len(tokens)
+        return [F.normalize(adapter(x).float(), dim=-1) for adapter, x in zip(adapters, tokens, strict=True)]
 
     def similarity(self, adapted: Sequence[Tensor], text: Tensor) -> list[Tensor]:
         """Return the cosine of adapted tokens with text features.

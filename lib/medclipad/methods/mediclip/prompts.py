@@ -41,7 +41,7 @@ Label = Literal["normal", "abnormal"]
 
 
 class LearnablePrompts(nn.Module):
-    """Prompts [start][8 learnable tokens][word.][end], with a context of its own for each word.
+    """Prompts [start][learnable tokens][word.][end], with a context of its own for each word.
 
     The text tower runs without its causal mask, so that the padding takes part, as in the reference code.
 
@@ -49,11 +49,13 @@ class LearnablePrompts(nn.Module):
     ----------
     encoder
         Encoder with a text tower. The contexts are drawn from N(0, 0.02²).
+    n_context
+        Learnable tokens before each word; 0 for the words alone, an ablation.
 
     Attributes
     ----------
     normal_context, abnormal_context
-        Learned contexts, (n words, 8, width).
+        Learned contexts, (n words, n_context, width).
 
     Raises
     ------
@@ -64,12 +66,12 @@ class LearnablePrompts(nn.Module):
     normal_context: nn.Parameter
     abnormal_context: nn.Parameter
 
-    def __init__(self, encoder: ImageEncoder) -> None:
+    def __init__(self, encoder: ImageEncoder, n_context: int = N_CONTEXT) -> None:
         super().__init__()
-        self._text = encoder.require_text()
+        self._text, self._n_context = encoder.require_text(), n_context
         width = self._text.width
-        self.normal_context = nn.Parameter(torch.randn(len(NORMAL_WORDS), N_CONTEXT, width) * 0.02)
-        self.abnormal_context = nn.Parameter(torch.randn(len(ABNORMAL_WORDS), N_CONTEXT, width) * 0.02)
+        self.normal_context = nn.Parameter(torch.randn(len(NORMAL_WORDS), n_context, width) * 0.02)
+        self.abnormal_context = nn.Parameter(torch.randn(len(ABNORMAL_WORDS), n_context, width) * 0.02)
         self._fixed: dict[Label, tuple[Tensor, Tensor]] = {}
 
     def tokens(self, label: Label) -> Tensor:
@@ -80,7 +82,7 @@ class LearnablePrompts(nn.Module):
         """Return token ids and their embeddings, made on first use: a finished detector needs no text tower."""
         if label not in self._fixed:
             words = NORMAL_WORDS if label == "normal" else ABNORMAL_WORDS
-            tokens = self._text.tokenize([" ".join(["X"] * N_CONTEXT) + f" {word}." for word in words])
+            tokens = self._text.tokenize([" ".join([*["X"] * self._n_context, f"{word}."]) for word in words])
             with torch.no_grad():
                 self._fixed[label] = tokens, self._text.token_embedding(tokens)
         return self._fixed[label]
@@ -89,7 +91,7 @@ class LearnablePrompts(nn.Module):
         """Return the token embeddings (n words, 77, width) of the prompts, with their learned contexts."""
         fixed = self._fixed_parts(label)[1]
         context = (self.normal_context if label == "normal" else self.abnormal_context).to(fixed.dtype)
-        return torch.cat([fixed[:, :1], context, fixed[:, 1 + N_CONTEXT :]], dim=1)
+        return torch.cat([fixed[:, :1], context, fixed[:, 1 + self._n_context :]], dim=1)
 
     def per_prompt(self, label: Label) -> Tensor:
         """Return the text features (n words, embed_dim) of the prompts, before mean and normalisation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count, islice
 
 import numpy as np
@@ -22,6 +22,7 @@ Batch = tuple[list[Tensor], Tensor]
 """Patch tokens (B, grid², width) of each tapped stage, and masks float64 (B, S, S) in [0, 1]."""
 
 BETAS = (0.5, 0.999)  # of Adam, as in the reference code
+LOSSES = ("focal", "dice")
 REAL_SHARE = 0.5  # of the slices of a step, where abnormal shots with masks are given
 REUSE = 4  # steps in which a synthetic anomaly takes part, on average, in the short schedule
 LEARNING_RATES = {"published": 1e-3, "short": 2e-3}
@@ -130,7 +131,11 @@ def new_optimiser(model: MediCLIPNetwork) -> torch.optim.Adam:
 
 
 def step(
-    model: MediCLIPNetwork, optimiser: torch.optim.Optimizer, images: Tensor, masks: Tensor
+    model: MediCLIPNetwork,
+    optimiser: torch.optim.Optimizer,
+    images: Tensor,
+    masks: Tensor,
+    dropped: Collection[str] = (),
 ) -> tuple[float, float]:
     """Train on a batch of images, as the reference code does.
 
@@ -144,17 +149,23 @@ def step(
         uint8 (B, S, S).
     masks
         float64 (B, S, S) in [0, 1].
+    dropped
+        Those of `LOSSES` that are left out, for an ablation.
 
     Returns
     -------
     tuple of float
-        Focal and Dice loss before the step.
+        Focal and Dice loss before the step; 0 if left out.
     """
-    return learn(model, optimiser, model.patch_tokens(images / 255), masks)
+    return learn(model, optimiser, model.patch_tokens(images / 255), masks, dropped)
 
 
 def learn(
-    model: MediCLIPNetwork, optimiser: torch.optim.Optimizer, tokens: Sequence[Tensor], masks: Tensor
+    model: MediCLIPNetwork,
+    optimiser: torch.optim.Optimizer,
+    tokens: Sequence[Tensor],
+    masks: Tensor,
+    dropped: Collection[str] = (),
 ) -> tuple[float, float]:
     """Train on a batch of patch tokens, which no step changes; otherwise as `step`.
 
@@ -168,15 +179,18 @@ def learn(
         Patch tokens (B, grid², width) of each tapped stage.
     masks
         float64 (B, S, S) in [0, 1].
+    dropped
+        Those of `LOSSES` that are left out, for an ablation.
 
     Returns
     -------
     tuple of float
-        Focal and Dice loss before the step.
+        Focal and Dice loss before the step; 0 if left out.
     """
     probabilities = model.probabilities(tokens)
     masks = masks.to(probabilities.device)
-    focal, dice = focal_loss(probabilities, masks), dice_loss(probabilities[:, 1], masks)
+    losses = focal_loss(probabilities, masks), dice_loss(probabilities[:, 1], masks)
+    focal, dice = (loss * (name not in dropped) for name, loss in zip(LOSSES, losses, strict=True))
     optimiser.zero_grad()
     (focal + dice).backward()
     optimiser.step()

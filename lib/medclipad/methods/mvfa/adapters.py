@@ -1,14 +1,14 @@
-"""MVFA's trained parts: adapters after each stage and the features of both heads, as coded and as in the paper."""
+"""MVFA's trained parts: adapters after the stages and the features of both heads, as coded and as in the paper."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from medclipad.encoders import ImageEncoder
+from medclipad.encoders import N_STAGES, ImageEncoder
 from medclipad.methods.common.layers import TokenLinear
 from medclipad.methods.registry import Variant
 
@@ -70,6 +70,8 @@ class Adaptation(ABC):
         Frozen encoder.
     residual
         Share r of an adapter's output in the next stage's input.
+    levels
+        Stages, 0 to 3, whose tokens are adapted.
 
     Attributes
     ----------
@@ -86,7 +88,7 @@ class Adaptation(ABC):
     trained: dict[Head, list[str]]
 
     @abstractmethod
-    def __init__(self, encoder: ImageEncoder, residual: float) -> None: ...
+    def __init__(self, encoder: ImageEncoder, residual: float, levels: Sequence[int]) -> None: ...
 
     @abstractmethod
     def __call__(self, x: Tensor, level: int, heads: Collection[Head] = HEADS, onward: bool = True) -> Adapted:
@@ -97,7 +99,7 @@ class Adaptation(ABC):
         x
             Tokens after the stage, (B, n_prefix + grid², width).
         level
-            Stage, 0 to 3.
+            Stage, one of the `levels`.
         heads
             Heads whose features are needed.
         onward
@@ -106,16 +108,21 @@ class Adaptation(ABC):
 
 
 class ReferenceAdapters(Adaptation):
-    """As coded: two adapters after each of the four stages, one for each head.
+    """As coded: two adapters after each stage, one for each head.
 
     The bottlenecks are the features. The next stage's input, class token included, is
     (1 − 2 r) x + r o_seg + r o_det; with r = 0 it is x.
     """
 
-    def __init__(self, encoder: ImageEncoder, residual: float) -> None:
+    def __init__(self, encoder: ImageEncoder, residual: float, levels: Sequence[int]) -> None:
         self.residual = residual
-        self.seg, self.det = (tuple(Adapter(width, encoder.embed_dim) for width in encoder.widths) for _ in HEADS)
-        self.modules = {"seg_adapters": nn.ModuleList(self.seg), "det_adapters": nn.ModuleList(self.det)}
+        self.seg, self.det = (
+            {level: Adapter(encoder.widths[level], encoder.embed_dim) for level in levels} for _ in HEADS
+        )
+        self.modules = {
+            "seg_adapters": nn.ModuleList(self.seg.values()),
+            "det_adapters": nn.ModuleList(self.det.values()),
+        }
         self.trained = {"seg": ["seg_adapters"], "det": ["det_adapters"]}
 
     def __call__(self, x: Tensor, level: int, heads: Collection[Head] = HEADS, onward: bool = True) -> Adapted:
@@ -142,34 +149,59 @@ class PaperAdapters(Adaptation):
     Written from memory of Huang et al. 2024; the README says what could not be checked.
     """
 
-    def __init__(self, encoder: ImageEncoder, residual: float) -> None:
+    def __init__(self, encoder: ImageEncoder, residual: float, levels: Sequence[int]) -> None:
         self.residual = residual
         self._project = encoder.project
-        self.adapters = tuple(Adapter(width, encoder.embed_dim) for width in encoder.widths[:-1])
-        widths = encoder.widths[:-1] if encoder.has_text else encoder.widths
-        self.seg, self.det = (
-            tuple(TokenLinear(width, encoder.embed_dim, bias=False) for width in widths) for _ in HEADS
-        )
-        self.modules = {
-            "adapters": nn.ModuleList(self.adapters),
-            "seg_projectors": nn.ModuleList(self.seg),
-            "det_projectors": nn.ModuleList(self.det),
-        }
+        before_last = [level for level in levels if level < N_STAGES - 1]
+        self.adapters = {level: Adapter(encoder.widths[level], encoder.embed_dim) for level in before_last}
+        self.seg, self.det = _projectors(encoder, before_last if encoder.has_text else levels)
+        self.modules = {"adapters": nn.ModuleList(self.adapters.values()), **_projector_modules(self.seg, self.det)}
         self.trained = {"seg": ["seg_projectors"], "det": ["adapters", "det_projectors"]}
 
     def __call__(self, x: Tensor, level: int, heads: Collection[Head] = HEADS, onward: bool = True) -> Adapted:
         """Adapt the tokens of a stage; see `Adaptation`."""
         blend = x
-        if level < len(self.adapters):
+        if level in self.adapters:
             share = self.residual or RESIDUAL
             blend = (1 - share) * x + share * self.adapters[level](x)
         after = blend if self.residual else x
-        if level == len(self.seg):
+        if level not in self.seg:
             projected = self._project(blend)
             return Adapted(projected, projected, after)
         seg = self.seg[level](blend) if "seg" in heads else None
         det = self.det[level](blend) if "det" in heads else None
         return Adapted(seg, det, after)
+
+
+class Projections(Adaptation):
+    """A linear projector for each head after each stage, and no adapter: what the paper compares its adapters with.
+
+    The stages see the encoder's own tokens.
+    """
+
+    def __init__(self, encoder: ImageEncoder, residual: float, levels: Sequence[int]) -> None:
+        self.residual = residual
+        self.seg, self.det = _projectors(encoder, levels)
+        self.modules = _projector_modules(self.seg, self.det)
+        self.trained = {"seg": ["seg_projectors"], "det": ["det_projectors"]}
+
+    def __call__(self, x: Tensor, level: int, heads: Collection[Head] = HEADS, onward: bool = True) -> Adapted:
+        """Project the tokens of a stage; see `Adaptation`."""
+        seg = self.seg[level](x) if "seg" in heads else None
+        det = self.det[level](x) if "det" in heads else None
+        return Adapted(seg, det, x)
+
+
+def _projectors(encoder: ImageEncoder, levels: Sequence[int]) -> list[dict[int, TokenLinear]]:
+    """Return the linear projectors of each head by level."""
+    return [
+        {level: TokenLinear(encoder.widths[level], encoder.embed_dim, bias=False) for level in levels} for _ in HEADS
+    ]
+
+
+def _projector_modules(seg: dict[int, TokenLinear], det: dict[int, TokenLinear]) -> dict[str, nn.ModuleList]:
+    """Return the projectors by their names in a saved detector."""
+    return {"seg_projectors": nn.ModuleList(seg.values()), "det_projectors": nn.ModuleList(det.values())}
 
 
 VARIANTS: dict[Variant, type[Adaptation]] = {"reference": ReferenceAdapters, "paper": PaperAdapters}

@@ -26,7 +26,7 @@ from medclipad.methods.common.benchmark import (
     Tick,
     no_tick,
 )
-from medclipad.methods.common.benchmark_settings import Settings
+from medclipad.methods.common.benchmark_settings import Ablation, Settings
 from medclipad.methods.common.frozen_states import FrozenStates
 from medclipad.methods.common.labelled_images import (
     LabelledImage,
@@ -36,6 +36,8 @@ from medclipad.methods.common.labelled_images import (
     require_lesions,
 )
 from medclipad.methods.mvfa import bmad
+from medclipad.methods.mvfa.ablations import Parts, ablations
+from medclipad.methods.mvfa.adapters import Projections
 from medclipad.methods.mvfa.evidence import Evidence, combine, unit_range
 from medclipad.methods.mvfa.network import MVFANetwork
 from medclipad.methods.mvfa.options import PAPER_BATCH, MVFAOptions
@@ -56,6 +58,7 @@ REFERENCE: dict[str, Any] = {
     "variant": "reference",
 }
 ZERO_REFERENCE: dict[str, Any] = {**REFERENCE, "learning_rate": 1e-4}
+SEEDS = "fewshot_seed"  # default folder of the seed files, in that of the data
 EVALUATIONS = 5  # on the test set in an epoch of zero-shot training, as in the reference code
 _CHUNK = 8  # test pictures scored together
 
@@ -79,7 +82,7 @@ class _BMADProtocol(BenchmarkProtocol):
         self.reference, class_name = reference, settings.class_name
         pictures = bmad.test_pictures(data, class_name, settings.max_images)
         self.pictures_sha256, self.duplicates = check_pictures(pictures, training, progress)
-        encoder = load_encoder(settings.encoder, settings.image_size)
+        encoder, parts = load_encoder(settings.encoder, settings.image_size), Parts(**settings.ablated)
         self.settings = replace(settings, image_size=encoder.image_size)
         options = MVFAOptions(
             variant=settings.variant,
@@ -89,8 +92,9 @@ class _BMADProtocol(BenchmarkProtocol):
             learning_rate=settings.learning_rate,
             max_samples=0,
             memory_tokens="all",
+            residual=0 if parts.projection else None,
         )
-        self.model = MVFANetwork(encoder, options)
+        self.model = MVFANetwork(encoder, options, parts.levels, Projections if parts.projection else None)
         self.remarks = []
         initialise(self.model, settings.seed)
         if encoder.has_text:
@@ -103,7 +107,7 @@ class _BMADProtocol(BenchmarkProtocol):
         if class_name in bmad.MASKED:
             truth = np.stack([self.mask(picture).numpy() > 0 for picture in pictures])
             self.truth = require_lesions(truth, data / f"{class_name}_AD" / "test")
-        self.trainer = Trainer(self.model, settings.learning_rate)
+        self.trainer = Trainer(self.model, settings.learning_rate, parts.dropped_losses)
         self.optimisers = self.trainer.optimisers
         self.generator = torch.Generator().manual_seed(settings.seed)
 
@@ -151,7 +155,7 @@ class _BMADProtocol(BenchmarkProtocol):
     def checkpoint(self) -> dict[str, dict[str, Tensor]] | None:
         """Return the weights as the reference saves them; None where its format cannot hold them.
 
-        It holds neither learned vectors nor the projectors of the paper's variant.
+        Beside what the base class says, it has no place for the projectors of the paper's variant.
         """
         return super().checkpoint() if self.settings.variant == "reference" else None
 
@@ -350,7 +354,11 @@ class MVFABenchmark(BenchmarkSuite):
         """Return the experiment on a class; `seeds` is the reference project's fewshot_seed, by default in `data`."""
         if zero_shot:
             return ZeroShot(data, settings, progress)
-        return FewShot(data, seeds or data / "fewshot_seed", settings, progress)
+        return FewShot(data, seeds or data / SEEDS, settings, progress)
+
+    def ablations(self, data: Path, settings: Settings, seeds: Path | None) -> Mapping[str, Ablation]:
+        """Return levels, adapters, losses where there are masks to learn from, and shots."""
+        return ablations(settings, seeds or data / SEEDS)
 
     def published(self, class_name: str, shots: int) -> PublishedFigures:
         """Return the figures that the reference project's README gives."""

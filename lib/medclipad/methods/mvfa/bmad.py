@@ -71,7 +71,7 @@ def shots(data: Path, seeds: Path, class_name: str, k: int, iterate: int = 0) ->
         If the seed file, one of its lines, or a picture that it names is missing.
     """
     check_class(class_name)
-    file = seeds / class_name / f"{k}-shot.txt"
+    file = seed_file(seeds, class_name, k)
     names = _names(file, k, iterate)
     pictures = []
     for label, name in enumerate(_FOLDERS):
@@ -82,6 +82,11 @@ def shots(data: Path, seeds: Path, class_name: str, k: int, iterate: int = 0) ->
                 raise VolumeError(f"{file} names {picture}, which is not in {folder}: fetch the data set again.")
             pictures.append(_picture(available[picture], label, class_name))
     return pictures
+
+
+def seed_file(seeds: Path, class_name: str, k: int) -> Path:
+    """Return the file that names the k shots of a class."""
+    return seeds / class_name / f"{k}-shot.txt"
 
 
 def _names(file: Path, k: int, iterate: int) -> list[list[str]]:

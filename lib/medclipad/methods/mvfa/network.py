@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -11,15 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medclipad.encoders import N_STAGES, ImageEncoder
-from medclipad.encoders.tensor_cache import cached
 from medclipad.errors import DetectorError
 from medclipad.methods.base import AnomalyModel, as_rgb, has_values, option_or_default
 from medclipad.methods.common.learned_vectors import LearnedVectors
 from medclipad.methods.common.token_memory import TokenMemory, draw
-from medclipad.methods.mvfa.adapters import HEADS, RESIDUAL, VARIANTS, Head
+from medclipad.methods.mvfa.adapters import HEADS, RESIDUAL, VARIANTS, Adaptation, Head
 from medclipad.methods.mvfa.evidence import Evidence, Features, Level, cosine, extremes
 from medclipad.methods.mvfa.options import MVFAOptions
-from medclipad.methods.mvfa.prompts import prompts, text_features
+from medclipad.methods.mvfa.prompts import cached_text_features
 from medclipad.volume.progress import Progress, no_progress
 
 EPOCHS, EPOCHS_WITHOUT_TEXT = 50, 7
@@ -48,9 +46,15 @@ class MVFANetwork(AnomalyModel):
         Frozen encoder.
     options
         The method's options. Where an option is None, the encoder decides.
+    stages
+        Stages that are adapted and compared, in their order; fewer than all for an ablation.
+    adaptation
+        What is done to their tokens; None for that of the variant.
 
     Attributes
     ----------
+    stages
+        The same stages.
     residual
         Share of an adapter's output in the next stage's input.
     epochs
@@ -58,7 +62,7 @@ class MVFANetwork(AnomalyModel):
     max_samples
         Slices after which training ends; 0 for no limit.
     adaptation
-        The adapters of the variant.
+        The adapters.
     text_features
         Features of the prompts, (embed_dim, 2); only with a text tower. All zero before a class is chosen.
     learned_vectors
@@ -82,15 +86,22 @@ class MVFANetwork(AnomalyModel):
     has_masks: Tensor
     ranges: Tensor
 
-    def __init__(self, encoder: ImageEncoder, options: MVFAOptions) -> None:
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        options: MVFAOptions,
+        stages: Sequence[int] = range(N_STAGES),
+        adaptation: type[Adaptation] | None = None,
+    ) -> None:
         super().__init__(encoder, options)
+        self.stages = tuple(stages)
         has_text = encoder.has_text
         # A CNN's batch norms are made for its own activations: altering them costs accuracy.
         self.residual = option_or_default(options.residual, RESIDUAL if has_text else 0.0)
         self.score_share = option_or_default(options.score_share, 0.0 if has_text else SCORE_SHARE)
         self.epochs = option_or_default(options.epochs, EPOCHS if has_text else EPOCHS_WITHOUT_TEXT)
         self.max_samples = option_or_default(options.max_samples, MAX_SAMPLES if has_text else MAX_SAMPLES_WITHOUT_TEXT)
-        self.adaptation = VARIANTS[options.variant](encoder, self.residual)
+        self.adaptation = (adaptation or VARIANTS[options.variant])(encoder, self.residual, self.stages)
         for name, module in self.adaptation.modules.items():
             self.add_module(name, module)
         self.learned_vectors: dict[Head, LearnedVectors] = {}
@@ -99,9 +110,9 @@ class MVFANetwork(AnomalyModel):
         else:
             self.learned_vectors = {head: LearnedVectors(encoder.embed_dim) for head in HEADS}
             self.learned_text = nn.ModuleDict({str(head): module for head, module in self.learned_vectors.items()})
-        self.memory = TokenMemory(N_STAGES, encoder.embed_dim)
+        self.memory = TokenMemory(len(self.stages), encoder.embed_dim)
         self.register_buffer("has_masks", torch.tensor(True))
-        self.register_buffer("ranges", torch.tensor([[0.0, N_STAGES]] * len(Evidence._fields)))
+        self.register_buffer("ranges", torch.tensor([[0.0, len(self.stages)]] * len(Evidence._fields)))
         self.to(encoder.device)
 
     # -- features ------------------------------------------------------------------------------------------------
@@ -138,17 +149,7 @@ class MVFANetwork(AnomalyModel):
         DetectorError
             If the encoder has no text tower.
         """
-        encoder = self.encoder
-        text = encoder.require_text()
-        key = {
-            "medclipad": version("medclipad"),
-            "weights": encoder.sha256,
-            "architecture": encoder.name.partition("/")[0],
-            "precision": str(encoder.dtype),
-            "prompts": prompts(class_name),
-        }
-        features = cached("text", key, lambda: text_features(text, class_name).cpu())
-        self.text_features = features.to(encoder.device)
+        self.text_features = cached_text_features(self.encoder, class_name).to(self.encoder.device)
 
     @torch.no_grad()
     def frozen(self, images: Images) -> list[Tensor]:
@@ -173,7 +174,7 @@ class MVFANetwork(AnomalyModel):
         return states
 
     def levels(self, frozen: Sequence[Tensor], heads: Collection[Head] = HEADS, last: bool = True) -> Iterator[Level]:
-        """Yield the adapted tokens of each level in turn.
+        """Yield the adapted tokens of each of the `stages` in turn.
 
         Parameters
         ----------
@@ -185,11 +186,13 @@ class MVFANetwork(AnomalyModel):
             Whether the last level's tokens are blended too. Only a comparison with the reference code needs that.
         """
         state = frozen[0]
-        for level in range(N_STAGES):
+        for level in range(self.stages[-1] + 1):
             if level:
                 state = frozen[level] if level < len(frozen) else self.encoder.stage(state, level)
+            if level not in self.stages:
+                continue
             before = self.encoder.tokens(state)
-            onward = last or level < N_STAGES - 1
+            onward = last or level < self.stages[-1]
             seg, det, after = self.adaptation(before, level, heads, onward)
             if self.residual and after is not None:
                 state = self.encoder.with_tokens(state, after)
@@ -224,7 +227,8 @@ class MVFANetwork(AnomalyModel):
         list of Tensor
             (B, 2, grid, grid) for each level.
         """
-        return [self.encoder.patch_maps(SCALE * cosine(x.float(), text), level) for level, x in enumerate(tokens)]
+        levels = zip(self.stages, tokens, strict=True)
+        return [self.encoder.patch_maps(SCALE * cosine(x.float(), text), level) for level, x in levels]
 
     def upsample(self, maps: Tensor) -> Tensor:
         """Return maps (B, C, grid, grid) as (B, C, S, S): bilinear, the corners aligned as in the reference code."""
@@ -248,9 +252,9 @@ class MVFANetwork(AnomalyModel):
         `tokens` are features of each level, (B, n_prefix + grid², embed_dim).
         """
         maps = []
-        for level, x in enumerate(tokens):
+        for bank, (level, x) in enumerate(zip(self.stages, tokens, strict=True)):
             patches = x[:, self.encoder.n_prefix :].float()
-            maps.append(self.encoder.patch_maps(self.memory.distance(level, patches)[..., None], level))
+            maps.append(self.encoder.patch_maps(self.memory.distance(bank, patches)[..., None], level))
         return maps
 
     @torch.inference_mode()
@@ -406,7 +410,7 @@ class MVFANetwork(AnomalyModel):
 
     def load_head_state(self, state: Mapping[str, Tensor]) -> None:
         """Load the trained tensors that `head_state` returned, with a memory of any size; see `AnomalyModel`."""
-        for level in range(N_STAGES):
+        for level in range(self.memory.n_levels):
             tokens = state.get(f"memory.level{level}")
             if tokens is not None and tokens.ndim == 2 and tokens.shape[1] == self.encoder.embed_dim:
                 setattr(self.memory, f"level{level}", torch.empty_like(tokens, device="meta"))  # of that shape

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medclipad.encoders import TextTower
+from medclipad.encoders import ImageEncoder, TextTower
+from medclipad.encoders.tensor_cache import cached
 from medclipad.methods.common.states import ABNORMAL_STATES, NORMAL_STATES
 
 TEMPLATES = (
@@ -132,3 +134,22 @@ def text_features(text: TextTower, class_name: str) -> Tensor:
     """
     means = [F.normalize(encode_prompts(text, texts), dim=-1).mean(dim=0) for texts in prompts(class_name)]
     return F.normalize(torch.stack(means, dim=1), dim=0)
+
+
+def cached_text_features(encoder: ImageEncoder, class_name: str) -> Tensor:
+    """Return the text features of a class as `text_features` does, on the CPU, from the cache if they are there.
+
+    Raises
+    ------
+    DetectorError
+        If the encoder has no text tower.
+    """
+    text = encoder.require_text()
+    key = {
+        "medclipad": version("medclipad"),
+        "weights": encoder.sha256,
+        "architecture": encoder.name.partition("/")[0],
+        "precision": str(encoder.dtype),
+        "prompts": prompts(class_name),
+    }
+    return cached("text", key, lambda: text_features(text, class_name).cpu())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,8 @@ class Trainer:
         Model to train in place.
     learning_rate
         Of both optimisers.
+    dropped
+        Fields of `Losses` that are left out of the training, for an ablation.
 
     Attributes
     ----------
@@ -67,8 +69,8 @@ class Trainer:
     Huang et al. 2024: on each level focal + Dice loss of the maps and binary cross-entropy of the image score.
     """
 
-    def __init__(self, model: MVFANetwork, learning_rate: float) -> None:
-        self.model = model
+    def __init__(self, model: MVFANetwork, learning_rate: float, dropped: Collection[str] = ()) -> None:
+        self.model, self._dropped = model, dropped
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         for head in HEADS:
             modules = [model.adaptation.modules[name] for name in model.adaptation.trained[head]]
@@ -97,8 +99,9 @@ class Trainer:
             for probability in model.probabilities(model.logits(seg, model.text("seg") if text is None else text)):
                 focal.append(share * focal_loss(probability, masks))
                 dice.append(share * dice_loss(probability[:, 1], masks))
-        zeros = [torch.zeros_like(bce[0])] * len(bce)
-        return Losses(torch.stack(bce), torch.stack(focal or zeros), torch.stack(dice or zeros))
+        none = [torch.zeros_like(bce[0])] * len(bce)
+        losses = Losses(*(torch.stack(loss or none) for loss in (bce, focal, dice)))
+        return losses._replace(**dict.fromkeys(self._dropped, torch.stack(none)))
 
     def step(
         self, frozen: Sequence[Tensor], labels: Tensor, masks: Tensor, has_mask: Tensor, text: Tensor | None = None
@@ -127,7 +130,8 @@ class Trainer:
         for optimiser in self.optimisers.values():
             optimiser.zero_grad()
         losses = self.losses(frozen, labels, masks, has_mask, text)
-        losses.total.backward()
+        if losses.total.requires_grad:  # without the image loss a slice without a mask teaches nothing
+            losses.total.backward()
         if has_mask.any():
             self.optimisers["seg"].step()
         self.optimisers["det"].step()
