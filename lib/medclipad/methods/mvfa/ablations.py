@@ -47,7 +47,13 @@ def ablations(settings: Settings, seeds: Path) -> dict[str, Ablation]:
         Settings of the experiment.
     seeds
         Folder of the seed files, which decide what numbers of shots are possible.
+
+    Raises
+    ------
+    VolumeError
+        If BMAD has no such class.
     """
+    bmad.check_class(settings.class_name)
     found = {"levels": _levels(settings), "adapters": _ADAPTERS}
     name, zero_shot = settings.class_name, settings.shots == 0
     if zero_shot or name in bmad.MASKED:  # otherwise there is but one loss
