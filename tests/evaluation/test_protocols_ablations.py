@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from protocol_trees import SHOTS
 
 from medclipad.cli import benchmark as cli_benchmark
 from medclipad.cli.benchmark_runs import Runs
+from medclipad.cli.main import main
 from medclipad.errors import MedCLIPADError
 from medclipad.evaluation.protocols.run import STATE
 from medclipad.methods import get_method
 from medclipad.methods.common.benchmark_settings import Settings
 from medclipad.methods.mediclip.benchmark import MediCLIPBenchmark
 
-SIZE = 64
+COMMAND = Path(sys.executable).with_name("medclipad")
+SIZE, EPOCHS = 64, 6
 CASES = {  # the method's arms, in the order of its table; that of the whole method comes last
     ("mvfa", "levels"): ["level 1", "level 2", "level 3", "level 4", "all levels"],
     ("mvfa", "adapters"): ["projection", "adapters"],
@@ -119,6 +127,35 @@ def test_finished_runs_are_not_trained_again(common, tmp_path, benchmark, capsys
     assert capsys.readouterr().err.count("going on with the run in") == 2
 
 
+@pytest.mark.long
+def test_killed_ablation_is_resumed(bmad_tree, tmp_path):
+    """kill -9 in the second of two runs, then the same command again, compared with an uninterrupted one."""
+
+    def command(out: str) -> list[str]:
+        return [str(COMMAND), "benchmark", "--protocol", "mvfa", "--data", str(bmad_tree), "--class", "Brain",
+                "--shots", str(SHOTS), "--encoder", "embedded", "--image-size", str(SIZE), "--epochs", str(EPOCHS),
+                "--ablate", "adapters", "--out", str(tmp_path / out)]  # fmt: skip
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first, second = tmp_path / "killed" / "adapters" / "projection" / STATE, tmp_path / "killed" / STATE
+    process = subprocess.Popen(command("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 600
+    while not second.exists():
+        assert process.poll() is None and time.monotonic() < deadline, "the second run did not begin"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = json.loads(torch.load(second, weights_only=True)["history"])["epoch"]
+    assert 1 <= done < EPOCHS and not (tmp_path / "killed" / "adapters.csv").exists()
+
+    finished = first.stat().st_mtime_ns
+    for out in ("killed", "whole"):
+        subprocess.run(command(out), env=environment, check=True, capture_output=True, timeout=600)
+    assert first.stat().st_mtime_ns == finished
+    for name in ("adapters.csv", "adapters.json", "scores.csv"):
+        assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
 def test_published_figures_are_those_of_the_whole_method(common, tmp_path, tiny_clip, benchmark, capsys):
     """Also zero-shot, and on two classes: a column for each."""
     out = tmp_path / "out"
@@ -159,6 +196,14 @@ def test_refusals(common, bmad_tree, tmp_path, tiny_clip, benchmark):
     assert "--checkpoint" in refusal("mvfa", "--ablate", "levels", "--checkpoint", tmp_path / "a.pth")
     assert "two or more with --class" in refusal("mediclip", "--across")
     assert "add --zero-shot" in refusal("mvfa", "--class", "Chest", "--across")
+
+
+def test_a_wrong_name_ends_the_command(common, capsys, monkeypatch):
+    arguments = map(str, common("mvfa", "embedded"))
+    monkeypatch.setattr(sys, "argv", ["medclipad", "benchmark", *arguments, "--ablate", "colours"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1 and 'no ablation "colours"' in capsys.readouterr().err
 
 
 def test_a_benchmark_without_ablations(mediclip_tree, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,10 @@ from protocol_trees import SHOTS
 
 from medclipad.evaluation.protocols.run import train_and_test
 from medclipad.methods.common.benchmark_settings import Settings
+from medclipad.methods.mediclip.ablations import Parts
 from medclipad.methods.mediclip.benchmark import MediCLIPProtocol
 from medclipad.methods.mediclip.prompts import ABNORMAL_WORDS, NORMAL_WORDS
+from medclipad.methods.mediclip.synthesis import MIXTURES
 from medclipad.methods.mvfa.benchmark import FewShot, ZeroShot
 
 SIZE = 64
@@ -155,25 +159,17 @@ def test_nothing_to_learn(mediclip_tree, tiny_clip, tmp_path):
     np.testing.assert_array_equal(outcome.scores.images, before)
 
 
-@pytest.mark.parametrize("variant", ["reference", "paper"])
-def test_synthesis_tasks(mediclip_tree, variant):
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [("reference", {"gauss": 3 / 8, "source": 3 / 8, "identity": 1 / 4}), ("paper", {"gauss": 1 / 2, "source": 1 / 2})],
+)
+def test_synthesis_tasks(mediclip_tree, variant, expected):
     """The chosen tasks alone are drawn, equally often, beside as many unchanged pictures as before."""
-    given = Settings("busi", 4, "embedded", SIZE, 1, 1e-3, variant=variant, ablated={"tasks": ["gauss", "source"]})
-    protocol = MediCLIPProtocol(mediclip_tree, given)
-    drawn = []
-    for name, task in protocol.synthesis.tasks.items():
-        protocol.synthesis.tasks[name] = lambda image, rng, name=name, task=task: (
-            drawn.append(name),
-            *task(image, rng),
-        )[1:]
-    for seed in range(200):
-        protocol.synthesis(protocol.normal[0], np.random.default_rng(seed))
-    shares = {name: drawn.count(name) / 200 for name in protocol.synthesis.tasks}
-    expected = {
-        "reference": {"gauss": 3 / 8, "source": 3 / 8, "identity": 1 / 4},
-        "paper": {"gauss": 0.5, "source": 0.5},
-    }
-    assert shares == pytest.approx(expected[variant], abs=0.1)
+    assert Parts(tasks=["gauss", "source"]).mixture(variant) == pytest.approx(expected)
+    assert Parts().mixture(variant) == MIXTURES[variant]
+    given = settings("busi", "embedded", 4, tasks=["gauss", "source"])
+    protocol = MediCLIPProtocol(mediclip_tree, replace(given, variant=variant))
+    assert list(protocol.synthesis.tasks) == list(expected)
 
 
 def test_dropped_losses_of_mediclip(mediclip_tree):
