@@ -112,7 +112,7 @@ def test_first_use_downloads_with_a_bar_and_the_second_does_not(server, tag, hom
     bar = capsys.readouterr().err
     assert "weights.pt" in bar and "100%" in bar
     assert encoder.sha256 == hashlib.sha256(server.content).hexdigest()
-    assert torch.equal(encoder.state_dict()["_visual.conv1.weight"], state["visual.conv1.weight"])
+    assert torch.equal(encoder.state_dict()["_tower.visual.conv1.weight"], state["visual.conv1.weight"])
     assert [file.name for file in home.iterdir()] == ["weights.pt"]
     again = ClipEncoder(name, progress=lambda *report: reports.append(report))
     assert len(server.requests) == 1 and not reports and again.sha256 == encoder.sha256

@@ -63,7 +63,7 @@ def test_stages_are_timms_own_intermediate_layers(folder: Path, model: str, size
             images, indices=ends, norm=False, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
         )
         taps = encoder.taps(images)
-    assert (encoder.n_prefix, encoder._rotary is not None) == MODELS[model]
+    assert (encoder.n_prefix, getattr(own, "rope", None) is not None) == MODELS[model]
     for tokens, (patches, prefix) in zip(taps, expected, strict=True):
         torch.testing.assert_close(tokens, torch.cat([prefix, patches], dim=1), rtol=1e-5, atol=1e-5)
     grid = size // own.patch_embed.patch_size[0]

@@ -34,7 +34,7 @@ def test_paper_variant_by_hand(clip):
                     projected = state @ getattr(model, f"{head}_projectors")[number].weight.T
                     torch.testing.assert_close(getattr(level, head), projected)
             else:
-                own = clip._visual.ln_post(state) @ clip._visual.proj
+                own = clip.project(state)
                 torch.testing.assert_close(level.seg, own)
                 torch.testing.assert_close(level.det, own)
             torch.testing.assert_close(level.after, state)

@@ -73,7 +73,7 @@ def test_positional_embedding(parity, same, toy_clip, file):
     size, z = parity(file)["augmented_image"].shape[-1], parity("mvfa_text")
     encoder = load_encoder(toy_clip("gelu"), size)
     key = "visual_positional_embedding_resized"
-    same("mvfa_text", key, encoder._visual.positional_embedding, z[key], 1e-6)
+    same("mvfa_text", key, encoder.state_dict()["_tower.visual.positional_embedding"], z[key], 1e-6)
 
 
 def test_raw_inputs_are_all_read(parity):

@@ -13,6 +13,17 @@ from medclipad.errors import DetectorError
 N_STAGES = 4
 
 
+def quarter(blocks: int, level: int) -> range:
+    """Return the indices of a ViT's blocks that make up stage `level`: a quarter of them, or one more.
+
+    Examples
+    --------
+    >>> [len(quarter(27, level)) for level in range(N_STAGES)]
+    [6, 7, 7, 7]
+    """
+    return range(blocks * level // N_STAGES, blocks * (level + 1) // N_STAGES)
+
+
 class TextTower(ABC):
     """Text half of a CLIP model.
 
@@ -22,14 +33,26 @@ class TextTower(ABC):
         Tokens of a text, padding included.
     width : int
         Width of a token's embedding.
+    needs_padding : bool
+        Whether a text's feature depends on the padding behind it, as in SigLIP: it must then not be cut off.
     """
 
     context_length: int
     width: int
+    needs_padding: bool = False
+
+    @property
+    def n_start(self) -> int:
+        """Tokens before a text's words: 1 for the start token of CLIP, 0 for a tokenizer without one."""
+        return 1
 
     @abstractmethod
     def tokenize(self, texts: list[str]) -> Tensor:
-        """Return token ids, int64 (n, context_length): start token, words, end token, padded with 0."""
+        """Return token ids, int64 (n, context_length): start tokens, words, end token, padding."""
+
+    @abstractmethod
+    def ends(self, tokens: Tensor) -> Tensor:
+        """Return the position (n,) of each text's end token in token ids (n, L)."""
 
     @abstractmethod
     def token_embedding(self, tokens: Tensor) -> Tensor:
@@ -46,8 +69,9 @@ class TextTower(ABC):
         end
             Position (n,) of each text's end token, whose output is the text's feature.
         causal
-            Whether a token sees only those before it, as in CLIP. With False every token sees every other, padding
-            included, as in MediCLIP's reference code.
+            Whether the tower runs with the mask that it was trained with: CLIP's tokens see only those before them.
+            With False every token sees every other, padding included, as in MediCLIP's reference code. A tower that was
+            trained without a mask, such as SigLIP's, gives the same for both.
         """
 
 
@@ -69,7 +93,7 @@ class ImageEncoder(nn.Module, ABC):
     widths, grids : tuple of int
         Token width, and side of the token grid, after each stage.
     n_prefix : int
-        Tokens before the patch tokens: 1 for a ViT's class token, else 0.
+        Tokens before the patch tokens: a ViT's class and register tokens; 0 if it has none.
     embed_dim : int
         Width of the space shared with the text tower, or of the learned vectors that take its place.
     mean, std : tuple of float

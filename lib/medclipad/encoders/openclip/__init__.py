@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medclipad.encoders.openclip.architectures import check_image_size, model_config
+from medclipad.encoders.openclip.architectures import check_image_size, is_known
 from medclipad.encoders.registry import EncoderFamily, register_encoder
 
 if TYPE_CHECKING:
@@ -24,14 +24,12 @@ class OpenClipFamily(EncoderFamily):
     has_text = True
 
     def accepts(self, name: str) -> bool:
-        """Return whether the part before the first "/" is an architecture of open_clip with OpenAI's two towers."""
-        return model_config(name) is not None
+        """Return whether the part before the first "/" is an architecture of open_clip; `load` says if it has no ViT."""
+        return is_known(name)
 
     def check_image_size(self, name: str, image_size: int) -> None:
-        """Raise DetectorError for an image size under one patch."""
-        config = model_config(name)
-        if config is not None:
-            check_image_size(name.partition("/")[0], config, image_size)
+        """Raise DetectorError for a model without plain ViT, and for an image size under one patch."""
+        check_image_size(name, image_size)
 
     def load(
         self, name: str, image_size: int | None, dtype: torch.dtype, device: torch.device, progress: Progress | None

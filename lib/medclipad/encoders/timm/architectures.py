@@ -46,7 +46,7 @@ def build(name: str, image_size: int) -> Any:
 def check_image_size(name: str, image_size: int) -> None:
     """Raise DetectorError unless timm has the model, and an image size is a multiple of its patch."""
     model = split_name(name)[0]
-    patch = _patch_size(model)
+    patch = _known_patch_size(model)
     if image_size % patch or image_size < patch:
         raise DetectorError(
             f"{PREFIX}{model} takes image sizes that are multiples of its patch, {patch} pixels: {image_size} is none; "
@@ -55,19 +55,30 @@ def check_image_size(name: str, image_size: int) -> None:
 
 
 @cache
-def _patch_size(model: str) -> int:
-    """Return the side of a model's patches in pixels."""
+def patch_size(model: str) -> int | None:
+    """Return the side of the patches of a model of timm in pixels, or None if the model is no plain ViT."""
     ensure_torchvision()
     import timm
     import torch
+
+    with torch.device("meta"):
+        built: Any = timm.create_model(model, num_classes=0)
+    if type(built).__name__ not in CLASSES:
+        return None
+    size, grid = built.patch_embed.img_size, built.patch_embed.grid_size  # of convolutions before a ViT too
+    return size[0] // grid[0] if size[0] == size[1] and grid[0] == grid[1] else None
+
+
+def _known_patch_size(model: str) -> int:
+    """Return the side of a model's patches in pixels; DetectorError if timm has no such plain ViT."""
+    ensure_torchvision()
+    import timm
 
     if not timm.is_model(model):
         similar = ", ".join(timm.list_models(f"{model[:12]}*")[:5])
         hint = f"; similar ones are {similar}" if similar else ""
         raise DetectorError(f'timm has no model "{model}"{hint}: use {encoder_usage()}.')
-    with torch.device("meta"):
-        built: Any = timm.create_model(model, num_classes=0)
-    patch = getattr(getattr(built, "patch_embed", None), "patch_size", None)
-    if type(built).__name__ not in CLASSES or not patch or patch[0] != patch[1]:
+    patch = patch_size(model)
+    if patch is None:
         raise DetectorError(f"{PREFIX}{model} is no plain ViT: choose a vit_*, deit* or eva02_* of timm.")
-    return patch[0]
+    return patch

@@ -12,6 +12,7 @@ from torch import Tensor
 from medclipad.encoders.base import N_STAGES, ImageEncoder
 from medclipad.encoders.download import fetch
 from medclipad.encoders.timm.architectures import PREFIX, build, split_name
+from medclipad.encoders.timm.tapped import TappedViT
 from medclipad.encoders.weight_errors import not_downloaded, not_weights
 from medclipad.errors import DetectorError, MedCLIPADError
 from medclipad.files import sha256_of_file
@@ -58,38 +59,24 @@ class TimmEncoder(ImageEncoder):
     ) -> None:
         super().__init__()
         vit = build(name, image_size)
-        if len(vit.blocks) % N_STAGES:
-            raise DetectorError(f"{name} has {len(vit.blocks)} blocks, which cannot be divided into four stages.")
         weights = _weights_file(name, progress)
         _load(vit, weights)
-        self._vit: Any = vit.to(device)  # timm's models have no types
-        with torch.no_grad():  # the same for every image, and float32
-            self._rotary = self._embedded(torch.zeros(1, 3, image_size, image_size, device=device))[1]
-        vit.to(dtype)
-        self._blocks_per_stage = len(vit.blocks) // N_STAGES
+        self._vit = TappedViT(vit.to(device)).to(dtype)
         self.name = name
         self.sha256 = sha256_of_file(weights)
         self.image_size = image_size
-        self.widths, self.grids = (vit.embed_dim,) * N_STAGES, (vit.patch_embed.grid_size[0],) * N_STAGES
-        self.n_prefix = vit.num_prefix_tokens
+        self.widths, self.grids = (self._vit.width,) * N_STAGES, (self._vit.grid,) * N_STAGES
+        self.n_prefix = self._vit.n_prefix
         self.mean, self.std = vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"]
         self.freeze()
 
     def stem(self, images: Tensor) -> Tensor:
         """Return the prefix and the patch tokens, with their learned positions added."""
-        return self._vit.norm_pre(self._embedded(images.to(self.dtype))[0])
+        return self._vit.stem(images.to(self.dtype))
 
     def stage(self, state: Tensor, level: int) -> Tensor:
         """Return the tokens after a quarter of the blocks."""
-        first = level * self._blocks_per_stage
-        for number in range(first, first + self._blocks_per_stage):
-            block = self._vit.blocks[number]
-            if self._rotary is None:
-                state = block(state)
-            else:  # mixed rotary positions differ from block to block
-                mixed = getattr(self._vit, "rope_mixed", False)
-                state = block(state, rope=self._rotary[number] if mixed else self._rotary)
-        return state
+        return self._vit.stage(state, level)
 
     def tokens(self, state: Tensor) -> Tensor:
         """Return the state itself: it is the tokens."""
@@ -98,11 +85,6 @@ class TimmEncoder(ImageEncoder):
     def with_tokens(self, state: Tensor, tokens: Tensor) -> Tensor:
         """Return the tokens as the new state."""
         return tokens
-
-    def _embedded(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return tokens with learned positions, and the rotary positions of a model that has them."""
-        embedded = self._vit._pos_embed(self._vit.patch_embed(images))
-        return embedded if isinstance(embedded, tuple) else (embedded, None)
 
 
 def _load(vit: Any, weights: Path) -> None:

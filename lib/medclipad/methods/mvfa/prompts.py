@@ -91,7 +91,7 @@ def encode_prompts(text: TextTower, texts: Sequence[str]) -> Tensor:
     Parameters
     ----------
     text
-        Text tower, run with its causal mask.
+        Text tower, run with the mask that it was trained with.
     texts
         n prompts.
 
@@ -102,15 +102,16 @@ def encode_prompts(text: TextTower, texts: Sequence[str]) -> Tensor:
 
     Notes
     -----
-    A causal tower cannot see what follows the end token, so the padding is cut off: the result is the same, five times
-    faster.
+    CLIP's causal tower cannot see what follows the end token, so the padding is cut off: the result is the same, five
+    times faster.
     """
     tokens = text.tokenize(list(texts))
-    order = tokens.argmax(dim=1).argsort()  # by length; the end token has the largest id
+    order = text.ends(tokens).argsort()  # by length
     encoded = []
     for part in tokens[order].split(_BATCH):
-        end = part.argmax(dim=1)
-        part = part[:, : int(end.max()) + 1]
+        end = text.ends(part)
+        if not text.needs_padding:
+            part = part[:, : int(end.max()) + 1]
         encoded.append(text.encode(text.token_embedding(part), end, causal=True))
     return torch.cat(encoded)[order.argsort().to(encoded[0].device)]
 
