@@ -24,7 +24,7 @@ class OpenClipFamily(EncoderFamily):
     has_text = True
 
     def accepts(self, name: str) -> bool:
-        """Return whether the part before the first "/" is an architecture of open_clip; `load` says if it has no ViT."""
+        """Return whether the part before the first "/" is an architecture of open_clip, with a ViT or not."""
         return is_known(name)
 
     def check_image_size(self, name: str, image_size: int) -> None:

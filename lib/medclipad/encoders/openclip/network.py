@@ -1,4 +1,4 @@
-"""Models of open_clip with a plain ViT as image tower, tapped after each quarter of its blocks, and their text towers."""
+"""Models of open_clip with a plain ViT as image tower, tapped after each quarter of its blocks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ClipEncoder(ImageEncoder):
             check_image_size(name, image_size)
         model = build(config, image_size)
         load_part(model, weights, ("visual.",), dtype, torch.device(device))
-        self._tower = image_tower(model.visual)
+        self._tower = image_tower(model.visual).to(dtype)  # what a ViT of timm computed for itself, too
         self.name = name
         self.quick_gelu = bool(config.get("quick_gelu")) and isinstance(self._tower, OpenClipViT)
         self.sha256 = sha256_of_file(weights)

@@ -126,19 +126,19 @@ def load_tokenizer(architecture: str, options: dict[str, Any], folder: Path) -> 
     repository = options.get("hf_tokenizer_name")
     if not repository:
         return ClipTokenizer(architecture)
-    files = [folder / file for file in FILES]
-    if not all(file.is_file() for file in files):
-        files = _downloaded(architecture, repository)
+    tokenizer, settings = (folder / file for file in FILES)
+    if not (tokenizer.is_file() and settings.is_file()):
+        tokenizer, settings = _downloaded(architecture, repository)
     given = {
         key: value
         for key, value in options.get("tokenizer_kwargs", {}).items()
         if key in ("clean", "strip_sep_token")  # the others are for languages
     }
     try:
-        return HubTokenizer(*files, options["context_length"], **given)
+        return HubTokenizer(tokenizer, settings, options["context_length"], **given)
     except Exception as error:  # the library has no classes of errors
         raise DetectorError(
-            f"The tokenizer of {architecture} cannot be read from {files[0]} ({reason(error)}): fetch it again."
+            f"The tokenizer of {architecture} cannot be read from {tokenizer} ({reason(error)}): fetch it again."
         ) from error
 
 

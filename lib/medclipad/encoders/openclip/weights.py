@@ -131,7 +131,7 @@ def _resized(model: Any, key: str, positions: Tensor) -> Tensor:
         resized = {key: positions}
         resize_pos_embed(resized, model)
         return resized[key]
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     trunk = model.visual.trunk
     n_prefix = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
@@ -141,7 +141,8 @@ def _resized(model: Any, key: str, positions: Tensor) -> Tensor:
 def _compute_buffers(model: nn.Module, prefixes: tuple[str, ...], device: torch.device) -> None:
     """Compute what a ViT of timm does not keep in files: rotary positions, and biases that are always zero."""
     for name, module in model.named_modules():
-        if f"{name}.".startswith(prefixes) and hasattr(module, "init_non_persistent_buffers"):
+        compute: Any = getattr(module, "init_non_persistent_buffers", None)
+        if compute is not None and f"{name}.".startswith(prefixes):
             for key, value in module.named_buffers(recurse=False):
                 setattr(module, key, torch.empty_like(value, device=device))
-            module.init_non_persistent_buffers()
+            compute()

@@ -26,7 +26,7 @@ class TappedViT(nn.Module):
 
     def __init__(self, vit: Any) -> None:
         super().__init__()
-        self.vit: Any = vit  # timm's models have no types
+        self.vit: Any = vit.eval()  # timm's models have no types; batch norms must not learn from what follows
         self.image_size, self.width = vit.patch_embed.img_size[0], vit.embed_dim
         self.grid, self.n_prefix = vit.patch_embed.grid_size[0], vit.num_prefix_tokens
         weight = next(vit.parameters())

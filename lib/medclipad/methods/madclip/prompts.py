@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medclipad.encoders import ImageEncoder
+from medclipad.methods.common.contexts import tokens_with_places
 from medclipad.methods.common.states import ABNORMAL_STATES as WINCLIP_ABNORMAL_STATES
 from medclipad.methods.common.states import NORMAL_STATES
 
@@ -60,34 +61,38 @@ class ContextPrompts(nn.Module):
         self.contexts = nn.ParameterDict(
             {f"{label}_{place}": nn.Parameter(torch.randn(shape) * SPREAD) for label in LABELS for place in PLACES}
         )
-        self._fixed: dict[Label, tuple[Tensor, Tensor]] = {}
+        self._fixed: dict[Label, tuple[Tensor, Tensor, Tensor]] = {}
 
     def tokens(self, label: Label) -> Tensor:
-        """Return the token ids (7, 77) of the "normal" or "abnormal" prompts, with X in place of the contexts."""
+        """Return the token ids (7, L) of the "normal" or "abnormal" prompts, with X in place of the contexts."""
         return self._fixed_parts(label)[0]
 
-    def _fixed_parts(self, label: Label) -> tuple[Tensor, Tensor]:
-        """Return token ids and their embeddings, made on first use: a finished detector needs no text tower."""
+    def _fixed_parts(self, label: Label) -> tuple[Tensor, Tensor, Tensor]:
+        """Return token ids, positions behind the states, and embeddings.
+
+        They are made on first use: a finished detector needs no text tower.
+        """
         if label not in self._fixed:
             states = NORMAL_STATES if label == "normal" else ABNORMAL_STATES
-            blank = " ".join(["X"] * N_CONTEXT)
-            tokens = self._text.tokenize([f"{blank} {state.format(self._class_name)}." for state in states])
+            texts = [state.format(self._class_name) for state in states]
+            tokens = tokens_with_places(self._text, [f"{text}." for text in texts], N_CONTEXT)
+            stops = self._text.ends(self._text.tokenize(texts)) + N_CONTEXT  # not each tokenizer keeps the full stop
             with torch.no_grad():
-                self._fixed[label] = tokens, self._text.token_embedding(tokens)
+                self._fixed[label] = tokens, stops, self._text.token_embedding(tokens)
         return self._fixed[label]
 
     def embeddings(self, label: Label, place: Place) -> Tensor:
-        """Return the token embeddings (7, 77, width) of the prompts, with their learned contexts in place."""
-        tokens, fixed = self._fixed_parts(label)
-        context = self.contexts[f"{label}_{place}"].to(fixed.dtype)
-        joined = torch.cat([fixed[:, :1], context, fixed[:, 1 + N_CONTEXT :]], dim=1)
-        order = torch.stack([_order(end, place, tokens.shape[1]) for end in tokens.argmax(dim=1).tolist()])
+        """Return the token embeddings (7, L, width) of the prompts, with their learned contexts in place."""
+        tokens, stops, fixed = self._fixed_parts(label)
+        context, start = self.contexts[f"{label}_{place}"].to(fixed.dtype), self._text.n_start
+        joined = torch.cat([fixed[:, :start], context, fixed[:, start + N_CONTEXT :]], dim=1)
+        order = torch.stack([_order(start, stop, place, tokens.shape[1]) for stop in stops.tolist()])
         return joined[torch.arange(len(joined))[:, None], order]
 
     def per_prompt(self, label: Label) -> Tensor:
         """Return the text features (21, embed_dim) of the prompts: those of each place in turn, not normalised."""
         embeddings = torch.cat([self.embeddings(label, place) for place in PLACES])
-        ends = self.tokens(label).argmax(dim=1).repeat(len(PLACES))
+        ends = self._text.ends(self.tokens(label)).repeat(len(PLACES))
         return self._text.encode(embeddings, ends, causal=False)
 
     def forward(self) -> Tensor:
@@ -96,18 +101,21 @@ class ContextPrompts(nn.Module):
         return F.normalize(torch.stack(means, dim=1), dim=0)
 
 
-def _order(end: int, place: Place, length: int) -> Tensor:
+def _order(start: int, stop: int, place: Place, length: int) -> Tensor:
     """Return the order in which the tokens [start][context][state][.][end][padding] of a prompt are used.
 
     Parameters
     ----------
-    end
-        Position of the end token; the full stop comes before it.
+    start
+        Number of start tokens.
+    stop
+        Position behind the state: of the full stop, or of the end token without one.
     place
         Where the state goes.
     length
         Number of tokens, padding included.
     """
-    state, context = list(range(1 + N_CONTEXT, end - 1)), list(range(1, 1 + N_CONTEXT))
+    first = start + N_CONTEXT
+    state, context = list(range(first, stop)), list(range(start, first))
     before = {"end": N_CONTEXT, "front": 0, "middle": N_CONTEXT // 2}[place]
-    return torch.tensor([0, *context[:before], *state, *context[before:], *range(end - 1, length)])
+    return torch.tensor([*range(start), *context[:before], *state, *context[before:], *range(stop, length)])

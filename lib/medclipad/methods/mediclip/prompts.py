@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medclipad.encoders import ImageEncoder
+from medclipad.methods.common.contexts import tokens_with_places
 
 NORMAL_WORDS = (
     "normal",
@@ -75,27 +76,28 @@ class LearnablePrompts(nn.Module):
         self._fixed: dict[Label, tuple[Tensor, Tensor]] = {}
 
     def tokens(self, label: Label) -> Tensor:
-        """Return the token ids (n words, 77) of the "normal" or "abnormal" prompts, with X in place of the contexts."""
+        """Return the token ids (n words, L) of the "normal" or "abnormal" prompts, with X in place of the contexts."""
         return self._fixed_parts(label)[0]
 
     def _fixed_parts(self, label: Label) -> tuple[Tensor, Tensor]:
         """Return token ids and their embeddings, made on first use: a finished detector needs no text tower."""
         if label not in self._fixed:
             words = NORMAL_WORDS if label == "normal" else ABNORMAL_WORDS
-            tokens = self._text.tokenize([" ".join([*["X"] * self._n_context, f"{word}."]) for word in words])
+            tokens = tokens_with_places(self._text, [f"{word}." for word in words], self._n_context)
             with torch.no_grad():
                 self._fixed[label] = tokens, self._text.token_embedding(tokens)
         return self._fixed[label]
 
     def embeddings(self, label: Label) -> Tensor:
-        """Return the token embeddings (n words, 77, width) of the prompts, with their learned contexts."""
+        """Return the token embeddings (n words, L, width) of the prompts, with their learned contexts."""
         fixed = self._fixed_parts(label)[1]
         context = (self.normal_context if label == "normal" else self.abnormal_context).to(fixed.dtype)
-        return torch.cat([fixed[:, :1], context, fixed[:, 1 + self._n_context :]], dim=1)
+        start = self._text.n_start
+        return torch.cat([fixed[:, :start], context, fixed[:, start + self._n_context :]], dim=1)
 
     def per_prompt(self, label: Label) -> Tensor:
         """Return the text features (n words, embed_dim) of the prompts, before mean and normalisation."""
-        return self._text.encode(self.embeddings(label), self.tokens(label).argmax(dim=1), causal=False)
+        return self._text.encode(self.embeddings(label), self._text.ends(self.tokens(label)), causal=False)
 
     def forward(self) -> Tensor:
         """Return the text features (embed_dim, 2), L2-normalised; column 0 normal, column 1 abnormal."""
