@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 import medclipad as mc
 from medclipad.compat import ensure_torchvision
 from medclipad.encoders import encoder_family, load_encoder
+from medclipad.encoders.timm.tapped import TappedViT
 from medclipad.errors import DetectorError
 from medclipad.methods import get_method, method_names
 
@@ -79,6 +80,17 @@ def test_bfloat16_is_close_to_float32(folder: Path, model: str) -> None:
         a, b = whole.taps(images)[3], half.taps(images)[3]
     assert b.dtype == torch.bfloat16
     assert torch.cosine_similarity(a.flatten(1), b.float().flatten(1)).min() > 0.999
+
+
+def test_batch_norms_before_a_vit_do_not_learn_while_it_is_loaded() -> None:
+    """Rotary positions are taken from an empty image, which must leave no trace."""
+    ensure_torchvision()
+    import timm
+
+    vit = timm.create_model("vit_base_mci_224", num_classes=0, depth=1, img_size=64)
+    before = {key: value.clone() for key, value in vit.named_buffers()}
+    TappedViT(vit)
+    assert before and all(torch.equal(value, before[key]) for key, value in vit.named_buffers())
 
 
 @pytest.mark.parametrize("method", method_names())

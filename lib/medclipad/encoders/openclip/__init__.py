@@ -1,4 +1,4 @@
-"""CLIP ViTs of open_clip with their text towers: the papers' encoders."""
+"""ViTs of open_clip with their text towers: CLIP, the papers' encoder, and SigLIP, EVA-02, PE and CoCa."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ class OpenClipFamily(EncoderFamily):
     """An open_clip architecture and a pretrained tag or the path of a checkpoint, joined by "/"."""
 
     name = "open_clip"
-    summary = "CLIP ViT of open_clip with its text tower, the papers' encoder: weights are downloaded on first use."
+    summary = (
+        "ViT of open_clip with its text tower (CLIP, the papers' encoder; SigLIP, EVA-02, PE, CoCa): weights are "
+        "downloaded on first use."
+    )
     usage = 'a CLIP ViT of open_clip, such as "ViT-L-14-336/openai"'
-    examples = ("ViT-L-14-336/openai", "ViT-L-14-quickgelu/openai")
+    examples = ("ViT-L-14-336/openai", "ViT-L-14-quickgelu/openai", "ViT-B-16-SigLIP2/webli")
     has_text = True
 
     def accepts(self, name: str) -> bool:
