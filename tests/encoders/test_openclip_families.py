@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 import medclipad as mc
 from medclipad.compat import ensure_torchvision
 from medclipad.encoders import N_STAGES, ImageEncoder, encoder_family, load_encoder
+from medclipad.encoders.openclip.architectures import normalisation
 from medclipad.errors import DetectorError
 from medclipad.methods import get_method, method_names
 from medclipad.methods.mvfa.prompts import encode_prompts, prompts
@@ -318,8 +319,6 @@ def test_a_tokenizer_that_is_not_here_is_said_at_once(folder: Path, tmp_path: Pa
 
 def test_images_are_normalised_as_the_tag_says() -> None:
     """A file is taken to be of the same kind as the architecture's first tag."""
-    from medclipad.encoders.openclip.network import _normalisation
-
     half = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert _normalisation("ViT-B-16-SigLIP2", "webli") == _normalisation("ViT-B-16-SigLIP2", "file.pt") == half
-    assert _normalisation("ViT-L-14", "laion2b_s32b_b82k") == half != _normalisation("ViT-L-14", "file.pt")
+    assert normalisation("ViT-B-16-SigLIP2", "webli") == normalisation("ViT-B-16-SigLIP2", "file.pt") == half
+    assert normalisation("ViT-L-14", "laion2b_s32b_b82k") == half != normalisation("ViT-L-14", "file.pt")

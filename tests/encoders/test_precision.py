@@ -13,7 +13,7 @@ from test_encoders import ARCHITECTURE, make_images, weights  # noqa: F401  (fix
 from medclipad.detection.detector import load_detector
 from medclipad.detection.fit import fit
 from medclipad.encoders import load_encoder
-from medclipad.encoders.openclip import network
+from medclipad.encoders.openclip.blocks import scaled_dot_product
 from medclipad.encoders.openclip.network import ClipEncoder
 from medclipad.encoders.openclip.torch_archive import StoredTensor
 from medclipad.encoders.precision import resolve_precision
@@ -124,7 +124,7 @@ def test_a_finished_detector_needs_no_text_tower(method, name, head, tmp_path, m
     made.save(tmp_path / "detector")
     del made
     gc.collect()  # or the encoder, its text tower loaded, would be shared with the detector
-    monkeypatch.setattr("medclipad.encoders.openclip.network._TEXT", ("none of this name",))
+    monkeypatch.setattr("medclipad.encoders.openclip.text._IN_CLIP", ("none of this name",))
     detector = load_detector(tmp_path / "detector", "float32")
     assert np.array_equal(detector.detect(head(1)).anomaly_map.array, expected)
     assert "_model" not in vars(detector.model.encoder.text)
@@ -138,7 +138,7 @@ def test_gradients_of_attention(dtype):
     results = {}
     for name, attention, attention_dtype in (
         ("exact", torch.nn.functional.scaled_dot_product_attention, torch.float64),
-        ("ours", lambda q, k, v: network._attention(q, k, v, None, False), dtype),
+        ("ours", lambda q, k, v: scaled_dot_product(q, k, v, None, False), dtype),
     ):
         given = heads.to(attention_dtype).requires_grad_()
         mixed = attention(*given)

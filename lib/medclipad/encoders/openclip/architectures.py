@@ -83,6 +83,26 @@ def build(config: dict[str, Any], image_size: int | None) -> Any:
     return model
 
 
+def normalisation(architecture: str, pretrained: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return mean and deviation (R, G, B) of the images that weights were trained with.
+
+    Parameters
+    ----------
+    architecture
+        Name in open_clip.
+    pretrained
+        Tag of the weights, or a file: it is taken to be of the same kind as the architecture's first tag. They are
+        OpenAI's if there is none.
+    """
+    ensure_torchvision()
+    from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    tags = list_pretrained_tags_by_model(architecture)
+    config = get_pretrained_cfg(architecture, pretrained) or get_pretrained_cfg(architecture, tags[0] if tags else "")
+    return config.get("mean", OPENAI_DATASET_MEAN), config.get("std", OPENAI_DATASET_STD)
+
+
 def _config(name: str) -> dict[str, Any] | None:
     """Return open_clip's own configuration of an encoder's architecture, or None if it has none."""
     ensure_torchvision()

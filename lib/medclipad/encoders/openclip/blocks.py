@@ -46,13 +46,13 @@ def through(
     if only is not None:
         rows = torch.arange(len(x), device=x.device)
         x, q = x[rows, only, None], q[rows, :, only, None]
-    mixed = _attention(q, k, v, mask, causal).transpose(1, 2).flatten(2)
+    mixed = scaled_dot_product(q, k, v, mask, causal).transpose(1, 2).flatten(2)
     x = x + block.ls_1(attention.out_proj(mixed))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """Return the scaled dot product attention of heads (B, H, L, d)."""
+def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """Return the attention of heads (B, H, L, d), whose gradients are as fast as torch can compute them."""
     # torch's own is several times slower on a CPU where gradients are wanted in bfloat16.
     slow = q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu"
     if slow and mask is None and not causal:

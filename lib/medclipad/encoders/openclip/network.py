@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medclipad.encoders.base import N_STAGES, ImageEncoder
 from medclipad.encoders.download import fetch
-from medclipad.encoders.openclip.architectures import build, check_image_size, model_config
+from medclipad.encoders.openclip.architectures import build, check_image_size, model_config, normalisation
 from medclipad.encoders.openclip.image_towers import OpenClipViT, image_tower
 from medclipad.encoders.openclip.text import ClipText
 from medclipad.encoders.openclip.weights import load_part
@@ -76,7 +76,7 @@ class ClipEncoder(ImageEncoder):
         self.widths, self.grids = (self._tower.width,) * N_STAGES, (self._tower.grid,) * N_STAGES
         self.n_prefix = self._tower.n_prefix
         self.embed_dim = config["embed_dim"]
-        self.mean, self.std = _normalisation(architecture, pretrained)
+        self.mean, self.std = normalisation(architecture, pretrained)
         self.text = ClipText(architecture, config, weights, dtype, torch.device(device))
         self.freeze()
 
@@ -140,16 +140,3 @@ def _weights_file(architecture: str, pretrained: str, progress: Progress | None)
         raise
     except Exception as error:  # a dozen classes of requests and the hub mean the same to the user
         raise not_downloaded(pretrained, architecture, error) from error
-
-
-def _normalisation(architecture: str, pretrained: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return mean and deviation of the images that weights were trained with.
-
-    They are those of the tag. For a file, they are those of the architecture's first tag: of OpenAI, if there is none.
-    """
-    from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-
-    tags = list_pretrained_tags_by_model(architecture)
-    config = get_pretrained_cfg(architecture, pretrained) or get_pretrained_cfg(architecture, tags[0] if tags else "")
-    return config.get("mean", OPENAI_DATASET_MEAN), config.get("std", OPENAI_DATASET_STD)
