@@ -291,6 +291,7 @@ def test_an_older_file_has_the_text_tower_at_its_top(folder: Path, tmp_path: Pat
     ("vit_relpos_medium_patch16_cls_224", "is no plain ViT"),
     ("roberta-ViT-B-32", "The text tower of roberta-ViT-B-32 is a model of the library transformers"),
     ("nllb-clip-base-siglip", "of the library transformers"),
+    ("hf-hub:microsoft", "is not known, since its configuration is on the network alone"),
 ])  # fmt: skip
 def test_what_cannot_be_tapped_is_said(architecture: str, words: str) -> None:
     family = encoder_family(f"{architecture}/weights.pt")

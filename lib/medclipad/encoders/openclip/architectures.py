@@ -8,10 +8,12 @@ from medclipad.compat import ensure_torchvision
 from medclipad.encoders.registry import encoder_usage
 from medclipad.errors import DetectorError
 
+_HUB = "hf-hub:"  # open_clip's names for models whose configuration is on the network too, such as BiomedCLIP
+
 
 def is_known(name: str) -> bool:
-    """Return whether open_clip has the architecture of an encoder's name, which stands before the first "/"."""
-    return _config(name) is not None
+    """Return whether an encoder's name is one of open_clip: its architecture stands before the first "/"."""
+    return name.startswith(_HUB) or _config(name) is not None
 
 
 def model_config(name: str) -> dict[str, Any]:
@@ -22,6 +24,11 @@ def model_config(name: str) -> dict[str, Any]:
     DetectorError
         If open_clip has no such architecture, its image tower is no plain ViT, or its text tower needs another library.
     """
+    if name.startswith(_HUB):
+        raise DetectorError(
+            f'Encoder "{name[:80]}" is not known, since its configuration is on the network alone: choose a model that '
+            "open_clip itself has, which BiomedCLIP is not, by its tag or a file of its weights."
+        )
     architecture, config = name.partition("/")[0], _config(name)
     if config is None:
         raise DetectorError(f'Encoder "{architecture}" is not known: use {encoder_usage()}.')
@@ -109,7 +116,7 @@ def _config(name: str) -> dict[str, Any] | None:
     import open_clip
 
     architecture = name.partition("/")[0]
-    if ":" in architecture:  # open_clip would look for an architecture such as "hf-hub:..." on the network
+    if ":" in architecture:  # open_clip would look for it on the network, or in a folder
         return None
     return open_clip.get_model_config(architecture)
 
