@@ -163,7 +163,7 @@ def images_of(encoder: ImageEncoder) -> torch.Tensor:
 ])  # fmt: skip
 @torch.no_grad()
 def test_stages_are_open_clips(folder: Path, family: str, size: int | None) -> None:
-    """Positions are resized as open_clip and timm do; of 100 pixels, those beyond the last whole patch are not seen."""
+    """Positions are resized as open_clip and timm do; four stages of 6 or 9 blocks; 100 pixels are 6 patches of 16."""
     encoder, model = encoder_of(folder, family, size), open_clips(folder, family, size)
     images = images_of(encoder)
     output = model.visual.forward_intermediates(images, output_fmt="NLC", output_extra_tokens=True)
