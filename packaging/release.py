@@ -1,7 +1,7 @@
 """Everything that a release consists of, checked, into dist/: `make release`.
 
-- wheels and source archives of the library and of the client alone; the wheels are installed with pip and with uv into
-  empty environments, where the library learns and detects, and the client's command answers;
+- a source archive, and the wheels of the library and of the client alone, which are installed with pip and with uv into
+  empty environments, where the library learns and detects, and the client says that no server is running;
 - the documentation site, built without a warning, and the extension for 3D Slicer, each as a zip archive;
 - the release notes: what CHANGELOG.md says of this version;
 - SHA256SUMS.
@@ -26,12 +26,13 @@ ROOT = Path(__file__).parents[1]
 EXTENSION = ("MedCLIPAD", "CMakeLists.txt", "MedCLIPAD.json", "LICENSE", "README.md")
 LIBRARY_SMOKE = """
 import numpy as np, medclipad as mc
+from importlib.metadata import version
 values = np.random.default_rng(0).uniform(50, 100, (24, 24, 24)).astype("float32")
 values[:4], values[-4:] = 0, 0
 volume = mc.Volume(values, np.diag([4.0, 4, 4, 1]), name="noise")
 detector = mc.fit(method="memory", normal=[volume], planes="axial", image_size=64, shots=4)
 assert detector.detect(volume).anomaly_map.array.shape == values.shape
-print("fit and detect:", mc.__version__)
+print("fit and detect:", version("medclipad"))
 """
 CLIENT_SMOKE = """
 import sys
@@ -52,8 +53,10 @@ def main() -> None:
     shutil.rmtree(dist, ignore_errors=True)
     dist.mkdir()
     (dist / "release-notes.md").write_text(notes, encoding="utf-8")
-    for project, smoke in ((ROOT, LIBRARY_SMOKE), (ROOT / "packaging" / "client", CLIENT_SMOKE)):
-        wheel = build(project, dist, version)
+    # The client's wheel takes its files from the library's folder: it has no source archive of its own.
+    client = ROOT / "packaging" / "client"
+    for project, parts, smoke in ((ROOT, (), LIBRARY_SMOKE), (client, ("--wheel",), CLIENT_SMOKE)):
+        wheel = build(project, dist, version, *parts)
         for tool in ("pip", "uv"):
             install_and_try(wheel, tool, smoke, dist / "environment")
     run("-m", "twine", "check", "--strict", *sorted(map(str, [*dist.glob("*.whl"), *dist.glob("*.tar.gz")])))
@@ -84,10 +87,10 @@ def notes_of(version: str, changelog: str) -> str:
     return section[1].strip() + "\n"
 
 
-def build(project: Path, dist: Path, version: str) -> Path:
-    """Build a project's wheel and source archive, and return the wheel."""
+def build(project: Path, dist: Path, version: str, *options: str) -> Path:
+    """Build a project's wheel and, unless the options say otherwise, source archive; return the wheel."""
     before = {*dist.glob("*.whl")}
-    run("-m", "build", "--outdir", str(dist), str(project))
+    run("-m", "build", *options, "--outdir", str(dist), str(project))
     (wheel,) = {*dist.glob("*.whl")} - before
     if f"-{version}-" not in wheel.name:
         raise MedCLIPADError(f"{wheel.name} has another version than pyproject.toml says: look at its build settings.")

@@ -210,7 +210,7 @@ def take(reader: Reader) -> None:
     take_states_after_loading(reader)
     reader.only(ui.trainingCollapsibleButton)
     form = reader.widget.training.form
-    for name, value in (("shots", 8), ("epochs", 4)):  # as little as draws a curve
+    for name, value in (("shots", 8), ("epochs", 4), ("memory_share", 0.9)):  # as little as draws a curve
         form.widget(name).value = value
     user.click(ui.trainButton)
     reader.until(lambda: ui.trainProgressBar.value > 0, "training")

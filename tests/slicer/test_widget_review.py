@@ -260,7 +260,7 @@ def test_train_compare_and_roll_back(panel: Any, study: Any) -> None:
 
     ui = panel.ui
     ui.trainingCollapsibleButton.collapsed = False
-    user.choose(ui.trainMethodComboBox, "mediclip")
+    assert ui.trainMethodComboBox.currentText == ui.methodComboBox.currentText == "mediclip"
     name = f"new-{int(time.time())}"
     form = panel.training.form
     for option in ("shots", "epochs", "memory_share"):
@@ -293,6 +293,21 @@ def test_train_compare_and_roll_back(panel: Any, study: Any) -> None:
     user.click(ui.deleteVersionButton)
     wait(lambda: ui.messageLabel.text == f"{name} was deleted.", 30, ui.messageLabel.text)
     assert ui.versionInUseComboBox.findText(name) < 0
+
+
+def test_a_training_without_a_loss_says_why_there_is_no_curve(panel: Any) -> None:
+    from harness import user
+
+    ui = panel.ui
+    ui.trainingCollapsibleButton.collapsed = False
+    user.choose(ui.trainMethodComboBox, "memory")
+    form = panel.training.form
+    form.widget("shots").value = 4
+    user.choose(form.widget("planes"), "axial")
+    user.write(form.widget("normal"), "normal_1")
+    user.click(ui.trainButton)
+    wait(lambda: ui.messageLabel.text.startswith("Training finished"), 240)
+    assert not ui.lossButton.enabled and "remembers normal slices" in ui.lossButton.toolTip
 
 
 def test_a_running_training_is_cancelled(panel: Any) -> None:

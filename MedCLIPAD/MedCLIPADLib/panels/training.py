@@ -26,6 +26,7 @@ class TrainingPanel(Panel):
         super().__init__(module)
         self.form = Form(self.ui.trainFormWidget)
         self._outcome: dict = {}
+        self._outcome_has_loss = False
         self._running = False
         ui = self.ui
         self.on_click(ui.trainButton, self.train)
@@ -68,6 +69,10 @@ class TrainingPanel(Panel):
         self.ui.trainProgressBar.value = round(100 * (report.get("fraction") or 0))
         words = _("{stage}, {seconds} s")
         self.ui.trainLabel.text = words.format(stage=stage(report), seconds=round(report.get("seconds") or 0))
+        self._draw_loss(report)
+
+    @staticmethod
+    def _draw_loss(report: dict) -> None:
         if report.get("history"):
             loss_chart(report["history"])
 
@@ -78,6 +83,8 @@ class TrainingPanel(Panel):
     def show_outcome(self, report: dict) -> None:
         """Show the outcome of a training: the old detector against the new one."""
         self._outcome = report.get("outcome") or {}
+        self._outcome_has_loss = bool(report.get("history"))
+        self._draw_loss(report)  # a short training ends before its progress is asked for
         self._over("")
         name = self._outcome.get("version", "")
         ready = _("The new version {name} is ready.").format(name=name)
@@ -118,9 +125,13 @@ class TrainingPanel(Panel):
         """Show the loss curve; ModuleError if there is none."""
         chart = existing_loss_chart()
         if chart is None:
-            raise ModuleError(_("There is no loss curve yet: train first."))
+            raise ModuleError(self._no_loss())
         show_chart(chart)
         self.module.watch.plots()
+
+    @staticmethod
+    def _no_loss() -> str:
+        return _("There is no loss curve yet: train first.")
 
     # --- versions ---
     def select(self, version: str | None) -> None:
@@ -168,7 +179,9 @@ class TrainingPanel(Panel):
         say_why(ui.trainButton, none or running)
         say_why(ui.stopTrainingButton, "" if self._running else _("No training is running."))
         chart = existing_loss_chart()
-        say_why(ui.lossButton, "" if chart is not None else _("There is no loss curve yet: train first."))
+        without = _("This training had no loss: the method remembers normal slices.")
+        has_none = self._no_loss() if chart is None else ""
+        say_why(ui.lossButton, without if self._outcome and not self._outcome_has_loss else has_none)
         for button in (ui.useVersionButton, ui.deleteVersionButton):
             say_why(button, connect or ("" if versions else _("There is no version yet: train one first.")))
         for button, key in ((ui.useNewButton, "version"), (ui.keepOldButton, "previous")):

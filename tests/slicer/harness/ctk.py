@@ -85,7 +85,9 @@ class ctkCollapsibleButton(QWidget):
 
     def changeEvent(self, event: Any) -> None:
         if event.type() == QEvent.Type.PaletteChange:  # with a style sheet, a button keeps the colours of before
-            self._header.setStyleSheet(self._header.styleSheet)
+            style = self._header.styleSheet
+            self._header.setStyleSheet("")
+            self._header.setStyleSheet(style)
         super().changeEvent(event)
 
     def showEvent(self, _event: Any) -> None:
