@@ -24,8 +24,8 @@ SLIDERS = "test_widget_detect.py::test_opacity_and_threshold_act_at_once"
 PIXELS = "test_widget_detect.py::test_each_coloured_pixel_is_a_voxel_above_the_threshold"
 CANCEL = "test_widget_detect.py::test_cancel_gives_the_panel_back"
 JUMP = "test_logic_results.py::test_a_jump_and_the_current_slice_agree"
-COLOURS = "test_logic_results.py::test_colours_are_on_one_fixed_range_whatever_the_threshold_map_and_detector"
-LEGEND = "test_logic_results.py::test_the_legend_says_how_rare_a_colour_is_and_no_more_than_the_normal_scans_support"
+COLOURS = "test_logic_colours.py::test_colours_are_on_one_fixed_range_whatever_the_threshold_map_and_detector"
+LEGEND = "test_logic_colours.py::test_the_legend_says_how_rare_a_colour_is_and_no_more_than_the_normal_scans_support"
 IN_3D = "test_logic_results.py::test_the_3d_view_shows_what_is_above_the_threshold_in_the_same_colours"
 LIMITS = "test_widget_results.py::test_the_reader_chooses_how_many_false_regions_are_listed"
 SERVERS = "test_logic_results.py::test_regions_are_the_servers"
@@ -109,7 +109,7 @@ FAULTS = [
           "colour.AddRGBPoint(value_of(number), *rgba[:3])", "colour.AddRGBPoint(number / COUNT, *rgba[:3])", IN_3D),
     Fault("colours not perceptually uniform", f"{LIB}/colours.py",
           "even = np.linspace(0, length[-1], count)", "even = np.linspace(0, 1, count) ** 2 * length[-1]",
-          "test_logic_results.py::test_colours_are_perceptually_uniform"),
+          "test_logic_colours.py::test_colours_are_perceptually_uniform"),
     # results
     Fault("verdict lost with the scene", f"{LIB}/results.py",
           'verdict, warnings = about.get("verdict", ""), " ".join(self.warnings)',
@@ -131,7 +131,7 @@ FAULTS = [
     Fault("sides from the grid, not the body", f"{LIB}/regions.py",
           "bounding_box(array > 0)", "bounding_box(array >= 0)", SERVERS),
     Fault("peaks beyond the normal scans get a number", f"{LIB}/rarity.py", "if value <= top", "if True",
-          "test_logic_results.py::test_map_values_are_said_in_words"),
+          "test_logic_colours.py::test_map_values_are_said_in_words"),
     Fault("no limit in the plot", f"{LIB}/plots.py", "if limit is not None:", "if False:",
           "test_logic_results.py::test_the_plot_shows_the_limit_and_the_current_slice_as_lines"),
     Fault("current slice not marked in the plot", f"{LIB}/panels/results.py",

@@ -17,7 +17,9 @@ def test_every_fault_can_still_be_seeded(tmp_path):
     for number, fault in enumerate(FAULTS):
         (tmp_path / str(number)).mkdir()
         broken(fault, tmp_path / str(number))
-        assert (Path(__file__).parent / fault.test.partition("::")[0]).exists()
+        file, _, name = fault.test.partition("::")
+        source = (Path(__file__).parent / file).read_text(encoding="utf-8")
+        assert f"def {name.partition('[')[0]}(" in source, fault.test
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ import sys
 import types
 from typing import Any
 
-from PySide6.QtCore import Property, QEvent, Qt, Signal
+from PySide6.QtCore import Property, Qt, Signal
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import (
     QCheckBox,
@@ -82,13 +82,6 @@ class ctkCollapsibleButton(QWidget):
 
     def resizeEvent(self, event: Any) -> None:
         self._header.setGeometry(0, 0, event.size().width(), self._HEIGHT)
-
-    def changeEvent(self, event: Any) -> None:
-        if event.type() == QEvent.Type.PaletteChange:  # with a style sheet, a button keeps the colours of before
-            style = self._header.styleSheet
-            self._header.setStyleSheet("")
-            self._header.setStyleSheet(style)
-        super().changeEvent(event)
 
     def showEvent(self, _event: Any) -> None:
         if self._collapsed:  # children that came while it was collapsed, as from a .ui file
