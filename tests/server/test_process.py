@@ -208,3 +208,25 @@ def gone(process: psutil.Process) -> bool:
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     return False
+
+
+def test_what_is_loaded_at_the_start_is_kept_from_the_garbage_collector(tmp_path: Path) -> None:
+    """A collection that looks at all of it stops every answer: nothing that a benchmark alone should notice."""
+    code = (
+        "import asyncio, gc\n"
+        "from medclipad.server.app import app\n"
+        "async def main():\n"
+        "    async with app.router.lifespan_context(app):\n"
+        "        print('frozen', gc.get_freeze_count())\n"
+        "asyncio.run(main())\n"
+    )
+    paths = {"APP_DIR": Path(monailabel_app.__file__).parent, "STUDIES": fill(tmp_path / "studies")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {f"MONAI_LABEL_{name}": str(path) for name, path in paths.items()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.rpartition("frozen ")[2]) > 100_000

@@ -276,6 +276,7 @@ def test_train_compare_and_roll_back(panel: Any, study: Any) -> None:
     assert [ui.outcomeTable.item(row, 0).text() for row in range(4)] == [
         "Slice AUROC", "Voxel AUROC", "Average precision", "Dice at the threshold"
     ]  # fmt: skip
+    assert ui.outcomeTable.item(0, 0).toolTip() == "Slice AUROC", "a narrow panel clips the cell"
     assert ui.verdictLabel.text
     user.click(ui.lossButton)
     import vtk

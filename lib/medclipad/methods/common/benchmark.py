@@ -179,7 +179,7 @@ class BenchmarkProtocol(ABC):
         VolumeError
             If a picture or list is missing or damaged.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # a suite with `has_transfer` has protocols that can
 
     def load_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Load weights as the reference code saves them.
