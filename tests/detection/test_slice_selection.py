@@ -35,7 +35,8 @@ def select(normal=(), abnormal=(), n="all", seed=0, progress=no_progress, plane=
     healthy, diseased = (
         [Case(*item) if isinstance(item, tuple) else Case(item) for item in given] for given in (normal, abnormal)
     )
-    return select_shots(healthy, diseased, (), config, progress)
+    framed = [FramedVolume(case.volume, plane, "raw", SIZE) for case in (*healthy, *diseased)]
+    return select_shots(healthy, diseased, (), framed, config, progress)
 
 
 def test_all_slices_with_body():

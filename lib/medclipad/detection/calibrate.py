@@ -58,9 +58,7 @@ class Looking:
 
     def frames(self, framed: FramedVolume) -> list[FramedVolume]:
         """Return a volume along each plane that was learned."""
-        info = self.detector.info
-        every = [framed, *(framed.along(plane) for plane in info.config.each_plane[1:])]
-        return [one.thinned(info.smoothing) for one in every]
+        return self.detector.frames(framed, self.detector.info.config.each_plane)
 
     def at(self, number: int, framed: FramedVolume) -> RawDetection:
         """Return what the method says of a volume, which has this number in `Shots.volumes`."""
@@ -155,10 +153,13 @@ def learn_calibration(
         normal_scans, slice_scores, peaks = [], [], []
         lower = np.zeros(len(LOWER))
         for index, (scan, scores) in enumerate(zip(chosen, own, strict=True)):
-            values = scale(maps.load(index))
-            own_slices = scan.framed.only(scan.slices)  # a lesion in a slice beside them would lift their scores
-            found = looking.detector.scores_of(values, own_slices) if own_scale is None else own_scale(scores)
-            slice_scores.append(found[scan.slices])
+            values = scan.framed.map_to_given(scale(maps.load(index)), scan.framed.foreground)
+            shown = scan.shown  # a lesion in a slice beside them would lift their scores
+            if own_scale is None or scores is None:
+                found = looking.detector.scores_of(values, shown)
+            else:
+                found = own_scale(scan.framed.scores_to_given(scores))
+            slice_scores.append(found[shown.analysed])
             normal_scans.append(
                 NormalScan(name=scan.framed.volume.name, score=volume_score(found) if scan.whole else None)
             )
@@ -215,7 +216,7 @@ def _atlas_without(evidence: Evidence, parts: Sequence[NormalPart], index: int) 
 
 def learn_acquisition(detector: AnomalyDetector, scans: Sequence[NormalSlices]) -> Acquisition:
     """Return how volumes that were learned from or calibrated on were acquired."""
-    described = [describe_volume(detector.encoder, scan.framed) for scan in scans[:MAX_SCANS]]
+    described = [describe_volume(detector.encoder, scan.framed.given) for scan in scans[:MAX_SCANS]]
     return Acquisition(scans=[scan for scan in described if scan is not None])
 
 

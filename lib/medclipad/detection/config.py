@@ -36,7 +36,7 @@ class FitConfig(BaseModel):
     ----------
     method, encoder
         Names of the method and of the encoder.
-    planes, intensity, shots, image_size, smoothing, precision, seed
+    planes, align, intensity, shots, image_size, smoothing, precision, seed
         See their descriptions, which help texts and forms show.
     options
         The method's own options, complete with its defaults.
@@ -62,6 +62,13 @@ class FitConfig(BaseModel):
         title="Planes",
         description="plane of the slices; all: axial, coronal and sagittal, whose maps are averaged; auto: all where "
         "the voxels of most volumes are nearly as high as wide, else the plane of acquisition",
+    )
+    align: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        title="Align volumes",
+        description="whether volumes are brought into the pose of one of the normal ones before they are cut into "
+        "slices; auto: where all planes are learned from whole normal volumes that are alike enough",
+        json_schema_extra=ADVANCED,
     )
     intensity: str = Field(
         default="auto",

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from medclipad.detection.acquisition import describe_volume
+from medclipad.detection.alignment import NOT_ALIGNED, NotAlikeError, Reference
 from medclipad.detection.calibration import Scale
 from medclipad.detection.evidence import Evidence
 from medclipad.detection.result import AnomalyResult
@@ -72,6 +73,8 @@ class AnomalyDetector:
         All that is known of the detector: the contents of detector.json.
     evidence
         How the method's map is held against what normal scans show at each place; None where too few were learned from.
+    reference
+        The pose that volumes are brought into before they are cut into slices; None where they are taken as they lie.
 
     Examples
     --------
@@ -83,11 +86,16 @@ class AnomalyDetector:
     """
 
     def __init__(
-        self, models: Mapping[str, AnomalyModel], info: DetectorInfo, evidence: Evidence | None = None
+        self,
+        models: Mapping[str, AnomalyModel],
+        info: DetectorInfo,
+        evidence: Evidence | None = None,
+        reference: Reference | None = None,
     ) -> None:
         self.models = dict(models)
         self.info = info
         self.evidence = evidence
+        self.reference = reference
 
     @property
     def model(self) -> AnomalyModel:
@@ -133,36 +141,63 @@ class AnomalyDetector:
         if not force_modality:
             require_modality(self.info.intensity, volume, _OTHER_MODALITY)
         planes = self._planes(plane)
-        require_detection_memory(volume, planes, self.info.smoothing)
-        frames = self.frames(volume, planes) if slices is None else [self.framed(volume, planes[0]).only(slices)]
+        require_memory(self.memory_for(volume, plane), volume.name or "the volume", "its anomaly map")
+        framed, warnings = self.framed(volume, planes[0]), ()
+        if slices is not None:
+            frames = [framed.only(slices)]
+        else:
+            posed, warnings = self._posed(framed)
+            frames = self.frames(posed, planes)
         raw = self.detect_raw(frames, progress)
         complete = self._as_learned(volume, plane) and slices is None
-        warnings = ()
         if complete and self.info.acquisition.scans:
-            warnings = self.info.acquisition.warnings(describe_volume(self.encoder, raw.framed))
+            warnings += self.info.acquisition.warnings(describe_volume(self.encoder, framed))
         if self.evidence is not None:  # a volume that is unlike normal scans has other things in the same places
             self.evidence(raw.map, raw.framed, raw.seen, local=not warnings)
+        values, scores = self.judged(raw)
         return AnomalyResult(
-            anomaly_map=volume.with_array(self.info.calibration.scale(raw.map)),
-            slice_scores=self._slice_scores(raw),
-            foreground=raw.framed.foreground,
-            slicing=raw.framed.slicing,
+            anomaly_map=volume.with_array(values),
+            slice_scores=scores,
+            foreground=framed.foreground,
+            slicing=framed.slicing,
             detector=self.info.name,
             calibration=self.info.calibration,
             complete=complete,
             warnings=warnings,
-            window=raw.framed.window,
+            window=framed.window,
         )
+
+    def _posed(self, framed: FramedVolume) -> tuple[FramedVolume, tuple[str, ...]]:
+        """Return a volume as its slices are compared, aligned if the detector aligns, and why it could not be."""
+        if self.reference is None:
+            return framed, ()
+        try:
+            return self.reference.align(framed), ()
+        except NotAlikeError:
+            return framed, (NOT_ALIGNED,)
+
+    def judged(self, raw: RawDetection) -> tuple[np.ndarray, np.ndarray]:
+        """Return map float32 (I, J, K) and slice scores (n_slices,) of the volume as it was given, on the fixed scale.
+
+        Parameters
+        ----------
+        raw
+            Its map is evidence by now. If the volume was aligned, it is brought back.
+        """
+        calibration, framed = self.info.calibration, raw.framed
+        values = framed.map_to_given(calibration.scale(raw.map), raw.seen)
+        if raw.scores is None:
+            return values, self.scores_of(values, framed.given)
+        return values, (calibration.score_scale or Scale())(framed.scores_to_given(raw.scores))
 
     def framed(self, volume: Volume, plane: str) -> FramedVolume:
         """Return a volume's slices along a plane as the encoder sees them."""
         return FramedVolume(volume, plane, self.info.intensity, self.info.image_size)
 
-    def frames(self, volume: Volume, planes: Sequence[str]) -> list[FramedVolume]:
-        """Return a volume's slices along each plane, thinned to what smoothing needs."""
-        first = self.framed(volume, planes[0])
-        every = [first, *(first.along(plane) for plane in planes[1:])]
-        return [framed.thinned(self.info.smoothing) for framed in every]
+    def frames(self, framed: FramedVolume, planes: Sequence[str]) -> list[FramedVolume]:
+        """Return a framed volume's slices along each plane, of which it lies along the first, thinned for smoothing."""
+        every = [framed, *(framed.along(plane) for plane in planes[1:])]
+        return [one.thinned(self.info.smoothing) for one in every]
 
     def detect_raw(self, frames: Sequence[FramedVolume], progress: Progress = no_progress) -> RawDetection:
         """Return what the method says of a volume.
@@ -218,11 +253,15 @@ class AnomalyDetector:
 
     def memory_for(self, volume: Volume, plane: str | None = None) -> int:
         """Return the bytes that `detect` needs beside volume and encoder; it raises VolumeError without them."""
-        return detection_memory(volume, self._planes(plane), self.info.smoothing, BATCH)
+        planes, smoothing = self._planes(plane), self.info.smoothing
+        if self.reference is not None:
+            return self.reference.memory(volume, planes, smoothing, BATCH)
+        return detection_memory(volume, planes, smoothing, BATCH)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the detector to a new folder, atomically. Raises DetectorError if it exists or cannot be written."""
         weights = head_states(self.models) | (self.evidence.tensors() if self.evidence else {})
+        weights |= self.reference.tensors() if self.reference else {}
         self.info = save_folder(path, self.info, weights)
 
     def features(self, volume: Volume, plane: str | None = None, progress: Progress = no_progress) -> np.ndarray:
@@ -243,12 +282,6 @@ class AnomalyDetector:
             features[numbers] = torch.cat(pooled, dim=1).cpu().numpy()
             progress("features", min(done * BATCH, len(framed.analysed)), len(framed.analysed), {})
         return features
-
-    def _slice_scores(self, raw: RawDetection) -> np.ndarray:
-        calibration = self.info.calibration
-        if raw.scores is None:
-            return self.scores_of(calibration.scale(raw.map), raw.framed)
-        return (calibration.score_scale or Scale())(raw.scores)
 
     def _planes(self, plane: str | None) -> tuple[str, ...]:
         return self.info.config.each_plane if plane is None or plane == self.info.config.planes else (plane,)
@@ -303,7 +336,7 @@ def load_detector(path: str | os.PathLike, precision: str = "auto") -> AnomalyDe
         )
     try:
         weights = read_weights(path, info.weights_sha256)
-        evidence = Evidence.from_tensors(weights, info.smoothing)
+        evidence, reference = Evidence.from_tensors(weights, info.smoothing), Reference.from_tensors(weights)
         planes = info.config.each_plane
         states: dict[str, dict[str, torch.Tensor]] = {plane: {} for plane in planes}
         for key, value in weights.items():
@@ -319,4 +352,4 @@ def load_detector(path: str | os.PathLike, precision: str = "auto") -> AnomalyDe
             f"The weights or options in {path} do not fit the method {info.method} ({reason}): restore a copy, or "
             "train it again, as one of an earlier version must be."
         ) from error
-    return AnomalyDetector(models, info, evidence)
+    return AnomalyDetector(models, info, evidence, reference)

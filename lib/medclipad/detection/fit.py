@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from medclipad.detection.alignment import Reference, align_volumes
 from medclipad.detection.calibrate import Looking, learn_acquisition, learn_calibration
 from medclipad.detection.calibration import Basis, Calibration
 from medclipad.detection.cases import AS_IS, Case, CaseSources, Reading, read_cases
@@ -71,8 +72,8 @@ def fit(
     learn
         Takes the place of the method's training; `import_checkpoint` puts in weights that were trained elsewhere.
     **options
-        The fields of `FitConfig` (method, encoder, shots, planes, intensity, image_size, smoothing, precision, seed)
-        and the method's own options; `medclipad fit --help` describes them all.
+        The fields of `FitConfig` (method, encoder, shots, planes, align, intensity, image_size, smoothing, precision,
+        seed) and the method's own options; `medclipad fit --help` describes them all.
 
     Returns
     -------
@@ -109,9 +110,14 @@ def fit(
     known = (*healthy, *diseased, *cases)
     config = config.for_volumes([case.volume for case in known], any(case.normal is None for case in known))
     config = config.model_copy(update={"image_size": encoder.image_size})
-    learned = {plane: select_shots(healthy, diseased, cases, config, progress, plane) for plane in config.each_plane}
+    framed = [_framed(case, config) for case in known]
+    framed, reference = align_volumes(framed, known, config, progress)
+    config = config.model_copy(update={"align": "on" if reference else "off"})
+    learned = {
+        plane: select_shots(healthy, diseased, cases, framed, config, progress, plane) for plane in config.each_plane
+    }
     slices = learned[config.plane]
-    to_calibrate_on, basis = _to_calibrate_on(slices, kept_out, config)
+    to_calibrate_on, basis = _to_calibrate_on(slices, kept_out, config, reference)
     for scan in to_calibrate_on:  # checked before training, so that it does not fail after it
         require_detection_memory(scan.framed.volume, config.each_plane, config.smoothing)
 
@@ -143,7 +149,7 @@ def fit(
         metrics=metrics,
         versions=installed_versions(),
     )
-    detector = AnomalyDetector(models, info)
+    detector = AnomalyDetector(models, info, reference=reference)
     stand_ins: dict[int, AnomalyDetector] = {}
     if basis == "left out" and learn is None and not all(model.can_leave_out for model in models.values()):
         numbers = sorted({number for part in learned.values() for number in part.shots.numbers})
@@ -168,11 +174,11 @@ def installed_versions() -> dict[str, str]:
 
 
 def _to_calibrate_on(
-    slices: TrainingSlices, kept_out: Sequence[Case], config: FitConfig
+    slices: TrainingSlices, kept_out: Sequence[Case], config: FitConfig, reference: Reference | None
 ) -> tuple[list[NormalSlices], Basis]:
     """Return the normal slices that limits are learned from, and how they are seen."""
     if kept_out:
-        return [_whole(case, config) for case in kept_out], "kept out"
+        return [_whole(case, config, reference) for case in kept_out], "kept out"
     if len(slices.normal) > 1:
         return slices.normal, "left out"
     if slices.held_out:
@@ -180,13 +186,20 @@ def _to_calibrate_on(
     return slices.normal, "training slices"
 
 
-def _whole(case: Case, config: FitConfig) -> NormalSlices:
-    """Return a volume that is not learned from; raise TrainingError if it is not normal as a whole."""
-    framed = FramedVolume(case.volume, config.plane, config.intensity, config.image_size or 0)
+def _framed(case: Case, config: FitConfig) -> FramedVolume:
+    """Return a volume along the plane whose slices are scored."""
+    return FramedVolume(case.volume, config.plane, config.intensity, config.image_size or 0)
+
+
+def _whole(case: Case, config: FitConfig, reference: Reference | None) -> NormalSlices:
+    """Return a volume that is not learned from; raise TrainingError if it is not normal as a whole, or unlike them."""
+    framed = _framed(case, config)
     if case.lesions(framed.slicing).any():
         raise TrainingError(f'"{case.volume.name}" has a lesion: only normal volumes can be calibrated on.')
     if not len(framed.analysed):
         raise TrainingError(f'"{case.volume.name}" shows no body: check the file and the intensity preset.')
+    if reference:
+        framed = reference.align(framed)
     numbers = framed.analysed.tolist()
     return NormalSlices(number=-1, framed=framed, slices=numbers, spare=numbers, whole=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -55,13 +56,23 @@ class FramedVolume:
         """Frame a volume for square images of `size` pixels; raise VolumeError if it does not suit the preset."""
         preset = resolve_preset(intensity, volume)
         self.volume = volume
-        self.slicing = Slicing(volume, plane)
         self.foreground = foreground_mask(volume, preset)
-        self.analysed = np.flatnonzero(slice_foreground(self.foreground, self.slicing) >= MINIMUM_FOREGROUND)
-        self.encoded = self.analysed
         self.window = preset.window(volume, self.foreground)
         self._size = size
-        self._crop_to_body()
+        self._cut(plane)
+
+    @property
+    def given(self) -> FramedVolume:
+        """The volume as it was given: itself, unless it was aligned."""
+        return self
+
+    def map_to_given(self, values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Return a map float32 on this grid, which is 0 where nothing was seen, on the given volume's."""
+        return values
+
+    def scores_to_given(self, scores: np.ndarray) -> np.ndarray:
+        """Return scores of this volume's slices, nan where skipped, for the given volume's."""
+        return scores
 
     def _crop_to_body(self) -> None:
         """Frame the rectangle that holds the body in all slices, so that the encoder's pixels go to tissue."""
@@ -75,22 +86,26 @@ class FramedVolume:
         shape = rows[1] - rows[0], columns[1] - columns[0]
         self._frame = SquareFrame(shape, self.slicing.pixel_spacing, self._size)
 
-    def along(self, plane: str) -> FramedVolume:
+    def along(self, plane: str) -> Self:
         """Return the same volume along another plane."""
         other = copy(self)
-        other.slicing = Slicing(self.volume, plane)
-        other.analysed = np.flatnonzero(slice_foreground(self.foreground, other.slicing) >= MINIMUM_FOREGROUND)
-        other.encoded = other.analysed
-        other._crop_to_body()
+        other._cut(plane)
         return other
 
-    def only(self, numbers: ArrayLike) -> FramedVolume:
+    def _cut(self, plane: str) -> None:
+        """Cut the volume along a plane."""
+        self.slicing = Slicing(self.volume, plane)
+        self.analysed = np.flatnonzero(slice_foreground(self.foreground, self.slicing) >= MINIMUM_FOREGROUND)
+        self.encoded = self.analysed
+        self._crop_to_body()
+
+    def only(self, numbers: ArrayLike) -> Self:
         """Return a copy in which only these slices are analysed."""
         fewer = copy(self)
         fewer.analysed = fewer.encoded = np.intersect1d(self.analysed, np.asarray(numbers, dtype=int))
         return fewer
 
-    def thinned(self, smoothing: float) -> FramedVolume:
+    def thinned(self, smoothing: float) -> Self:
         """Return a copy in which only every n-th slice is encoded, if smoothing by so many mm fills in the others."""
         step = max(1, int(STEP * smoothing / self.volume.spacing[self.slicing.axis]))
         fewer = copy(self)
@@ -193,7 +208,7 @@ def smooth(
     sigma
         Standard deviation in mm; 0: the mean alone.
     """
-    box = _box(body)  # nothing happens outside the body
+    box = box_of(body)  # nothing happens outside the body
     if box is None:
         return
     weight, wanted = (np.broadcast_to(part, body.shape)[box] for part in (weight, wanted))
@@ -236,10 +251,13 @@ def detection_memory(volume: Volume, planes: Sequence[str], smoothing: float, ba
     return volume.array.size * _VOXEL_BYTES + weights + max(slab, slices)
 
 
-def _box(mask: np.ndarray) -> tuple[slice, ...] | None:
+def box_of(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
     """Return the smallest box around what is True in (I, J, K), None if nothing is."""
     places = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return tuple(slice(at[0], at[-1] + 1) for at in places) if len(places[0]) else None
+    if not len(places[0]):
+        return None
+    i, j, k = (slice(int(at[0]), int(at[-1]) + 1) for at in places)
+    return i, j, k
 
 
 def batches(numbers: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -76,6 +76,11 @@ class NormalSlices:
     spare: list[int]
     whole: bool
 
+    @property
+    def shown(self) -> FramedVolume:
+        """The volume as it was given, with these slices alone; all of it, where all are normal."""
+        return self.framed.given if len(self.slices) == len(self.framed.analysed) else self.framed.only(self.slices)
+
 
 @dataclass(frozen=True)
 class OutlinedSlices:
@@ -106,7 +111,6 @@ class OutlinedSlices:
 class _Candidates:
     """Slices that can be learned from, by case: normal, abnormal with a mask, abnormal without."""
 
-    framed: list[FramedVolume]
     healthy: list[list[Chosen]]
     outlined: list[list[Chosen]]
     marked: list[list[Chosen]]
@@ -116,6 +120,7 @@ def select_shots(
     normal: Sequence[Case],
     abnormal: Sequence[Case],
     cases: Sequence[Case],
+    framed: Sequence[FramedVolume],
     config: FitConfig,
     progress: Progress,
     plane: str | None = None,
@@ -132,6 +137,8 @@ def select_shots(
         Each has a mask: its slices with lesion are abnormal shots, the others normal ones.
     cases
         Say themselves which of their slices are normal and abnormal.
+    framed
+        The volumes of all these, in this order, along the plane whose slices are scored.
     config
         Its `shots` of each kind are chosen; `image_size` and `intensity` are resolved.
     progress
@@ -150,8 +157,10 @@ def select_shots(
     known = [*normal, *abnormal, *cases]
     if not known:
         raise TrainingError("There is nothing to learn from: give at least one normal volume.")
-    found = _candidates(known, len(normal), len(abnormal), config, plane or config.plane, progress)
-    framed, size = found.framed, config.image_size or 0
+    plane, size = plane or config.plane, config.image_size or 0
+    framed = [one if plane == config.plane else one.along(plane) for one in framed]
+    marked_here = known if plane == config.plane else [case.without_marks() for case in known]
+    found = _candidates(marked_here, framed, len(normal), len(abnormal), progress)
     count = None if config.shots == "all" else config.shots
     rng = np.random.default_rng(config.seed)
     normal_shots, spare = _spread(found.healthy, count, rng)
@@ -217,15 +226,12 @@ def select_shots(
 
 
 def _candidates(
-    known: Sequence[Case], n_normal: int, n_abnormal: int, config: FitConfig, plane: str, progress: Progress
+    known: Sequence[Case], framed: Sequence[FramedVolume], n_normal: int, n_abnormal: int, progress: Progress
 ) -> _Candidates:
     """Return the slices that can be learned from; the cases are `n_normal` normal ones, then `n_abnormal` abnormal."""
-    found = _Candidates([], [], [], [])
-    for index, case in enumerate(known):
+    found = _Candidates([], [], [])
+    for index, (case, frames) in enumerate(zip(known, framed, strict=True)):
         progress("read", index, len(known), {"volume": case.volume.name})
-        frames = FramedVolume(case.volume, plane, config.intensity, config.image_size or 0)
-        if plane != config.plane:
-            case = case.without_marks()
         lesion, (is_normal, is_abnormal) = case.lesions(frames.slicing), case.known(frames.slicing)
         if n_normal <= index < n_normal + n_abnormal and not lesion.any():
             raise TrainingError(
@@ -234,7 +240,6 @@ def _candidates(
             )
         free = [int(k) for k in frames.analysed if k not in set(case.held_out)]
         learned = index >= n_normal  # of a volume given as normal, slices with lesion are not learned from
-        found.framed.append(frames)
         found.healthy.append([(index, k) for k in free if is_normal[k]])
         found.outlined.append([(index, k) for k in free if lesion[k] and learned])
         found.marked.append([(index, k) for k in free if is_abnormal[k] and not lesion[k] and learned])
