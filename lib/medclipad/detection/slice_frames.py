@@ -19,6 +19,7 @@ from medclipad.volume import (
     slice_foreground,
     to_unit,
 )
+from medclipad.volume.shelf import beside
 
 _TRUNCATE = 3.0  # standard deviations of the Gaussian that smooths maps
 _LEAST_WEIGHT = 1e-6  # of what surrounds a voxel: below it, the value would be rounding
@@ -56,12 +57,17 @@ class FramedVolume:
         preset = resolve_preset(intensity, volume)
         self.volume = volume
         self.slicing = Slicing(volume, plane)
-        self.foreground = foreground_mask(volume, preset)
+        self._foreground = beside(volume, foreground_mask(volume, preset))
         self.analysed = np.flatnonzero(slice_foreground(self.foreground, self.slicing) >= MINIMUM_FOREGROUND)
         self.encoded = self.analysed
         self.window = preset.window(volume, self.foreground)
         self._size = size
         self._crop_to_body()
+
+    @property
+    def foreground(self) -> np.ndarray:
+        """Bool (I, J, K), the body."""
+        return self._foreground.open()
 
     def _crop_to_body(self) -> None:
         """Frame the rectangle that holds the body in all slices, so that the encoder's pixels go to tissue."""
