@@ -51,9 +51,9 @@ def fit(
     Parameters
     ----------
     normal
-        Volumes without lesion: `Volume` objects, paths, folders, globs, or CSV files with the columns `image` and
-        `mask`. Of one with a mask, the slices without lesion are used. A pair stands in a list, `[(image, mask)]`:
-        alone it looks like two volumes.
+        Volumes without lesion: `Volume` objects, paths, folders, globs, CSV files with the columns `image` and `mask`,
+        or scans of a cohort. Files and scans take the memory of one, however many they are. Of one with a mask, the
+        slices without lesion are used. A pair stands in a list, `[(image, mask)]`: alone it looks like two volumes.
     abnormal
         Volumes with their lesion masks; their slices without lesion join the normal ones.
     cases

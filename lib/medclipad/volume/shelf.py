@@ -50,8 +50,8 @@ class Shelf:
     Examples
     --------
     >>> shelf = Shelf()
-    >>> shelf.put(np.arange(6).reshape(2, 3)).open()[1, 2]
-    np.int64(5)
+    >>> shelf.put(np.arange(6).reshape(2, 3)).open().tolist()
+    [[0, 1, 2], [3, 4, 5]]
     """
 
     def __init__(self) -> None:
