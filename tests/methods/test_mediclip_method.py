@@ -284,7 +284,7 @@ def test_remembered_slices_are_not_anomalous(embedded):
     normal = slices(3, 1)[0]
     model.remember(Shots(normal, normal[:0], ()), 0)
     both = normal, slices(3, 1, lesion=True)[0]
-    known, new = (model.memory.distance(model._memory_tokens(images)) for images in both)
+    known, new = (model.memory.distance(torch.cat([*model._memory_tokens(images)])) for images in both)
     assert known.max() < 0.05 * new.max()
 
 

@@ -35,6 +35,41 @@ def test_tokens_are_drawn_where_there_are_more_and_black_is_not_remembered():
     assert (few.tokens[:, -1] > 0).all() and (all_of_them.tokens[:, -1] > 0).all()
 
 
+@pytest.mark.parametrize("sizes", [[1] * 12, [5, 7], [4, 4, 4]])
+@pytest.mark.parametrize("size", [1, 40, 1000])
+def test_tokens_that_come_part_by_part_make_the_same_memory(sizes, size):
+    """As all at once: the tokens drawn, their places, what is left out for a volume, and the scale."""
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.rand(12, 3, 4, 4, generator=generator), torch.rand(12, 5, 2, 2, generator=generator)]
+    images = torch.rand(12, 32, 32, generator=generator)
+    images[3], images[:, :16, :9] = 0, 0  # black
+    tokens = NormalMemory.join(maps, images)
+    known = {"volumes": torch.arange(12) // 3, "heights": torch.rand(12, generator=generator)}
+    whole, merged = NormalMemory((3, 5), size), NormalMemory((3, 5), size)
+    whole.remember(tokens, torch.Generator().manual_seed(1), **known)
+    body = NormalMemory.shows_body(images, 4)
+    assert body.any() and not body.all()
+    merged.remember_parts(iter(tokens.split(sizes)), body, torch.Generator().manual_seed(1), **known)
+    assert len(merged.tokens) == min(size, int(body.sum()))
+    for name in ("tokens", "places", "scale"):
+        assert torch.equal(getattr(merged, name), getattr(whole, name)), name
+    for volume in (None, 2):
+        whole.leave_out(volume)
+        merged.leave_out(volume)
+        assert torch.equal(*(memory.distance(tokens, known["heights"]) for memory in (whole, merged)))
+
+
+def test_every_token_is_drawn_as_often_as_any_other():
+    """Of tokens that come in parts of unequal size; the chance that one seed in 300 is this uneven is below 1e-6."""
+    tokens = torch.arange(1.0, 31).view(30, 1, 1, 1).expand(30, 1, 1, 5)
+    counts = torch.zeros(31)
+    for seed in range(300):
+        memory = NormalMemory((1, 1), 10)
+        memory.remember_parts(tokens.split([2, 28]), tokens[..., -1] > 0, torch.Generator().manual_seed(seed))
+        counts[memory.tokens[:, 0].long()] += 1
+    assert (counts[1:] - 100).abs().max() < 45, "each is expected 100 times, with a standard deviation of 8"
+
+
 def test_slices_are_compared_with_those_of_about_their_height(monkeypatch):
     """The same token is usual at one height and not at another, however many there are."""
     monkeypatch.setattr("medclipad.methods.common.normal_memory.LEAST_TOKENS", 1)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from medclipad.cli.options import IMAGES, IMAGES_HELP, Component, Series, Untilt, with_fit_options
+from medclipad.errors import MedCLIPADError
 
 
 @with_fit_options()
@@ -18,9 +19,18 @@ def fit(
         list[str],
         typer.Option(
             metavar=IMAGES,
-            help=f"Normal volumes; if one has a mask, only its lesion-free slices are used. {IMAGES_HELP}",
+            help=f"Normal volumes; if one has a mask, only its lesion-free slices are used. {IMAGES_HELP} Or the "
+            "cohort.parquet of an earlier run, with --where.",
         ),
     ] = [],  # noqa: B006
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Which scans of a cohort.parquet in --normal are learned from, by its columns, such as "
+            "\"p_value > 0.2 and group == 'control'\".",
+        ),
+    ] = None,
     abnormal: Annotated[
         list[str], typer.Option(metavar="IMAGE:MASK...", help=f"Volumes with lesions and their masks. {IMAGES_HELP}")
     ] = [],  # noqa: B006
@@ -29,9 +39,13 @@ def fit(
         typer.Option(
             metavar=IMAGES,
             help="Normal volumes that are not learned from, for limits and p-values; default: the normal ones, each "
-            f"left out in turn. {IMAGES_HELP}",
+            f"left out in turn. {IMAGES_HELP} Or a cohort.parquet, with --calibrate-where.",
         ),
     ] = [],  # noqa: B006
+    calibrate_where: Annotated[
+        str | None,
+        typer.Option(metavar="CONDITION", help="The same for a cohort.parquet in --calibrate-on."),
+    ] = None,
     component: Component = None,
     series: Series = None,
     untilt: Untilt = False,
@@ -45,14 +59,18 @@ def fit(
     from medclipad.detection.config import FitConfig
     from medclipad.detection.fit import fit as fit_detector
     from medclipad.detection.reference_checkpoints import activation_note
+    from medclipad.volume.shelf import Shelf
 
     require_new(out, "folder for the detector")
     config, reading = FitConfig.of(**options), Reading(component, series, "resample" if untilt else "refuse")
     if note := activation_note(config.method, config.encoder):
         print(f"medclipad: {note}", file=sys.stderr)
-    healthy = read_with_notes(normal, reading)
-    diseased = read_with_notes(abnormal, reading, need_mask=True)
-    kept_out = read_with_notes(calibrate_on, reading)
+    normal_scans = _selected(normal, where, "--normal", "--where")
+    other_scans = _selected(calibrate_on, calibrate_where, "--calibrate-on", "--calibrate-where")
+    shelf = Shelf()
+    healthy = read_with_notes(normal_scans, reading, shelf=shelf)
+    diseased = read_with_notes(abnormal, reading, need_mask=True, shelf=shelf)
+    kept_out = read_with_notes(other_scans, reading, shelf=shelf)
     with progress_bar() as progress:
         detector = fit_detector(
             normal=healthy, abnormal=diseased, calibrate_on=kept_out, config=config, name=name or out.name,
@@ -64,3 +82,27 @@ def fit(
         f"{out}: {info.method} on {info.encoder}, {info.normal_slices} normal and {info.abnormal_slices} abnormal "
         f"slices. {info.calibration.promise()}"
     )
+
+
+def _selected(sources: list[str], where: str | None, option: str, where_option: str) -> list[Any]:
+    """Return sources with each cohort.parquet replaced by the scans that meet a condition, and say what was chosen."""
+    tables = [source for source in sources if source.lower().endswith(".parquet")]
+    if tables and where is None:
+        raise MedCLIPADError(f"{tables[0]} lists a whole cohort: say with {where_option} which of its scans to take.")
+    if where is None:
+        return list(sources)
+    if not tables:
+        raise MedCLIPADError(f"{where_option} chooses from a cohort.parquet: give one to {option}.")
+    try:
+        from medclipad.cohort.selection import select_scans
+    except ImportError as error:
+        raise MedCLIPADError(f'{error.name} is missing: run pip install "medclipad[cohort]".') from error
+    scans: list[Any] = []
+    for source in sources:
+        if source not in tables:
+            scans.append(source)
+            continue
+        selection = select_scans(source, where)
+        print(f"{source}: {selection.note}", file=sys.stderr)
+        scans += selection.scans
+    return scans

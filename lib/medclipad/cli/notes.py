@@ -12,19 +12,20 @@ from medclipad.errors import MedCLIPADError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from medclipad.detection.cases import Reading
+    from medclipad.detection.cases import CaseSource, Reading
     from medclipad.volume import Volume
+    from medclipad.volume.shelf import Shelf
 
 _MUCH = 2e9  # bytes
 
 
 def read_with_notes(
-    sources: Iterable[str], reading: Reading, need_mask: bool = False
+    sources: Iterable[CaseSource], reading: Reading, need_mask: bool = False, shelf: Shelf | None = None
 ) -> list[tuple[Volume, Volume | None]]:
     """Return volumes and masks as `read_cases` does, and say how each volume was understood."""
     from medclipad.detection.cases import read_cases
 
-    cases = read_cases(list(sources), reading, need_mask)
+    cases = read_cases(list(sources), reading, need_mask, shelf)
     for volume, _ in cases:
         print_notes(volume)
     return cases

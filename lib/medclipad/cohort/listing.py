@@ -124,7 +124,7 @@ def _from_table(file: Path) -> list[Scan]:
         image = file.parent / row["image"]
         name = _name(row.get("name") or case_name(image))
         mask = str(file.parent / row["mask"]) if row.get("mask") else ""
-        scans.append(Scan(name, str(image), mask=mask, group=row.get("group") or "", state=_state(image)))
+        scans.append(Scan(name, str(image), mask=mask, group=row.get("group") or "", state=state_of(image)))
     return scans
 
 
@@ -140,7 +140,7 @@ def _from_bids(root: Path, suffix: str | None) -> list[Scan]:
             str(file),
             group=groups.get(file.relative_to(root).parts[0], ""),
             bids=file.relative_to(root).as_posix(),
-            state=_state(file),
+            state=state_of(file),
         )
         for file in found
         if suffix in (None, case_name(file).rpartition("_")[2])
@@ -174,7 +174,7 @@ def _from_folder(root: Path, without: Path | None) -> Iterator[Scan]:
             relative = path.relative_to(root)
             name = "_".join([*relative.parts[:-1], case_name(path)]) if relative.parts else root.name
             if path != folder:
-                yield Scan(_name(name), str(path), state=_state(path))
+                yield Scan(_name(name), str(path), state=state_of(path))
             else:
                 folders.clear()  # reading a folder takes in those below it
                 yield from _series_of(folder, name)
@@ -186,7 +186,7 @@ def _may_be_image(file: Path) -> bool:
 
 def _series_of(folder: Path, name: str) -> Iterator[Scan]:
     """Yield the DICOM series of a folder, or the folder itself if it holds one, or pictures."""
-    state = _state(folder)
+    state = state_of(folder)
     try:
         series = [found.uid for found in list_untrusted_series(folder)]
     except VolumeError:  # reading it says why, in its row
@@ -219,7 +219,7 @@ def _name(text: str) -> str:
     return f"{clean.encode()[:LONGEST].decode(errors='ignore')}-{sha256_of_text(text)[:8]}"
 
 
-def _state(path: Path) -> str:
+def state_of(path: Path) -> str:
     """Return size and time of a file, or of all files below a folder; "" if it is missing."""
     try:
         files: Sequence[Path] = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]

@@ -15,10 +15,11 @@ from medclipad.errors import MedCLIPADError
 from medclipad.files import sha256_of_text
 from medclipad.volume import Volume
 from medclipad.volume.progress import Progress, no_progress
+from medclipad.volume.shelf import Shelf
 
 FOLDS = 4
 """Parts of a cohort; the scans of one are held against a memory of the other three."""
-REMEMBERED = 40  # scans in a memory at most: they are in the main memory at once, and each is looked at
+REMEMBERED = 40  # scans in a memory at most: each is looked at
 NOTE = "Ranked by the distance from the other scans of the cohort, most of which are taken to be normal."
 
 
@@ -75,14 +76,15 @@ def fit_folds(
 
 def _read(scans: Sequence[Scan], reading: Reading) -> list[Volume]:
     """Return the first volumes that can be read."""
-    volumes: list[Volume] = []
+    shelf, volumes = Shelf(), list[Volume]()
     for scan in scans:
         if len(volumes) == REMEMBERED:
             break
         try:
-            volumes.append(scan.read(reading))
+            volume = scan.read(reading)
         except MedCLIPADError:  # its row says why
             continue
+        volumes.append(shelf.put_volume(volume))
     return volumes
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK
 import torch
 from nibabel.orientations import io_orientation
-from scipy.ndimage import affine_transform, gaussian_filter
+from scipy.ndimage import affine_transform, binary_dilation, gaussian_filter, uniform_filter
 
 from medclipad.detection.cases import Case
 from medclipad.detection.config import FitConfig
@@ -25,6 +25,7 @@ from medclipad.errors import TrainingError
 from medclipad.volume import Volume, to_unit
 from medclipad.volume.progress import Progress
 from medclipad.volume.readers.itk import itk_image
+from medclipad.volume.shelf import beside, volume_beside
 from medclipad.volume.volume import LPS_TO_RAS
 
 COARSE = 4.0  # mm between the voxels that are registered
@@ -37,7 +38,7 @@ _MARGIN = 20.0  # mm around the body, so that its outline counts
 _ITERATIONS = 200
 _INSIDE = 0.5  # share of a voxel that is body, from which on it is body
 _LEAST_SHARE = 1e-3
-_VOXEL_BYTES = 13  # of each voxel of both grids, while values are brought from one to the other
+_VOXEL_BYTES = 20  # of each voxel of both grids, while values are brought from one to the other
 NOT_ALIGNED = (
     "The volume could not be aligned with the normal ones (another part of the body, or another sequence?): no verdict "
     "is given."
@@ -179,8 +180,9 @@ class AlignedVolume(FramedVolume):
         self._given = given
         affine, shape = _grid_around(given, axes, spacing, np.linalg.inv(to_volume))
         self._to_given = np.linalg.inv(given.volume.affine) @ to_volume @ affine  # voxels to voxels
-        values, self.foreground = _sampled(given.volume.array, given.foreground, self._to_given, shape, _INSIDE)
-        self.volume = Volume(values, affine, given.volume.name, given.volume.modality)
+        values, body = _sampled(given.volume.array, given.foreground, self._to_given, shape, _INSIDE)
+        self.volume = volume_beside(given.volume, Volume(values, affine, given.volume.name, given.volume.modality))
+        self._foreground = beside(given.volume, body)
         self._cut(given.slicing.plane)
 
     @property
@@ -202,10 +204,13 @@ class AlignedVolume(FramedVolume):
     def map_to_given(self, values: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """Return a map float32 on this grid, which is 0 where nothing was seen, on the given volume's grid.
 
-        There it is 0 outside the body, and wherever nothing was seen.
+        There it is 0 outside the body, and farther than two voxels from what was seen.
         """
         given = self._given
-        found, _ = _sampled(values, seen, np.linalg.inv(self._to_given), given.volume.shape, _LEAST_SHARE)
+        wider = binary_dilation(seen)  # a thin part of the body may be lost between two grids
+        around, share = (uniform_filter(part.astype(np.float32), 3, mode="constant") for part in (values * seen, seen))
+        values = np.where(seen, values, np.divide(around, share, where=wider, out=around))
+        found, _ = _sampled(values, wider, np.linalg.inv(self._to_given), given.volume.shape, _LEAST_SHARE)
         found[~given.foreground] = 0
         return found
 

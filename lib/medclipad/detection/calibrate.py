@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from medclipad.detection.calibration import (
     learn_slice_limit,
 )
 from medclipad.detection.detector import AnomalyDetector, RawDetection, require_detection_memory
-from medclipad.detection.evidence import Evidence, NormalPart, learn_atlas
+from medclipad.detection.evidence import Evidence, NormalPart, NormalParts, learn_atlas
 from medclipad.detection.evidence_weights import learn_weights
 from medclipad.detection.regions import region_labels
 from medclipad.detection.result import volume_score
@@ -126,7 +126,7 @@ def learn_calibration(
     planes, smoothing = info.config.each_plane, info.smoothing
     promised = basis in ("left out", "kept out")
     with_atlas = promised and len(chosen) > 1 and all(min(scan.framed.volume.shape) > 1 for scan in chosen)
-    own, parts = [], []
+    own, parts = [], NormalParts()
     with tempfile.TemporaryDirectory(prefix="medclipad-") as folder:
         maps = _Maps(folder, chosen)
         for done, scan in enumerate(chosen):
@@ -138,17 +138,19 @@ def learn_calibration(
             if with_atlas:
                 parts.append(NormalPart.of(raw.map, scan.framed, _normal(scan, raw.seen), smoothing))
         evidence = _learn_evidence(looking, chosen, maps, parts, outlined) if with_atlas else None
-        records = []
-        for index, scan in enumerate(chosen):
-            values = maps.load(index)
-            if evidence is not None:
-                seen = seen_in(looking.frames(scan.framed))
-                replace(evidence, atlas=_atlas_without(evidence, parts, index))(values, scan.framed, seen)
-                maps.save(index, values)
-            normal = _normal(scan, scan.framed.foreground)
-            places = normal.sum() * np.prod(_place_sides(scan, smoothing))
-            records.append(ScanRecord(scan.framed.volume.name, values[normal], places))
-        scale = learn_scale(records)
+
+        def records() -> Iterator[ScanRecord]:
+            for index, scan in enumerate(chosen):
+                values = maps.load(index)
+                if evidence is not None:
+                    seen = seen_in(looking.frames(scan.framed))
+                    replace(evidence, atlas=_atlas_without(evidence, parts, index))(values, scan.framed, seen)
+                    maps.save(index, values)
+                normal = _normal(scan, scan.framed.foreground)
+                places = normal.sum() * np.prod(_place_sides(scan, smoothing))
+                yield ScanRecord(scan.framed.volume.name, values[normal], places)
+
+        scale = learn_scale(records())
         own_scale = _own_scale(own, chosen)
         normal_scans, slice_scores, peaks = [], [], []
         lower = np.zeros(len(LOWER))
@@ -187,7 +189,7 @@ def _learn_evidence(
     looking: Looking,
     scans: Sequence[NormalSlices],
     maps: _Maps,
-    parts: Sequence[NormalPart],
+    parts: Iterable[NormalPart],
     outlined: Sequence[OutlinedSlices],
 ) -> Evidence:
     """Return what is usual at each place, how much scans differ as wholes, and what brightness says of lesions."""
@@ -208,7 +210,7 @@ def _learn_evidence(
     return learn_weights(evidence, outlined, seen_as_new)
 
 
-def _atlas_without(evidence: Evidence, parts: Sequence[NormalPart], index: int) -> NormalAtlas:
+def _atlas_without(evidence: Evidence, parts: Iterable[NormalPart], index: int) -> NormalAtlas:
     """Return the atlas of the other scans."""
     atlas = evidence.atlas
     return replace(learn_atlas(parts, without=index), level=atlas.level, spread=atlas.spread)

@@ -13,7 +13,7 @@ claim no more than "never seen in n normal scans".
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -212,15 +212,17 @@ class ScanRecord:
         return above / max(1, above[0])
 
 
-def learn_scale(records: Sequence[ScanRecord]) -> Scale:
+def learn_scale(records: Iterable[ScanRecord]) -> Scale:
     """Return the scale of normal scans, each with the same weight.
 
     The rarity of a value is (n · share + 1 / places) / (n + 1), where share is the mean share of normal voxels at or
     above it: as if the next scan had it in one place.
     """
-    n = len(records)
-    share = np.mean([record.share_above for record in records], axis=0)
-    places = float(np.mean([record.places for record in records]))
+    total, each = np.zeros(_BINS + 1), []
+    for record in records:  # one at a time: each takes a megabyte
+        total += record.share_above
+        each.append(record.places)
+    n, share, places = len(each), total / len(each), float(np.mean(each))
     rarity = -np.log10((n * share + 1 / places) / (n + 1 / places)) / DECADES
     edges = np.linspace(0, 1, _BINS + 1)
     last = int(np.flatnonzero(share > 0)[-1]) + 1  # the edge above the highest normal value

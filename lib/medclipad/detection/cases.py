@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,9 +18,30 @@ from medclipad.volume.components import Component
 from medclipad.volume.dicom.files import is_dicom
 from medclipad.volume.read import SUFFIXES
 from medclipad.volume.readers.pictures import PICTURES
+from medclipad.volume.shelf import Shelf
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """Where a volume is and how it is read, such as a scan of a cohort."""
+
+    @property
+    def name(self) -> str:
+        """Name of the volume."""
+        ...
+
+    @property
+    def mask(self) -> str:
+        """Path of its lesion mask; "" if none is known."""
+        ...
+
+    def read(self, reading: Reading) -> Volume:
+        """Return the volume; raise VolumeError if it cannot be read."""
+        ...
+
 
 FilePath = str | Path
-Source = Volume | FilePath
+Source = Volume | FilePath | Readable
 """A volume, or where to read it."""
 CaseSource = Source | tuple[Source, Source | None]
 """A volume, or a pair of a volume and its lesion mask. Text may be a glob, or name both as IMAGE:MASK."""
@@ -29,6 +50,7 @@ CaseSources = Source | Iterable[CaseSource]
 
 _FILES = (*SUFFIXES, *PICTURES)
 TABLES = (".csv", ".tsv")
+_ONE = (str, os.PathLike, Volume, Readable)  # what is no list of volumes
 
 
 @dataclass(frozen=True)
@@ -122,6 +144,8 @@ class Reading:
         """
         if isinstance(source, Volume):
             return source
+        if isinstance(source, Readable):
+            return source.read(self)
         series = self.series
         if series is not None and series.isdecimal():
             listed = list_untrusted_series(source)
@@ -154,12 +178,14 @@ def list_cases(sources: CaseSources) -> list[tuple[Source, Source | None]]:
         If a glob or folder matches nothing, or a table has no such column.
     """
     listed: list[tuple[Source, Source | None]] = []
-    several: Iterable[CaseSource] = [sources] if isinstance(sources, (str, os.PathLike, Volume)) else sources
+    several: Iterable[CaseSource] = [sources] if isinstance(sources, _ONE) else sources
     for source in several:  # a pair stands in a list: alone it would look like two volumes
         if isinstance(source, tuple):
             listed.append((source[0], source[1]))
         elif isinstance(source, Volume):
             listed.append((source, None))
+        elif isinstance(source, Readable):
+            listed.append((source, Path(source.mask) if source.mask else None))
         else:
             listed += _spelled_out(os.fspath(source))
     return listed
@@ -228,7 +254,7 @@ def read_table(file: Path) -> list[dict[str, str]]:
 
 
 def read_cases(
-    sources: CaseSources, reading: Reading = AS_IS, need_mask: bool = False
+    sources: CaseSources, reading: Reading = AS_IS, need_mask: bool = False, shelf: Shelf | None = None
 ) -> list[tuple[Volume, Volume | None]]:
     """Return volumes with their masks, read where they are given as files.
 
@@ -240,27 +266,30 @@ def read_cases(
         How files are read where they leave a choice.
     need_mask
         Whether each volume must come with a mask.
+    shelf
+        Where to put the voxels of each file that is read, so that many volumes take no more memory than one.
 
     Raises
     ------
     VolumeError
-        If something cannot be read, or lacks the mask that it needs.
+        If something cannot be read or put there, or lacks the mask that it needs.
     """
     pairs = list_cases(sources)
     for source, mask in pairs:
         if need_mask and mask is None:
-            name = source.name if isinstance(source, Volume) else source
+            name = source if isinstance(source, (str, Path)) else source.name
             raise VolumeError(
                 f'"{name}" lacks its mask: write IMAGE:MASK, fill in the column "mask" of the CSV file, or in Python '
                 "give (volume, mask)."
             )
-    return [(reading.read(source), None if mask is None else _read_mask(mask)) for source, mask in pairs]
 
+    def read(source: Source, how: Reading) -> Volume:
+        volume = how.read(source)
+        return volume if shelf is None or isinstance(source, Volume) else shelf.put_volume(volume)
 
-def _read_mask(mask: Source) -> Volume:
-    return mask if isinstance(mask, Volume) else read_untrusted(mask)
+    return [(read(source, reading), None if mask is None else read(mask, AS_IS)) for source, mask in pairs]
 
 
 def name_of(source: Source) -> str:
     """Return the name of a volume or file, as results are called after it."""
-    return source.name if isinstance(source, Volume) else case_name(source)
+    return case_name(source) if isinstance(source, (str, Path)) else source.name

@@ -8,7 +8,7 @@ the brightness itself at nearly the voxel's own resolution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from medclipad.detection.atlas import (
     squash,
 )
 from medclipad.detection.slice_frames import SLAB, FramedVolume
+from medclipad.volume.shelf import Shelf, ShelvedArray
 
 FINE = 1.0  # standard deviation in mm of the Gaussian on brightness that is evidence itself
 NAMES = ("map", "unusual brightness", "brightness", "squared brightness")
@@ -147,16 +148,31 @@ class NormalPart:
         return cls(places.sums(raw, normal), places.sums(RelativeBrightness(framed).smoothed(smoothing), normal))
 
 
-def learn_atlas(parts: Sequence[NormalPart], without: int | None = None) -> NormalAtlas:
+class NormalParts:
+    """The parts of many scans, on the disk, because each takes most of a megabyte."""
+
+    def __init__(self) -> None:
+        self._shelf, self._parts = Shelf(), list[ShelvedArray]()
+
+    def append(self, part: NormalPart) -> None:
+        """Keep the part of one more scan; raise VolumeError if the disk is full."""
+        arrays = [array for sums in (part.map, part.brightness) for array in (sums.weight, sums.value, sums.square)]
+        self._parts.append(self._shelf.put(np.stack(arrays)))
+
+    def __iter__(self) -> Iterator[NormalPart]:
+        for part in self._parts:
+            arrays = part.open()
+            yield NormalPart(Sums(*arrays[:3]), Sums(*arrays[3:]))
+
+
+def learn_atlas(parts: Iterable[NormalPart], without: int | None = None) -> NormalAtlas:
     """Return what normal scans show at each place, all or without one of them; their levels are not known yet."""
-    chosen = [part for index, part in enumerate(parts) if index != without]
-    sums = []
-    for name in ("map", "brightness"):
-        total: Sums = getattr(chosen[0], name)
-        for part in chosen[1:]:
-            total = total + getattr(part, name)
-        sums.append(Usual.of(total))
-    return NormalAtlas(*sums)
+    chosen = (part for index, part in enumerate(parts) if index != without)
+    first = next(chosen)
+    of_map, of_brightness = first.map, first.brightness
+    for part in chosen:
+        of_map, of_brightness = of_map + part.map, of_brightness + part.brightness
+    return NormalAtlas(Usual.of(of_map), Usual.of(of_brightness))
 
 
 def _slabs(values: np.ndarray) -> list[slice]:

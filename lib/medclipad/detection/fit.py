@@ -25,6 +25,7 @@ from medclipad.methods import get_method
 from medclipad.methods.base import AnomalyModel, Shots
 from medclipad.volume import parse_preset
 from medclipad.volume.progress import Progress, no_progress
+from medclipad.volume.shelf import Shelf
 
 FOLDS = 3  # models trained to calibrate on, each without a third of the volumes, where a model cannot leave them out
 
@@ -51,9 +52,9 @@ def fit(
     Parameters
     ----------
     normal
-        Volumes without lesion: `Volume` objects, paths, folders, globs, or CSV files with the columns `image` and
-        `mask`. Of one with a mask, the slices without lesion are used. A pair stands in a list, `[(image, mask)]`:
-        alone it looks like two volumes.
+        Volumes without lesion: `Volume` objects, paths, folders, globs, CSV files with the columns `image` and `mask`,
+        or scans of a cohort. Files and scans take the memory of one, however many they are. Of one with a mask, the
+        slices without lesion are used. A pair stands in a list, `[(image, mask)]`: alone it looks like two volumes.
     abnormal
         Volumes with their lesion masks; their slices without lesion join the normal ones.
     cases
@@ -101,9 +102,10 @@ def fit(
     family = encoder_family(config.encoder)
     image_size = config.image_size or family.volume_image_size or family.default_image_size
     parse_preset(config.intensity)  # a mistake shows before the volumes are read
-    healthy = [Case(*pair) for pair in read_cases(normal, reading)]
-    diseased = [Case(*pair) for pair in read_cases(abnormal, reading, need_mask=True)]
-    kept_out = [Case(*pair) for pair in read_cases(calibrate_on, reading)]
+    shelf = Shelf()  # for what is read from files: the main memory holds one volume at a time
+    healthy = [Case(*pair) for pair in read_cases(normal, reading, shelf=shelf)]
+    diseased = [Case(*pair) for pair in read_cases(abnormal, reading, need_mask=True, shelf=shelf)]
+    kept_out = [Case(*pair) for pair in read_cases(calibrate_on, reading, shelf=shelf)]
     encoder = load_encoder(
         config.encoder, image_size or method.default_image_size, progress=progress, precision=config.precision
     )

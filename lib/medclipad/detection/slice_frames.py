@@ -20,6 +20,7 @@ from medclipad.volume import (
     slice_foreground,
     to_unit,
 )
+from medclipad.volume.shelf import beside
 
 _TRUNCATE = 3.0  # standard deviations of the Gaussian that smooths maps
 _LEAST_WEIGHT = 1e-6  # of what surrounds a voxel: below it, the value would be rounding
@@ -56,7 +57,7 @@ class FramedVolume:
         """Frame a volume for square images of `size` pixels; raise VolumeError if it does not suit the preset."""
         preset = resolve_preset(intensity, volume)
         self.volume = volume
-        self.foreground = foreground_mask(volume, preset)
+        self._foreground = beside(volume, foreground_mask(volume, preset))
         self.window = preset.window(volume, self.foreground)
         self._size = size
         self._cut(plane)
@@ -73,6 +74,11 @@ class FramedVolume:
     def scores_to_given(self, scores: np.ndarray) -> np.ndarray:
         """Return scores of this volume's slices, nan where skipped, for the given volume's."""
         return scores
+
+    @property
+    def foreground(self) -> np.ndarray:
+        """Bool (I, J, K), the body."""
+        return self._foreground.open()
 
     def _crop_to_body(self) -> None:
         """Frame the rectangle that holds the body in all slices, so that the encoder's pixels go to tissue."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medclipad.detection.cases import AS_IS, CaseSource, Reading, Source, list_cases
 from medclipad.errors import VolumeError
-from medclipad.volume import Volume, read_untrusted, require_mask
+from medclipad.volume import Volume, require_mask
 
 GROUPS = ("scanner", "sequence", "site")
 """Columns of a CSV file by which the figures are given apart."""
@@ -49,7 +49,7 @@ class EvaluationCase:
         volume = reading.read(self.image)
         if self.mask is None:
             return volume, None
-        mask = self.mask if isinstance(self.mask, Volume) else read_untrusted(self.mask)
+        mask = AS_IS.read(self.mask)
         require_mask(volume, mask)
         return volume, mask
 

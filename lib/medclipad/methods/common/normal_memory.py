@@ -7,7 +7,7 @@ that it learns from synthetic anomalies recognises pasted patches, but lesions p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ PLACE_WEIGHT = 2.0  # of a token's relative place in the body, beside its direct
 NEAR = 0.08  # of the body's height, above and below a slice: tokens from there are compared
 LEAST_TOKENS = 1000  # that are compared where fewer are so near
 UNKNOWN = -1.0  # height of pictures
+_PART = 64  # slices that are looked at together
 
 
 class NormalMemory(nn.Module):
@@ -96,8 +97,12 @@ class NormalMemory(nn.Module):
             length = smooth.norm(dim=1, keepdim=True).clamp_min(1e-6)
             part = torch.cat([smooth / length, NORM_WEIGHT * length.log()], dim=1)
             parts.append(F.interpolate(part, (grid, grid), mode="bilinear"))
-        brightness = F.adaptive_avg_pool2d(images.float()[:, None], grid)
-        return torch.cat([*parts, BRIGHTNESS_WEIGHT * brightness], dim=1).permute(0, 2, 3, 1)
+        return torch.cat([*parts, BRIGHTNESS_WEIGHT * _brightness(images, grid)], dim=1).permute(0, 2, 3, 1)
+
+    @staticmethod
+    def shows_body(images: Tensor, grid: int) -> Tensor:
+        """Return which tokens of slices (n, S, S) show more than black, bool (n, grid, grid): these are remembered."""
+        return torch.cat([_brightness(part, grid)[:, 0] > 0 for part in images.split(_PART)])
 
     def remember(
         self,
@@ -121,23 +126,54 @@ class NormalMemory(nn.Module):
         heights
             Relative height of each slice in its body, (n,); None for pictures.
         """
-        n, per_slice = len(tokens), tokens[0, ..., 0].numel()
-        flat = tokens.flatten(0, 2)
-        places = _places(torch.full((n,), UNKNOWN) if heights is None else heights, tokens.shape[1]).flatten(0, 2)
-        body = torch.nonzero(flat[:, -1] > 0)[:, 0]  # black is nothing to remember
-        body = body if len(body) else torch.arange(len(flat))
-        chosen = body[draw(len(body), self.size, generator)]
-        chosen = chosen[places[chosen, 0].argsort(stable=True)]
-        source = chosen // per_slice
-        self.tokens = flat[chosen].to(self.tokens)
-        self.places = places[chosen].to(self.places)
+        self.remember_parts([tokens], tokens[..., -1] > 0, generator, volumes, heights)
+
+    def remember_parts(
+        self,
+        parts: Iterable[Tensor],
+        body: Tensor,
+        generator: torch.Generator,
+        volumes: Tensor | None = None,
+        heights: Tensor | None = None,
+    ) -> None:
+        """Do what `remember` does with tokens that come part by part, and never hold more than a part and the memory.
+
+        What is drawn is known before the first part, because only black decides which tokens there are.
+
+        Parameters
+        ----------
+        parts
+            Tokens (B, grid, grid, width) of some slices at a time, in their order.
+        body
+            Which tokens of all slices show more than black, bool (n, grid, grid), as `shows_body` returns them.
+        generator, volumes, heights
+            As in `remember`.
+        """
+        n, grid = body.shape[:2]
+        inside = torch.nonzero(body.flatten())[:, 0].cpu()  # black is nothing to remember
+        inside = inside if len(inside) else torch.arange(body.numel())
+        chosen = inside[draw(len(inside), self.size, generator)]
+        known = torch.full((n,), UNKNOWN) if heights is None else heights.float().cpu()
+        chosen = chosen[known[chosen // grid**2].argsort(stable=True)]
+        source, side = chosen // grid**2, (torch.arange(grid) + 0.5) / grid
+        left_out = torch.randperm(n, generator=generator)[:LEFT_OUT].tolist()
+        tokens, looked_at = torch.empty(len(chosen), self.tokens.shape[1], dtype=self.tokens.dtype), {}
+        first = 0
+        for part in parts:
+            drawn = torch.nonzero((source >= first) & (source < first + len(part)))[:, 0]
+            at = (chosen[drawn] - first * grid**2).to(part.device)
+            tokens[drawn] = part.flatten(0, 2)[at].to(tokens)
+            looked_at |= {i: part[i - first][None].clone() for i in left_out if first <= i < first + len(part)}
+            first += len(part)
+        self.tokens = tokens.to(self.tokens)
+        self.places = torch.stack([known[source], side[chosen // grid % grid], side[chosen % grid]], 1).to(self.places)
         self._volumes = None if volumes is None else volumes[source].to(self.tokens.device)
-        left_out = torch.randperm(n, generator=generator)[:LEFT_OUT]
         distances = []
         for i in left_out:
-            self._in_use = (source != i).to(self.tokens.device)
-            if self._in_use.any():
-                distances.append(self.distance(tokens[i : i + 1], None if heights is None else heights[i : i + 1]))
+            others = (source != i).to(self.tokens.device)
+            if others.any():
+                self._in_use = others
+                distances.append(self.distance(looked_at[i], None if heights is None else heights[i : i + 1]))
         self._in_use = None
         self.scale.fill_(_normal_limit(torch.stack(distances)) if distances else 1e-6)
 
@@ -228,6 +264,11 @@ class NormalMemory(nn.Module):
             stored, own = state.get(f"{prefix}{name}"), getattr(self, name)
             if stored is not None and stored.ndim == 2 and stored.shape[1] == own.shape[1]:
                 setattr(self, name, torch.empty_like(stored, device="meta"))  # of that shape
+
+
+def _brightness(images: Tensor, grid: int) -> Tensor:
+    """Return the brightness of slices (B, S, S) on a grid, (B, 1, grid, grid)."""
+    return F.adaptive_avg_pool2d(images.float()[:, None], grid)
 
 
 def _near(ranked: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:

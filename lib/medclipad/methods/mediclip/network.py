@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -170,15 +170,14 @@ class MediCLIPNetwork(AnomalyModel):
         """Return the feature maps (B, C, grid, grid) of the two stages that the memory joins, of `patch_tokens`."""
         return [self.encoder.patch_maps(tokens[index], FIRST_STAGE + index) for index in (0, 1)]
 
-    def _memory_tokens(self, images: np.ndarray, told: Callable[[int, int], None] | None = None) -> Tensor:
-        """Return the memory's tokens (n, grid, grid, width) of slices float32 (n, S, S)."""
-        joined, done = [], 0
+    def _memory_tokens(self, images: np.ndarray, told: Callable[[int, int], None] | None = None) -> Iterator[Tensor]:
+        """Yield the memory's tokens (B, grid, grid, width) of slices float32 (n, S, S), a batch at a time."""
+        done = 0
         for part in torch.from_numpy(images).split(self.encoder.batch):
-            joined.append(NormalMemory.join(self.memory_maps(self.patch_tokens(part)), part.to(self.encoder.device)))
+            yield NormalMemory.join(self.memory_maps(self.patch_tokens(part)), part.to(self.encoder.device))
             done += len(part)
             if told:
                 told(done, len(images))
-        return torch.cat(joined)
 
     @torch.inference_mode()
     def remember(self, shots: Shots, seed: int, told: Callable[[int, int], None] | None = None) -> None:
@@ -198,8 +197,9 @@ class MediCLIPNetwork(AnomalyModel):
         volumes, heights = (
             None if known is None else torch.as_tensor(known) for known in (shots.volumes, shots.heights)
         )
-        tokens = self._memory_tokens(shots.normal, told).cpu()
-        self.memory.remember(tokens, torch.Generator().manual_seed(seed), volumes, heights)
+        body = self.memory.shows_body(torch.from_numpy(shots.normal), self.encoder.grids[FIRST_STAGE])
+        tokens, generator = self._memory_tokens(shots.normal, told), torch.Generator().manual_seed(seed)
+        self.memory.remember_parts(tokens, body, generator, volumes, heights)
 
     @property
     def uses_heights(self) -> bool:
@@ -225,7 +225,7 @@ class MediCLIPNetwork(AnomalyModel):
         """Set the scale of the memory's distances, of slices whose heights are known; see `AnomalyModel`."""
         if self.memory is not None:
             at = None if heights is None else torch.as_tensor(heights)
-            self.memory.calibrate(self.memory.distance(self._memory_tokens(normal), at))
+            self.memory.calibrate(self.memory.distance(torch.cat([*self._memory_tokens(normal)]), at))
 
     def anomaly(self, images: Tensor) -> tuple[Tensor, None]:
         """Return the anomaly maps of slices; their scores follow from the maps.

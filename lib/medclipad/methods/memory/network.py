@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,8 +77,9 @@ class MemoryNetwork(AnomalyModel):
         volumes, heights = (
             None if known is None else torch.as_tensor(known) for known in (shots.volumes, shots.heights)
         )
-        tokens = self._tokens(shots.normal, progress).cpu()
-        self.memory.remember(tokens, torch.Generator().manual_seed(seed), volumes, heights)
+        body = self.memory.shows_body(torch.from_numpy(shots.normal), self.encoder.grids[STAGES[0]])
+        generator = torch.Generator().manual_seed(seed)
+        self.memory.remember_parts(self._tokens(shots.normal, progress), body, generator, volumes, heights)
         return {"tokens": float(len(self.memory.tokens))}
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
@@ -96,14 +97,13 @@ class MemoryNetwork(AnomalyModel):
                 maps.append(encoder.patch_maps(encoder.tokens(state), level))
         return maps
 
-    def _tokens(self, images: np.ndarray, progress: Progress = no_progress) -> Tensor:
-        """Return the tokens (n, grid, grid, width) of slices float32 (n, S, S)."""
-        joined, done = [], 0
+    def _tokens(self, images: np.ndarray, progress: Progress = no_progress) -> Iterator[Tensor]:
+        """Yield the tokens (B, grid, grid, width) of slices float32 (n, S, S), a batch at a time."""
+        done = 0
         for part in torch.from_numpy(images).split(self.encoder.batch):
-            joined.append(NormalMemory.join(self.feature_maps(part), part.to(self.encoder.device)))
+            yield NormalMemory.join(self.feature_maps(part), part.to(self.encoder.device))
             done += len(part)
             progress("train", done, len(images), {})
-        return torch.cat(joined)
 
     @property
     def uses_heights(self) -> bool:
@@ -127,7 +127,7 @@ class MemoryNetwork(AnomalyModel):
     def calibrate_at(self, normal: np.ndarray, heights: np.ndarray | None) -> None:
         """Set the scale of the distances, of slices whose heights are known; see `AnomalyModel`."""
         at = None if heights is None else torch.as_tensor(heights)
-        self.memory.calibrate(self.memory.distance(self._tokens(normal), at))
+        self.memory.calibrate(self.memory.distance(torch.cat([*self._tokens(normal)]), at))
 
     def anomaly(self, images: Tensor) -> tuple[Tensor, None]:
         """Return maps (B, S, S) in [0, 1) of grey slices (B, S, S); their scores follow from them.
