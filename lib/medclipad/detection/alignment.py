@@ -30,6 +30,7 @@ from medclipad.volume.volume import LPS_TO_RAS
 
 COARSE = 4.0  # mm between the voxels that are registered
 FINEST = 1.0  # mm between the voxels of aligned volumes, at least: their maps are smoothed by 3 mm
+COARSEST = 2.0  # mm between the voxels of most volumes, up to which "auto" aligns: resampling blurs coarser ones
 LEAST_CORRELATION = 0.6  # of the brightness of volume and reference, once they are aligned
 MOST_STRETCH = 1.5  # by which one may be larger than the other in any direction
 MOST_TURN = 40.0  # degrees
@@ -97,7 +98,8 @@ class Reference:
             progress("align", done, len(volumes), {"volume": framed.volume.name})
             total += _brightness(framed, self.to_volume(framed) @ self.affine, self.image.shape)
         progress("align", len(volumes), len(volumes), {})
-        return replace(self, image=total / len(volumes))
+        rounded = (total / len(volumes)).astype(np.float16)  # as it is saved: a loaded detector gives the same maps
+        return replace(self, image=rounded.astype(np.float32))
 
     def align(self, given: FramedVolume) -> AlignedVolume:
         """Return a volume, framed along some plane, in the pose of the reference along the same plane.
@@ -207,10 +209,12 @@ class AlignedVolume(FramedVolume):
         There it is 0 outside the body, and farther than two voxels from what was seen.
         """
         given = self._given
-        wider = binary_dilation(seen)  # a thin part of the body may be lost between two grids
-        around, share = (uniform_filter(part.astype(np.float32), 3, mode="constant") for part in (values * seen, seen))
-        values = np.where(seen, values, np.divide(around, share, where=wider, out=around))
-        found, _ = _sampled(values, wider, np.linalg.inv(self._to_given), given.volume.shape, _LEAST_SHARE)
+        wider: np.ndarray = binary_dilation(seen)  # a thin part of the body may be lost between two grids
+        around: np.ndarray = uniform_filter(values * seen, 3, mode="constant")
+        share: np.ndarray = uniform_filter(seen.astype(np.float32), 3, mode="constant")
+        np.divide(around, share, where=wider, out=around)
+        np.copyto(around, values, where=seen)
+        found, _ = _sampled(around, wider, np.linalg.inv(self._to_given), given.volume.shape, _LEAST_SHARE)
         found[~given.foreground] = 0
         return found
 
@@ -260,9 +264,9 @@ def align_volumes(
             "Volumes with masks or marked slices are not aligned: leave align at auto, or give whole normal volumes."
         )
     first = Reference.of(framed) if len(framed) > 1 else None
-    if first is None:
-        if config.align == "on":
-            raise TrainingError("Alignment takes at least two normal volumes of eight voxels or more along each axis.")
+    if first is None and config.align == "on":
+        raise TrainingError("Alignment takes at least two normal volumes of eight voxels or more along each axis.")
+    if first is None or (config.align == "auto" and first.spacing > COARSEST):
         return framed, None
     try:
         reference = first.mean_of(framed, progress)
