@@ -267,7 +267,7 @@ def test_where_a_head_knows_its_volumes_others_look_at_them(head, monkeypatch):
 
 def test_raw_values_stay_available(detector, head):
     result = detector.detect(head(30))
-    raw = detector.detect_raw(detector.frames(head(30), ("axial",)))
+    raw = detector.detect_raw(detector.frames(detector.framed(head(30), "axial"), ("axial",)))
     detector.evidence(raw.map, raw.framed, raw.seen)
     np.testing.assert_allclose(result.raw_map.array, raw.map, atol=1e-5)
 

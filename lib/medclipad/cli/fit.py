@@ -19,32 +19,31 @@ def fit(
         list[str],
         typer.Option(
             metavar=IMAGES,
-            help=f"Normal volumes; if one has a mask, only its lesion-free slices are used. {IMAGES_HELP} Or the "
-            "cohort.parquet of an earlier run, with --where.",
+            help=f"Normal volumes; of one with a mask, its lesion-free slices. {IMAGES_HELP} Or the cohort.parquet of "
+            "an earlier run.",
         ),
     ] = [],  # noqa: B006
     where: Annotated[
         str | None,
         typer.Option(
             metavar="CONDITION",
-            help="Which scans of a cohort.parquet in --normal are learned from, by its columns, such as "
-            "\"p_value > 0.2 and group == 'control'\".",
+            help="Scans to take from a cohort.parquet, such as \"group == 'control'\".",
         ),
     ] = None,
     abnormal: Annotated[
-        list[str], typer.Option(metavar="IMAGE:MASK...", help=f"Volumes with lesions and their masks. {IMAGES_HELP}")
+        list[str], typer.Option(metavar="IMAGE:MASK...", help="Volumes with lesions, and their masks.")
     ] = [],  # noqa: B006
     calibrate_on: Annotated[
         list[str],
         typer.Option(
             metavar=IMAGES,
             help="Normal volumes that are not learned from, for limits and p-values; default: the normal ones, each "
-            f"left out in turn. {IMAGES_HELP} Or a cohort.parquet, with --calibrate-where.",
+            "left out in turn.",
         ),
     ] = [],  # noqa: B006
     calibrate_where: Annotated[
         str | None,
-        typer.Option(metavar="CONDITION", help="The same for a cohort.parquet in --calibrate-on."),
+        typer.Option(metavar="CONDITION", help="As --where, for --calibrate-on."),
     ] = None,
     component: Component = None,
     series: Series = None,

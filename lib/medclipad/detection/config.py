@@ -66,8 +66,8 @@ class FitConfig(BaseModel):
     align: Literal["auto", "on", "off"] = Field(
         default="auto",
         title="Align volumes",
-        description="whether volumes are brought into the pose of one of the normal ones before they are cut into "
-        "slices; auto: where all planes are learned from whole normal volumes that are alike enough",
+        description="whether volumes are brought into one pose first; auto: where all planes are learned from whole "
+        "normal volumes",
         json_schema_extra=ADVANCED,
     )
     intensity: str = Field(

@@ -18,7 +18,7 @@ class MadCLIPOptions(MethodOptions):
         min_length=1,
         max_length=100,
         title="Class name",
-        description="what the prompts call the picture; without effect on an encoder without a text tower",
+        description="what the prompts call the picture, where the encoder has a text tower",
     )
     epochs: int = Field(
         default=60,

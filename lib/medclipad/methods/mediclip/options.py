@@ -20,8 +20,8 @@ class MediCLIPOptions(MethodOptions):
         ge=1,
         le=10_000,
         title="Epochs",
-        description="passes over the normal slices, each time with a new synthetic anomaly; without effect where the "
-        "memory alone makes the map (memory share 1)",
+        description="passes over the normal slices, each time with a new synthetic anomaly; without effect at "
+        "memory share 1",
     )
     variant: Variant = Field(
         default="reference",

@@ -22,7 +22,7 @@ class MVFAOptions(MethodOptions):
         min_length=1,
         max_length=100,
         title="Class name",
-        description="what the prompts call the picture",
+        description="what the prompts call the picture, where the encoder has a text tower",
     )
     epochs: int | None = Field(
         default=None,
