@@ -57,9 +57,10 @@ PARTS: dict[str, tuple[dict[str, Any], list[tuple[str, Callable[[AnomalyDetector
     "axial, 224 pixels": ({"planes": "axial", "image_size": 224}, [("", _map_alone)]),
     "axial": ({"planes": "axial"}, [("", _map_alone)]),
     "all planes": (
-        {"planes": "all"},
+        {"planes": "all", "align": "off"},
         [("", _map_alone), (", usual at its place", _places_alone), (", unusual brightness", _as_it_is)],
     ),
+    "by default": ({"planes": "all"}, [("", _as_it_is)]),  # all of it, and aligned where that can be
     # Everywhere what a second, finer pass would see where the first is suspicious: the most that it could bring.
     "all planes, 480 pixels": ({"planes": "all", "image_size": 480}, [("", _as_it_is)]),
 }
@@ -85,13 +86,13 @@ def main(
         for data, given, cases in tasks:
             if needs_abnormal and "abnormal" not in given:
                 continue
-            shown = {"all planes": PARTS["all planes"]} if only_default or "shots" in given else PARTS
+            shown = {"by default": PARTS["by default"]} if only_default or "shots" in given else PARTS
             for part, (options, variants) in shown.items():
                 with progress_bar(f"{data}, {part}:") as progress:
                     start = time.perf_counter()
                     detector = mc.fit(method=method, progress=progress, **given, **options)
                     spent, whole = time.perf_counter() - start, detector.evidence
-                    for name, switch in variants[-1:] if only_default or "shots" in given else variants:
+                    for name, switch in variants:
                         detector.evidence = whole
                         switch(detector)
                         row = (data, part + name)

@@ -166,6 +166,8 @@ def _read_volume(
     except DAMAGE as error:
         return "DIFFERENT", f"the second reader finds it damaged: {error}"
     notes = " | ".join(volume.notes)
+    if differs.endswith("lies outside") and "left out" in notes:  # the reader says that it is not in the volume
+        differs = ""
     return ("DIFFERENT", f"{differs} [{notes}]") if differs else ("read, the same", notes)
 
 
@@ -189,7 +191,7 @@ def _read_detector(folder: Path) -> tuple[str, str]:
 def _with_defaults(info: dict, defaults: dict) -> dict:
     """Return the second reader's JSON, completed at every level by the fields that may be left out."""
     completed = {**defaults, **info}
-    for key in ("config", "options"):
+    for key in ("config", "options", "calibration", "acquisition"):
         if isinstance(info.get(key), dict) and isinstance(defaults.get(key), dict):
             completed[key] = _with_defaults(info[key], defaults[key])
     return completed

@@ -199,7 +199,9 @@ def test_a_reading_that_nobody_wants_any_more_is_stopped_and_held_against_nobody
     seen.set()
     reading.join(10)
     assert stopped == ["UnwantedError"] and not child.is_running()
+    started = {process.pid for process in psutil.Process().children()}
     assert read_untrusted(path, check=lambda: None).shape == (512, 512, 400)
+    assert {process.pid for process in psutil.Process().children()} <= started, "the next one was waiting already"
 
 
 def test_children_leave_no_files_and_end_with_their_parent(tmp_path):

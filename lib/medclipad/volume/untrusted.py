@@ -115,6 +115,11 @@ class _Child:
         """Whether the process can be asked."""
         return self._process.poll() is None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody wanted its answer any more."""
+        return self._stopped_by is not None
+
     def ask(self, request: dict[str, Any], check: Callable[[], None]) -> dict[str, Any]:
         """Return the answer to a request, with the voxels as "array" if it is a volume.
 
@@ -206,6 +211,9 @@ class _Children:
                 raise _deadly_error(name) from error
             except BaseException:  # interrupted: its answer would be taken for that to the next request
                 child.end()
+                if child.stopped:  # the next file need not wait until a process has started
+                    with self._lock:
+                        self._idle.append(_Child())
                 raise
             with self._lock:
                 self._idle.append(child)
